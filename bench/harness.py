@@ -1,0 +1,102 @@
+"""Timing that can be trusted on a machine that drifts: contenders in turn, medians, and the machine in the record."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import otgen
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: median, and the half-width of the middle half of the runs."""
+
+    median: float
+    spread: float
+
+
+def interleaved(contenders: dict[str, Callable[[], object]], repeats: int = 7) -> dict[str, Timing]:
+    """Run each contender once to warm up, then all of them in turn `repeats` times."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender()
+    for _ in range(repeats):
+        for name, contender in contenders.items():
+            began = time.perf_counter()
+            contender()
+            times[name].append(time.perf_counter() - began)
+    return {name: _timing(runs) for name, runs in times.items()}
+
+
+def _timing(runs: list[float]) -> Timing:
+    if len(runs) < 2:
+        return Timing(runs[0], 0.0)
+    low, _, high = statistics.quantiles(runs, n=4)
+    return Timing(statistics.median(runs), (high - low) / 2)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "isa": otgen.ops.instruction_set(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "otgen": otgen.__version__,
+        "commit": _commit(),
+    }
+
+
+def report(name: str | None, rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table and, with a name, write them and the machine to results/<name>.json."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
+    for line in [columns, *cells]:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    if name is None:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    print(f"wrote {path}", file=sys.stderr)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()} ({os.cpu_count()} cores)"
+    return platform.processor()
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()

@@ -1,0 +1,41 @@
+// AVX2 with FMA: 16 registers of eight floats, so 2 x 6 accumulators, two vectors of samples and a target.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../../random.h"
+#include "isa.h"
+
+namespace otgen {
+namespace avx2 {
+
+struct Vec {
+  static constexpr int kWidth = 8;
+  static constexpr uint32_t kAllLanes = 0xFF;
+  __m256 v;
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+
+static inline Vec mul_add(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+static inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+static inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline uint32_t below(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))); }
+
+constexpr int kVectors = 2;
+constexpr int kTargets = 6;
+
+#include "kernels.inl"
+
+}  // namespace avx2
+
+const Isa kAvx2 = {"avx2",
+                   avx2::filter,
+                   avx2::sample,
+                   avx2::scores<float>,
+                   avx2::scores<double>,
+                   avx2::exp_rows<float>,
+                   avx2::exp_rows<double>};
+
+}  // namespace otgen
+#endif

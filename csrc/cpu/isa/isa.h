@@ -1,0 +1,38 @@
+// The inner loops that exist once per instruction set, and the choice among them.
+#pragma once
+
+#include "../search.h"
+
+namespace otgen {
+
+struct Isa {
+  const char* name;
+  // Group maxima of one tile, (d, kTile) at x, over groups [first, last); hands what may win to state.shortlist.
+  void (*filter)(const float* x, const Panels& panels, int64_t first, int64_t last, TileState& state);
+  // Makes the samples of one tile: numbers index, ..., index + kTile - 1 of the stream; index is a multiple of kTile.
+  // `lanes` is (d, kTile): Sobol numbers of 0, ..., kTile - 1, used with stream.directions only.
+  void (*sample)(const Stream& stream, const uint32_t* lanes, int64_t index, int64_t d, float* x);
+  // Scores of a tile against one group of `count` targets, in the arithmetic of their type: out is (kGroup, kTile).
+  void (*scores_f32)(const float* x, const float* y, const float* h, int64_t count, int64_t d, float* out);
+  void (*scores_f64)(const double* x, const double* y, const double* h, int64_t count, int64_t d, double* out);
+  // v <- exp((v - shift) scale) for rows of kTile values, none of them above its shift.
+  void (*exp_f32)(float* v, const float* shift, float scale, int64_t rows);
+  void (*exp_f64)(double* v, const double* shift, double scale, int64_t rows);
+};
+
+extern const Isa kScalar;
+#if defined(__x86_64__)
+extern const Isa kAvx2;
+extern const Isa kAvx512;
+#endif
+
+// The fastest that this machine runs, or what the environment variable OTGEN_ISA names (scalar, avx2 or avx512).
+const Isa& isa();
+
+// Names of all that this machine runs, slowest first.
+std::vector<const char*> available_isas();
+
+// Chooses by name for the rest of the process; throws std::invalid_argument for one that is not available.
+void set_isa(const char* name);
+
+}  // namespace otgen

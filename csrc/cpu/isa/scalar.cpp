@@ -1,0 +1,54 @@
+// Plain C++, for every processor; compilers make what they can of the short loops.
+#include <algorithm>
+
+#include "../../random.h"
+#include "isa.h"
+
+namespace otgen {
+namespace scalar {
+
+struct Vec {
+  static constexpr int kWidth = 4;
+  static constexpr uint32_t kAllLanes = 0xF;
+  float v[kWidth];
+  static Vec load(const float* p) { return {p[0], p[1], p[2], p[3]}; }
+  static Vec broadcast(const float* p) { return {*p, *p, *p, *p}; }
+  void store(float* p) const {
+    for (int i = 0; i < kWidth; ++i) p[i] = v[i];
+  }
+};
+
+static inline Vec mul_add(Vec a, Vec b, Vec c) {
+  for (int i = 0; i < Vec::kWidth; ++i) c.v[i] += a.v[i] * b.v[i];
+  return c;
+}
+static inline Vec add(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] += b.v[i];
+  return a;
+}
+static inline Vec max(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] = a.v[i] < b.v[i] ? b.v[i] : a.v[i];
+  return a;
+}
+static inline uint32_t below(Vec a, Vec b) {
+  uint32_t bits = 0;
+  for (int i = 0; i < Vec::kWidth; ++i) bits |= uint32_t(a.v[i] < b.v[i]) << i;
+  return bits;
+}
+
+constexpr int kVectors = 2;
+constexpr int kTargets = 6;
+
+#include "kernels.inl"
+
+}  // namespace scalar
+
+const Isa kScalar = {"scalar",
+                     scalar::filter,
+                     scalar::sample,
+                     scalar::scores<float>,
+                     scalar::scores<double>,
+                     scalar::exp_rows<float>,
+                     scalar::exp_rows<double>};
+
+}  // namespace otgen

@@ -1,0 +1,92 @@
+// measure: Monte Carlo measures of the cells, from samples that are made here and never stored.
+#include <atomic>
+#include <cmath>
+#include <memory>
+
+#include "cpu.h"
+#include "threads.h"
+#include "tiles.h"
+
+namespace otgen {
+
+namespace {
+
+constexpr int64_t kSlab = 1 << 20;  // tiles whose sums are kept at a time: 8 MB
+
+// Tells of a slab's progress as of a part of the whole.
+struct SlabPoll {
+  Poll whole;
+  double done, share;
+  static bool keep_going(void* self, double d) {
+    const auto& slab = *static_cast<SlabPoll*>(self);
+    return slab.whole.keep_going == nullptr || slab.whole.keep_going(slab.whole.self, slab.done + slab.share * d);
+  }
+};
+
+}  // namespace
+
+template <class T>
+void measure_cpu(const MeasureParams<T>& p) {
+  using Block = typename Search<T>::template Block<float>;
+  const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1);
+  const StreamTiles source(p.stream, p.n, p.d);
+  const int tiles = tiles_per_block(p.n, p.run.threads);
+
+  struct Worker {
+    Block block;
+    std::vector<int64_t> counts;
+  };
+  std::vector<std::unique_ptr<Worker>> workers(p.run.threads);
+  // Sums per tile, added in the order of the tiles: the same number for any number of threads.
+  std::vector<double> sums;
+  int64_t begin = 0, end = 0;  // tiles of a slab
+
+  const auto count_block = [&](int64_t b, int thread) {
+    if (!workers[thread]) workers[thread].reset(new Worker{Block(search, tiles), std::vector<int64_t>(p.m, 0)});
+    Worker& worker = *workers[thread];
+    const int64_t first = begin + b * tiles;
+    const int used = int(std::min<int64_t>(tiles, end - first));
+    for (int i = 0; i < used; ++i) source.make(first + i, worker.block.samples(i));
+    worker.block.run(used);
+    for (int i = 0; i < used; ++i) {
+      const float* x = worker.block.samples(i);
+      for (int l = 0; l < kTile; ++l) {
+        const int64_t row = source.row(first + i, l);
+        if (row < 0 || row >= p.n) continue;
+        const int64_t* index = worker.block.index(i, l);
+        const double* s = worker.block.score(i, l);
+        ++worker.counts[*index];
+        sums[first - begin + i] += *s;
+        if (p.pairs != nullptr) {
+          p.pairs[2 * row] = int32_t(index[0]), p.pairs[2 * row + 1] = int32_t(index[1]);
+          p.gaps[row] = T(s[0] - s[1]);
+        }
+        if (p.moments != nullptr)
+          for (int64_t c = 0; c < p.d; ++c)
+            std::atomic_ref<int64_t>(p.moments[*index * p.d + c])
+                .fetch_add(std::llrint(double(x[c * kTile + l]) * kMomentScale), std::memory_order_relaxed);
+      }
+    }
+  };
+
+  const KeepDenormals guard;
+  double total = 0;
+  for (; begin < source.count(); begin = end) {
+    end = std::min(begin + kSlab, source.count());
+    sums.assign(size_t(end - begin), 0.0);
+    const double all = double(source.count());
+    SlabPoll poll{p.run.poll, double(begin) / all, double(end - begin) / all};
+    parallel_for(ceil_div(end - begin, tiles), {p.run.threads, {SlabPoll::keep_going, &poll}}, count_block);
+    for (double s : sums) total += s;
+    if (end < source.count() && !SlabPoll::keep_going(&poll, 1.0)) throw Cancelled{};  // a slab may be quick
+  }
+  for (const auto& worker : workers)
+    if (worker)
+      for (int64_t j = 0; j < p.m; ++j) p.counts[j] += worker->counts[j];
+  *p.mean_u = total / double(p.n);
+}
+
+template void measure_cpu(const MeasureParams<float>&);
+template void measure_cpu(const MeasureParams<double>&);
+
+}  // namespace otgen

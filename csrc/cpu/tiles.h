@@ -1,0 +1,43 @@
+// Tiles of samples: from the caller's rows, and from a stream.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "isa/isa.h"
+
+namespace otgen {
+
+// Copies rows [row, row + kTile) of x, (n, d), to the columns of a (d, kTile) tile; rows past the last are zero.
+template <class T>
+void load_tile(const T* x, int64_t n, int64_t d, int64_t row, T* tile) {
+  const int rows = int(std::min<int64_t>(kTile, n - row));
+  for (int64_t c = 0; c < d; ++c)
+    for (int l = 0; l < kTile; ++l) tile[c * kTile + l] = l < rows ? x[(row + l) * d + c] : T(0);
+}
+
+// Tiles of a stream start at multiples of kTile of its index, so the first and the last may hold samples not asked for.
+struct StreamTiles {
+  Stream stream;
+  int64_t n, d;
+  std::vector<uint32_t> lanes;  // (d, kTile) Sobol numbers of 0, ..., kTile - 1
+
+  StreamTiles(const Stream& s, int64_t count, int64_t dim) : stream(s), n(count), d(dim) {
+    if (s.directions == nullptr) return;
+    lanes.assign(size_t(d) * kTile, 0);
+    for (int64_t k = 0; k < d; ++k)
+      for (int l = 0; l < kTile; ++l)
+        for (int b = 0; b < 5; ++b)
+          if (l >> b & 1) lanes[k * kTile + l] ^= s.directions[k * 32 + b];
+  }
+
+  int64_t start() const { return stream.first / kTile * kTile; }
+  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), kTile); }
+
+  void make(int64_t tile, float* x) const { isa().sample(stream, lanes.data(), start() + tile * kTile, d, x); }
+
+  // The lanes of a tile that were asked for are those of sample numbers row(tile, lane) in [0, n).
+  int64_t row(int64_t tile, int lane) const { return start() + tile * kTile + lane - stream.first; }
+};
+
+}  // namespace otgen

@@ -1,0 +1,145 @@
+// The Python module: every entry point on one screen. Pointers come as integers from tensors that otgen/ops has
+// checked and keeps alive; the GIL is released while a kernel runs and taken only to ask for Ctrl-C.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "cpu/cpu.h"
+#include "cpu/isa/isa.h"
+
+namespace py = pybind11;
+
+namespace {
+
+using namespace otgen;
+
+// Between blocks of a kernel: lets Python see its signals, and tells `progress`, if there is one, the fraction done.
+class PythonPoll {
+ public:
+  explicit PythonPoll(py::object progress) : progress_(std::move(progress)) {}
+  Poll poll() { return {keep_going, this}; }
+
+ private:
+  static bool keep_going(void* self, double done) {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    const auto& progress = static_cast<PythonPoll*>(self)->progress_;
+    if (!progress.is_none()) progress(done);
+    return true;
+  }
+  py::object progress_;
+};
+
+template <class P>
+P* pointer(uintptr_t address) {
+  return reinterpret_cast<P*>(address);
+}
+
+template <class F>
+void run(int threads, py::object progress, F&& kernel) {
+  PythonPoll poll(std::move(progress));
+  const py::gil_scoped_release nogil;
+  kernel(Run{threads, poll.poll()});
+}
+
+template <class F>
+void by_type(const std::string& dtype, F&& f) {
+  if (dtype == "float32")
+    f(float{});
+  else if (dtype == "float64")
+    f(double{});
+  else
+    throw std::invalid_argument("otgen._ext: dtype must be float32 or float64, got " + dtype);
+}
+
+Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions) {
+  return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions)};
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_ext, module) {
+  module.doc() = "Compiled kernels of otgen; use them through otgen.ops.";
+  module.attr("cuda") = false;
+  module.attr("moment_scale") = kMomentScale;
+  module.def("isa", [] { return isa().name; });
+  module.def("available_isas", &available_isas);
+  module.def("set_isa", [](const std::string& name) { set_isa(name.c_str()); });
+
+  module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, int64_t n,
+                          int64_t d, int threads, uintptr_t x) {
+    run(threads, py::none(),
+        [&](const Run& r) { sample_cpu({stream(source, seed, first, directions), n, d, r, pointer<float>(x)}); });
+  });
+
+  module.def("assign", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h, int64_t n, int64_t m,
+                          int64_t d, int threads, py::object progress, uintptr_t winner, uintptr_t score) {
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(threads, progress, [&](const Run& r) {
+        assign_cpu<T>(
+            {pointer<T>(x), pointer<T>(y), pointer<T>(h), n, m, d, r, pointer<int64_t>(winner), pointer<T>(score)});
+      });
+    });
+  });
+
+  module.def("topk", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h, int64_t n, int64_t m,
+                        int64_t d, int64_t k, int threads, py::object progress, uintptr_t index, uintptr_t score) {
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(threads, progress, [&](const Run& r) {
+        topk_cpu<T>(
+            {pointer<T>(x), pointer<T>(y), pointer<T>(h), n, m, d, k, r, pointer<int64_t>(index), pointer<T>(score)});
+      });
+    });
+  });
+
+  module.def("measure", [](const std::string& dtype, uintptr_t y, uintptr_t h, const std::string& source, uint64_t seed,
+                           int64_t first, uintptr_t directions, int64_t n, int64_t m, int64_t d, int threads,
+                           py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps, uintptr_t moments) {
+    double mean_u = 0;
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(threads, progress, [&](const Run& r) {
+        measure_cpu<T>({pointer<T>(y), pointer<T>(h), stream(source, seed, first, directions), n, m, d, r,
+                        pointer<int64_t>(counts), &mean_u, pointer<int32_t>(pairs), pointer<T>(gaps),
+                        pointer<int64_t>(moments)});
+      });
+    });
+    return mean_u;
+  });
+
+  module.def("soft_assign", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h, int64_t n, int64_t m,
+                               int64_t d, double eps, int threads, uintptr_t value, uintptr_t columns) {
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(threads, py::none(), [&](const Run& r) {
+        soft_assign_cpu<T>(
+            {pointer<T>(x), pointer<T>(y), pointer<T>(h), n, m, d, eps, r, pointer<T>(value), pointer<T>(columns)});
+      });
+    });
+  });
+
+  module.def("soft_assign_grad", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h,
+                                    uintptr_t grad_value, uintptr_t grad_columns, int64_t n, int64_t m, int64_t d,
+                                    double eps, int threads, uintptr_t grad_x, uintptr_t grad_y, uintptr_t grad_h) {
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(threads, py::none(), [&](const Run& r) {
+        soft_assign_grad_cpu<T>({pointer<T>(x), pointer<T>(y), pointer<T>(h), pointer<T>(grad_value),
+                                 pointer<T>(grad_columns), n, m, d, eps, r, pointer<T>(grad_x), pointer<T>(grad_y),
+                                 pointer<T>(grad_h)});
+      });
+    });
+  });
+
+  module.def("laplacian", [](uintptr_t pairs, uintptr_t gaps, uintptr_t bandwidth, int64_t p, int64_t m, double scale,
+                             int64_t capacity, uintptr_t edges, uintptr_t weights) {
+    int64_t count = 0;
+    const py::gil_scoped_release nogil;
+    laplacian_cpu({pointer<int32_t>(pairs), pointer<float>(gaps), pointer<float>(bandwidth), p, m, scale, capacity,
+                   pointer<int64_t>(edges), pointer<double>(weights), &count});
+    return count;
+  });
+}

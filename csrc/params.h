@@ -1,0 +1,108 @@
+// One plain struct per kernel: inputs first, outputs last. T is the type of targets and heights, float or double.
+// All arrays are dense and row-major; shapes stand beside them.
+#pragma once
+
+#include <cstdint>
+
+#include "common.h"
+
+namespace otgen {
+
+enum class Source : int32_t { kUniform = 0, kNormal = 1 };
+
+// Which samples a kernel makes: number first, first + 1, ... of the stream that `seed` names.
+struct Stream {
+  Source source;
+  uint64_t seed;
+  int64_t first;
+  const uint32_t* directions;  // (d, 32) Sobol direction numbers, bits reversed; null for random samples
+};
+
+struct SampleParams {
+  Stream stream;
+  int64_t n, d;
+  Run run;
+  float* x;  // (n, d)
+};
+
+template <class T>
+struct AssignParams {
+  const T* x;  // (n, d)
+  const T* y;  // (m, d)
+  const T* h;  // (m,)
+  int64_t n, m, d;
+  Run run;
+  int64_t* winner;  // (n,)
+  T* score;         // (n,)
+};
+
+template <class T>
+struct TopkParams {
+  const T* x;  // (n, d)
+  const T* y;  // (m, d)
+  const T* h;  // (m,)
+  int64_t n, m, d, k;
+  Run run;
+  int64_t* index;  // (n, k)
+  T* score;        // (n, k)
+};
+
+template <class T>
+struct MeasureParams {
+  const T* y;  // (m, d)
+  const T* h;  // (m,)
+  Stream stream;
+  int64_t n, m, d;
+  Run run;
+  int64_t* counts;   // (m,), zero on entry
+  double* mean_u;    // (1,)
+  int32_t* pairs;    // (n, 2) best and second-best target of every sample, or null
+  T* gaps;           // (n,) their difference in score, with pairs
+  int64_t* moments;  // (m, d) sums of the samples of each cell in units of 1 / kMomentScale, zero on entry, or null
+};
+
+// Sums of samples are kept as integers so that they do not depend on the order of summation. The unit leaves room for
+// 2^28 samples of 7 standard deviations in one cell.
+constexpr double kMomentScale = 4294967296.0;  // 2^32
+
+template <class T>
+struct SoftAssignParams {
+  const T* x;  // (n, d)
+  const T* y;  // (m, d)
+  const T* h;  // (m,)
+  int64_t n, m, d;
+  double eps;
+  Run run;
+  T* value;    // (n,) eps * logsumexp(score / eps)
+  T* columns;  // (m,) sums over the samples of the softmax
+};
+
+// Gradients of soft_assign, given those of its two outputs.
+template <class T>
+struct SoftAssignGradParams {
+  const T* x;             // (n, d)
+  const T* y;             // (m, d)
+  const T* h;             // (m,)
+  const T* grad_value;    // (n,)
+  const T* grad_columns;  // (m,)
+  int64_t n, m, d;
+  double eps;
+  Run run;
+  T* grad_x;  // (n, d)
+  T* grad_y;  // (m, d)
+  T* grad_h;  // (m,)
+};
+
+struct LaplacianParams {
+  const int32_t* pairs;    // (p, 2)
+  const float* gaps;       // (p,)
+  const float* bandwidth;  // (m,) of each cell; a pair uses the smaller of its two
+  int64_t p, m;
+  double scale;      // the weight of a pair is scale / (2 * bandwidth)
+  int64_t capacity;  // room in the outputs, in edges
+  int64_t* edges;    // (capacity, 2) i < j, sorted
+  double* weights;   // (capacity,)
+  int64_t* count;    // (1,) edges found
+};
+
+}  // namespace otgen

@@ -1,0 +1,232 @@
+"""Arrays and image folders on disk: read without ever unpickling, written whole or not at all.
+
+Every error is one line: an `OSError` for a file or folder that the system does not open, a `ValueError` for the rest,
+which names the file, what was wanted and what came.
+"""
+
+import errno
+import math
+import os
+import secrets
+import zipfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, BinaryIO
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def load_array(path: str | os.PathLike[str], name: str | None = None) -> Tensor:
+    """Read an array from a .npy, .npz or .safetensors file.
+
+    Args:
+        path: The file.
+        name: Which array of an .npz or .safetensors file; None if it holds just one.
+
+    Returns:
+        The array, with the file's shape and dtype, on the CPU. Its numbers are not looked at.
+    """
+    path = Path(path)
+    read = _READERS[_ending("load_array", path)]
+    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    try:
+        return read(path, name)
+    except Exception as error:  # a forged file can raise anything
+        raise ValueError(f"load_array: wanted an array from {path}: {_reason(error)}") from error
+
+
+def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
+    """Write an array to a .npy, .npz or .safetensors file, which appears whole or not at all.
+
+    Args:
+        path: The file; one that is there is replaced. In .npz and .safetensors the array is called "array".
+        tensor: Any shape, and any dtype that the format knows (bfloat16 needs .safetensors).
+    """
+    path = Path(path)
+    write = _WRITERS[_ending("save_array", path)]
+    tensor = tensor.detach().cpu().contiguous()
+    try:
+        _replace(path, lambda file: write(file, tensor))
+    except OSError as error:
+        reason = error.strerror or _reason(error)
+        raise OSError(error.errno or errno.EIO, f"save_array: cannot write the file: {reason}", str(path)) from error
+    except Exception as error:  # each format refuses in its own way
+        raise ValueError(f"save_array: {path} cannot hold {tensor.dtype}: {_reason(error)}") from error
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors of a .safetensors file, and its metadata.
+
+    Returns:
+        Tensors by name, on the CPU, and strings by name.
+    """
+    path = Path(path)
+    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    try:
+        with safetensors.safe_open(path, framework="pt") as archive:
+            tensors = {name: archive.get_tensor(name).clone() for name in archive.keys()}  # noqa: SIM118 (no iterator)
+            return tensors, dict(archive.metadata() or {})
+    except Exception as error:  # a forged file can raise anything
+        raise ValueError(f"{path}: wanted a whole .safetensors file: {_reason(error)}") from error
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors and metadata to a .safetensors file, which appears whole or not at all."""
+    data = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
+    )
+    path = Path(path)
+    try:
+        _replace(path, lambda file: file.write(data))
+    except OSError as error:
+        raise OSError(
+            error.errno or errno.EIO, f"cannot write the file: {error.strerror or error}", str(path)
+        ) from error
+
+
+def _read_npy(path: Path, name: str | None) -> Tensor:
+    if name is not None:
+        raise ValueError(f"a .npy file holds one array without a name, got the name {name!r}")
+    with path.open("rb") as file:
+        return _decode(file)
+
+
+def _read_npz(path: Path, name: str | None) -> Tensor:
+    with zipfile.ZipFile(path) as archive:
+        names = [entry.removesuffix(".npy") for entry in archive.namelist() if entry.endswith(".npy")]
+        with archive.open(f"{_choose(names, name)}.npy") as file:
+            return _decode(file)
+
+
+def _read_safetensors(path: Path, name: str | None) -> Tensor:
+    with safetensors.safe_open(path, framework="pt") as archive:
+        tensor: Tensor = archive.get_tensor(_choose(list(archive.keys()), name))
+        return tensor.clone()  # memory of its own, not a view of the file
+
+
+def _write_npy(file: BinaryIO, tensor: Tensor) -> None:
+    np.save(file, tensor.numpy(), allow_pickle=False)
+
+
+def _write_npz(file: BinaryIO, tensor: Tensor) -> None:
+    np.savez(file, array=tensor.numpy())
+
+
+def _write_safetensors(file: BinaryIO, tensor: Tensor) -> None:
+    file.write(safetensors.torch.save({"array": tensor}))
+
+
+_READERS: dict[str, Callable[[Path, str | None], Tensor]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+}
+_WRITERS: dict[str, Callable[[BinaryIO, Tensor], None]] = {
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".safetensors": _write_safetensors,
+}
+
+
+def _ending(function: str, path: Path) -> str:
+    """Return the file's ending, if it is one we know."""
+    ending = path.suffix.lower()
+    if ending not in _READERS:
+        raise ValueError(f"{function}: the file must end in {', '.join(_READERS)}, got {path}")
+    return ending
+
+
+def _choose(names: list[str], name: str | None) -> str:
+    """Pick the named array, or the only one."""
+    held = ", ".join(map(repr, sorted(names))) or "no array"
+    if name is None and len(names) != 1:
+        raise ValueError(f"the file must hold one array, or one must be named, got {held}")
+    if name is not None and name not in names:
+        raise ValueError(f"the file must hold an array named {name!r}, got {held}")
+    return names[0] if name is None else name
+
+
+def _decode(file: IO[bytes]) -> Tensor:
+    """Read one array of numbers in NumPy's format; what its header claims is checked before it is believed."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):  # 3.0 differs only in the field names of records
+        raise ValueError(f"an array of numbers must have NumPy's format 1.0 or 2.0, got {version}")
+    format_1 = version == (1, 0)
+    read_header = np.lib.format.read_array_header_1_0 if format_1 else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(file)
+    if dtype.kind not in "biufc":  # objects would need pickle; items of no size stop NumPy and torch with a crash
+        raise ValueError(f"the array must hold numbers or truth values, got dtype {dtype}")
+    data = file.read()
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) != wanted:
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} takes {wanted} bytes, got {len(data)}")
+    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+    return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C"))
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside `path` and move it there when it is complete and on the disk."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    """Put an error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def images(folder: str | os.PathLike[str], size: int) -> Tensor:
+    """Read a folder's .png and .jpg images in the order of their names, cut to the middle square and resized.
+
+    Args:
+        folder: The folder; folders inside it are not entered.
+        size: Height and width h = w of the result.
+
+    Returns:
+        Images (n, c, h, w), float32 in [0, 1]; c is 1 if every image is grey, else 3. Transparency is dropped.
+    """
+    if size < 1:
+        raise ValueError(f"images: size must be at least 1, got {size}")
+    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
+    if not paths:
+        raise ValueError(f"images: the folder must hold .png or .jpg files, got none in {folder}")
+    pictures = [_read_image(path, size) for path in paths]
+    channels = max(picture.shape[2] for picture in pictures)
+    pixels = np.stack([np.broadcast_to(picture, (size, size, channels)) for picture in pictures])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """Read one image (size, size, c), c = 1 for grey and 3 for colour."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise ImportError('images: wanted Pillow, which is not installed: pip install "otgen[demo]"') from error
+    with path.open("rb") as file:
+        try:
+            image = Image.open(file)
+            if image.mode[0] in "IF":
+                raise ValueError(f"it must have 8 bits a channel, got Pillow's mode {image.mode}")
+            plain = ImageOps.exif_transpose(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            return np.asarray(ImageOps.fit(plain, (size, size))).reshape(size, size, -1)
+        except Exception as error:  # a damaged image can raise anything
+            raise ValueError(f"images: wanted an image from {path}: {_reason(error)}") from error

@@ -1,0 +1,18 @@
+"""What the kernels run on."""
+
+from otgen import _ext
+
+
+def instruction_set() -> str:
+    """Name of the instruction set in use: the fastest of this machine, or the environment variable OTGEN_ISA's."""
+    return _ext.isa()
+
+
+def instruction_sets() -> list[str]:
+    """Names of all that this machine runs, slowest first."""
+    return _ext.available_isas()
+
+
+def has_cuda() -> bool:
+    """Whether this build holds CUDA kernels."""
+    return _ext.cuda

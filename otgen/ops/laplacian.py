@@ -1,0 +1,56 @@
+"""The Newton Hessian, estimated from samples near the facets."""
+
+import torch
+from torch import Tensor
+
+from otgen import _ext
+from otgen.ops import check
+
+
+def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Estimate the Hessian of the energy, a graph Laplacian, from best and second-best targets.
+
+    A sample whose two best scores differ by less than e lies within e / |y_i - y_j| of the facet between their cells,
+    so H_ij = mu(facet) / |y_i - y_j| is about #{samples of pair {i, j} with gap < e} / (2 n e).
+
+    Args:
+        pairs: Best and second-best target of each sample, (p, 2), int32.
+        gaps: Their difference in score, (p,), float32.
+        bandwidth: Of each cell, (m,), float32, positive; a pair uses the smaller of its two as e.
+        n: Number of samples the pairs were found among (p, if all are given).
+
+    Returns:
+        Edges (e, 2), int64, i < j, sorted, and weights (e,), float64, positive. The Laplacian has -weight off the
+        diagonal and rows summing to zero: it is symmetric and positive semi-definite by construction.
+
+    Raises:
+        ValueError: A shape, device or value does not fit.
+        TypeError: A dtype or type does not fit.
+    """
+    p = gaps.shape[0] if isinstance(gaps, Tensor) and gaps.dim() == 1 else 0
+    gaps = check.tensor("laplacian", "gaps", gaps, ("p",)).float()
+    bandwidth = check.tensor("laplacian", "bandwidth", bandwidth, ("m",)).float()
+    check.integer("laplacian", "n", n, max(1, p))
+    m = bandwidth.shape[0]
+    if not isinstance(pairs, Tensor) or pairs.dtype != torch.int32:
+        came = check.name(pairs.dtype) if isinstance(pairs, Tensor) else type(pairs).__name__
+        raise TypeError(f"laplacian: pairs must be a torch.Tensor of int32, got {came}")
+    if tuple(pairs.shape) != (p, 2):
+        raise ValueError(f"laplacian: pairs must have shape ({p}, 2), got {tuple(pairs.shape)}")
+    if pairs.device != gaps.device:
+        raise ValueError(f"laplacian: pairs must be on {gaps.device} like the other tensors, got {pairs.device}")
+    if p and not (int(pairs.min()) >= 0 and int(pairs.max()) < m):
+        raise ValueError(f"laplacian: pairs must lie in [0, {m}), got {int(pairs.min())} to {int(pairs.max())}")
+    if bool((pairs[:, 0] == pairs[:, 1]).any()):
+        raise ValueError("laplacian: pairs must be of two different targets, got one twice")
+    if not bool(((bandwidth > 0) & (bandwidth < float("inf"))).all()):
+        came = f"{float(bandwidth.min())} to {float(bandwidth.max())}"
+        raise ValueError(f"laplacian: bandwidth must be positive and finite as float32, got {came}")
+    pairs = pairs.contiguous()
+    edges = torch.empty(p, 2, dtype=torch.int64)
+    weights = torch.empty(p, dtype=torch.float64)
+    count = _ext.laplacian(
+        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, p,
+        edges.data_ptr(), weights.data_ptr(),
+    )  # fmt: skip
+    return edges[:count].clone(), weights[:count].clone()

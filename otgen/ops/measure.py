@@ -1,0 +1,89 @@
+"""Monte Carlo measures of the cells."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from otgen import _ext
+from otgen.ops import check
+from otgen.ops.sample import directions
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What `measure` counted.
+
+    Attributes:
+        counts: Samples in each cell, (m,), int64.
+        mean_u: Mean of u(x) = max_j <x, y_j> + h_j over the samples, float64.
+        pairs: Best and second-best target of each sample, (n, 2), int32; `None` unless asked for.
+        gaps: Difference of their scores, (n,), like the targets; `None` unless asked for.
+        centroids: Mean of the samples in each cell, (m, d), float64, NaN for empty ones; `None` unless asked for.
+    """
+
+    counts: Tensor
+    mean_u: float
+    pairs: Tensor | None = None
+    gaps: Tensor | None = None
+    centroids: Tensor | None = None
+
+
+def measure(
+    y: Tensor,
+    h: Tensor,
+    source: str,
+    n: int,
+    seed: int = 0,
+    *,
+    first: int = 0,
+    sobol: bool = False,
+    pairs: bool = False,
+    centroids: bool = False,
+    progress: check.Progress | None = None,
+) -> Measure:
+    """Count how many of n fresh samples fall in each cell.
+
+    Args:
+        y: Targets, (m, d), float32 or float64.
+        h: Heights, (m,), like `y`.
+        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I).
+        n: Number of samples, at least 1.
+        seed: Names the stream of samples, 0 <= seed < 2^63.
+        first: Number of the first sample in the stream, at most 2^62.
+        sobol: Owen-scrambled Sobol points instead of random ones.
+        pairs: Also record every sample's best and second-best target and their gap (12 or 16 bytes a sample; m >= 2).
+        centroids: Also average the samples of each cell.
+        progress: Told the fraction done about ten times a second; `None` for nobody.
+
+    Returns:
+        Counts, mean potential, and what else was asked for. All of it is the same for any number of threads and on
+        every instruction set, and equals what `assign` says of `sample(source, n, d, seed=seed, first=first, ...)`.
+
+    Raises:
+        ValueError: A shape, device or value does not fit.
+        TypeError: A dtype or type does not fit.
+    """
+    y, h = check.targets("measure", y, h)
+    m, d = y.shape
+    check.source("measure", source)
+    check.integer("measure", "n", n, 1, check.MAX_INDEX)
+    check.stream("measure", seed, first)
+    check.progress("measure", progress)
+    if pairs and m < 2:
+        raise ValueError("measure: pairs wants at least two targets, got one")
+    counts = torch.zeros(m, dtype=torch.int64)
+    best_two = torch.empty(n, 2, dtype=torch.int32) if pairs else None
+    gaps = torch.empty(n, dtype=y.dtype) if pairs else None
+    moments = torch.zeros(m, d, dtype=torch.int64) if centroids else None
+    table = directions(d) if sobol else None
+    mean_u = _ext.measure(
+        check.name(y.dtype), y.data_ptr(), h.data_ptr(), source, seed, first, _address(table), n, m, d,
+        check.threads(), progress, counts.data_ptr(), _address(best_two), _address(gaps), _address(moments),
+    )  # fmt: skip
+    means = None if moments is None else moments.double() / (_ext.moment_scale * counts[:, None])
+    return Measure(counts, mean_u, best_two, gaps, means)
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

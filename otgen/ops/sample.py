@@ -1,0 +1,52 @@
+"""The samples of the built-in sources, each a function of (seed, index)."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from otgen import _ext
+from otgen.ops import check
+
+MAX_SOBOL_DIM = torch.quasirandom.SobolEngine.MAXDIM
+"""Dimensions for which torch has direction numbers (Joe and Kuo, 2008)."""
+
+
+def sample(source: str, n: int, d: int, *, seed: int = 0, first: int = 0, sobol: bool = False) -> Tensor:
+    """Make samples number first, ..., first + n - 1 of a stream: the ones `measure` makes and does not keep.
+
+    Args:
+        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I).
+        n: How many.
+        d: Dimension.
+        seed: Names the stream, 0 <= seed < 2^63.
+        first: Number of the first sample, at most 2^62.
+        sobol: Owen-scrambled Sobol points (hash-based scrambling: Burley, JCGT 2020) instead of random ones
+            (Philox-4x32-10: Salmon et al., SC 2011). The scramble is a new one for each seed.
+
+    Returns:
+        Samples, (n, d), float32. Coordinates are uniform on a grid of 2^23 cell centres, or normal by inversion.
+
+    Raises:
+        ValueError: A name or number is out of range.
+    """
+    check.source("sample", source)
+    check.integer("sample", "n", n, 0, check.MAX_INDEX)
+    check.integer("sample", "d", d, 1)
+    check.stream("sample", seed, first)
+    table = directions(d) if sobol else None
+    x = torch.empty(n, d)
+    _ext.sample(source, seed, first, 0 if table is None else table.data_ptr(), n, d, check.threads(), x.data_ptr())
+    return x
+
+
+@lru_cache(maxsize=8)
+def directions(d: int) -> Tensor:
+    """Sobol direction numbers as the kernels read them: (d, 32) int32, bits reversed."""
+    check.integer("sobol", "d", d, 1, MAX_SOBOL_DIM)
+    state = torch.quasirandom.SobolEngine(d).sobolstate.to(torch.int64)  # (d, 30), the first bit on top
+    bits = state.shape[1]
+    table = torch.zeros(d, 32, dtype=torch.int64)
+    for b in range(bits):
+        table[:, :bits] |= ((state >> (bits - 1 - b)) & 1) << b
+    return table.where(table < 2**31, table - 2**32).to(torch.int32)

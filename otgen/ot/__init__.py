@@ -1,0 +1,7 @@
+"""Semi-discrete optimal transport: problem, solvers, certificate, maps, and the estimator over them."""
+
+from otgen.ot.certificate import Certificate
+from otgen.ot.estimator import ConvergenceWarning, NotFittedError, SemiDiscreteOT
+from otgen.ot.maps import SampleInfo, SingularSet
+
+__all__ = ["Certificate", "ConvergenceWarning", "NotFittedError", "SampleInfo", "SemiDiscreteOT", "SingularSet"]

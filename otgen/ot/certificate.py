@@ -1,0 +1,151 @@
+"""How good a solution is, always on fresh samples."""
+
+import math
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+from torch import Tensor
+
+from otgen.ops import Measure
+from otgen.ot.problem import Problem
+
+CONFIDENCE = 0.95
+"""Confidence of what is certified."""
+
+FLOOR = 1 / math.sqrt(2 * math.pi)
+"""Mean absolute deviation of a normal number is sqrt(2/pi) of its standard deviation; tv takes half of it."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Accuracy of heights, estimated on samples that had no part in making them.
+
+    With c_j of N samples in cell j, w_j its true measure and nu_j the wanted one:
+
+    Attributes:
+        samples: N.
+        targets: Number of distinct targets of positive weight.
+        chi2: `sum c_j (c_j - 1) / (N (N - 1) nu_j) - 1`, unbiased for
+            `sum (w_j - nu_j)^2 / nu_j`; so it can be negative.
+        chi2_se: Its standard error.
+        tv: `sum |c_j / N - nu_j| / 2`, total variation, biased upwards by sampling noise.
+        tv_floor: What exact heights would show for `tv` with N samples.
+        max_relative_error: Largest `|c_j / (N nu_j) - 1|`, noise included.
+        empty_cells: Cells without a sample.
+        primal: Mean of |x - T(x)|^2, the squared Wasserstein distance to the measure that was reached.
+        dual: Value of the Kantorovich dual for |x - y|^2, which the true squared distance cannot be below.
+        gap: `primal - dual`; positive or negative, as the reached measure is not quite the wanted one.
+        seed: Names the stream of samples.
+        exact: Whether the measures were computed, not sampled; then N is 0 and the errors are zero.
+    """
+
+    samples: int
+    targets: int
+    chi2: float
+    chi2_se: float
+    tv: float
+    tv_floor: float
+    max_relative_error: float
+    empty_cells: int
+    primal: float
+    dual: float
+    gap: float
+    seed: int
+    exact: bool = False
+
+    def upper(self, confidence: float = CONFIDENCE) -> float:
+        """Upper confidence bound on the true chi2."""
+        return self.chi2 + NormalDist().inv_cdf(confidence) * self.chi2_se
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Two-sided confidence interval for the true chi2."""
+        half = NormalDist().inv_cdf(0.5 + confidence / 2) * self.chi2_se
+        return max(0.0, self.chi2 - half), max(0.0, self.chi2 + half)
+
+    def holds(self, tol: float, confidence: float = CONFIDENCE) -> bool:
+        """Whether chi2 <= tol at the stated confidence."""
+        return self.upper(confidence) <= tol
+
+    def as_dict(self) -> dict[str, Any]:
+        """The attributes by name, and the upper bound."""
+        return asdict(self) | {"chi2_upper": self.upper()}
+
+
+def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
+    """Certificate of a problem's heights, (m,), from a count of fresh samples."""
+    c, nu = counted.counts.double(), problem.nu
+    n = float(c.sum())
+    chi2, se = chi2_estimate(c, nu)
+    w = c / n
+    # In the given units: score and potential scale with the targets, distances are taken to the true centre.
+    y2 = (problem.y * problem.scale + problem.centre).square().sum(1)
+    centre_term = float((problem.source.mean(problem.d) * problem.centre).sum())
+    g = y2 + 2 * problem.scale * h  # the Kantorovich potential for |x - y|^2
+    mean_u = problem.scale * counted.mean_u + centre_term
+    base = problem.source.second_moment(problem.d) - 2 * mean_u
+    primal, dual = base + float(w @ g), base + float(nu @ g)
+    return Certificate(
+        samples=int(n),
+        targets=problem.m,
+        chi2=chi2,
+        chi2_se=se,
+        tv=float((w - nu).abs().sum()) / 2,
+        tv_floor=FLOOR * float((nu * (1 - nu)).clamp_min(0).sqrt().sum()) / math.sqrt(n),
+        max_relative_error=float((w / nu - 1).abs().max()),
+        empty_cells=int((counted.counts == 0).sum()),
+        primal=primal,
+        dual=dual,
+        gap=primal - dual,
+        seed=seed,
+    )
+
+
+def chi2_estimate(counts: Tensor, nu: Tensor) -> tuple[float, float]:
+    """Unbiased estimate of `sum (w_j - nu_j)^2 / nu_j` and its standard error.
+
+    It is a U-statistic with kernel 1{a = b} / nu_a; Hoeffding (1948) gives its variance as
+    `2 (2 (N - 2) z1 + z2) / (N (N - 1))`, with z1 the variance of the kernel's projection and z2 that of the kernel.
+
+    Args:
+        counts: Samples in each cell, (m,).
+        nu: Wanted measures, (m,), positive, summing to 1.
+    """
+    c = counts.double()
+    n = float(c.sum())
+    if n < 3:
+        return math.nan, math.inf
+    pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
+    theta = float((c * (c - 1) / nu).sum()) / pairs
+    z1 = max(0.0, float((c * (c - 1) * (c - 2) / nu.square()).sum()) / triples - theta**2)
+    z2 = max(0.0, float((c * (c - 1) / nu.square()).sum()) / pairs - theta**2)
+    z2 = max(z2, c.shape[0] - 1.0)  # its value at the optimum: cells too small to be seen twice would hide theirs
+    return theta - 1, math.sqrt(2 * (2 * (n - 2) * z1 + z2) / pairs)
+
+
+def samples_needed(m: int, tol: float, expected: float, confidence: float) -> int:
+    """Samples with which a solution of the expected chi2 will probably be certified at `tol`.
+
+    The bound lies `z` standard errors, sqrt(2 m) / N each, above an estimate that may itself be as far above the truth.
+    """
+    z = NormalDist().inv_cdf(confidence)
+    room = max(tol - expected, 0.2 * tol)
+    return int(2 * z * math.sqrt(2 * m) / room + 16 * z**2 * expected / room**2) + 1000
+
+
+def sampling_bound(m: int, tv: float) -> float:
+    """Samples below which no method can reach a total variation of `tv` on equal weights: `m / (2 pi tv^2)`."""
+    return FLOOR**2 * m / tv**2
+
+
+def floor_of(problem: Problem, n: int) -> float:
+    """The `tv` that exact heights would show with n samples."""
+    return FLOOR * float((problem.nu * (1 - problem.nu)).clamp_min(0).sqrt().sum()) / math.sqrt(n)
+
+
+def total_variation(counts: Tensor, nu: Tensor) -> float:
+    """`sum |c_j / N - nu_j| / 2`."""
+    return float((counts.double() / counts.sum() - nu).abs().sum()) / 2
+
+
+__all__ = ["Certificate", "certify", "chi2_estimate", "floor_of", "samples_needed", "sampling_bound", "total_variation"]

@@ -1,0 +1,503 @@
+"""Semi-discrete optimal transport as an estimator: fit, map, generate, certify, save."""
+
+import json
+import math
+import os
+import warnings
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.files import read_safetensors, write_safetensors
+from otgen.ot import checkpoint as checkpoints
+from otgen.ot.certificate import Certificate, certify
+from otgen.ot.maps import (
+    ANGLE_QUANTILE,
+    Extension,
+    Neighbours,
+    SampleInfo,
+    SingularSet,
+    find_centroids,
+    find_neighbours,
+)
+from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
+from otgen.ot.solvers import SOLVERS, Run, Solution, solve
+from otgen.ot.sources import CHUNK, Sampler, make_source
+from otgen.ot.streams import stream
+
+FORMAT = "otgen-transport-1"
+
+DEFAULT_BUDGET = 100
+"""Default `max_samples`, in units of m / tol, at which sampling noise alone is the tolerance; hard problems take 70."""
+
+CENTROID_SAMPLES = 50
+"""Samples per target for the centroids: their error is then a seventh of the spread within a cell."""
+
+
+class ConvergenceWarning(UserWarning):
+    """The tolerance was not reached within the budget."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """A fitted attribute or method was asked for before `fit`."""
+
+
+class SemiDiscreteOT:
+    """Optimal transport from a continuous source to weighted points, for the cost |x - y|^2.
+
+    Finds heights h of `u(x) = max_j <x, y_j> + h_j` such that the cell of every target has the measure of its weight;
+    then T = grad u is the optimal map (Brenier; Gu, Luo, Sun and Yau, 2013).
+
+    Args:
+        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples.
+        method: "auto" (Newton on fresh samples, annealed where needed), "newton", "log_ratio", or "adam" (Algorithm 1
+            of the lecture, for comparison).
+        tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
+            0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
+            samples.
+        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 10 m / tol).
+        device: Where the kernels run; this build may know "cpu" only.
+        seed: Decides every sample, so a fit is reproducible.
+        checkpoint: File that holds the running fit, replaced after every step; a fit with the same data and settings
+            goes on from it. `None` for none.
+        progress: Whether to show a bar once a fit lasts over two seconds.
+
+    Attributes:
+        heights_: Heights, (m,), float64, with mean 0, in the units of targets and source.
+        targets_: Targets as given, (m, d), float64.
+        weights_: Weights, (m,), float64, summing to 1.
+        cell_measures_: Measures of the cells on the certificate's samples, (m,), float64; duplicates share theirs.
+        centroids_: Mean of the source over each cell, (m, d), float64.
+        certificate_: Accuracy on fresh samples.
+        converged_: Whether `tol` was certified.
+        history_: A record per measurement.
+        samples_: Source samples spent.
+
+    Example:
+        >>> ot = SemiDiscreteOT(seed=0).fit(latents)
+        >>> new = ot.sample(1000)
+    """
+
+    def __init__(
+        self,
+        source: str | Sampler = "uniform",
+        method: Literal["auto", "adam", "log_ratio", "newton"] = "auto",
+        tol: float = 0.01,
+        max_samples: int | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.source = source
+        self.method = method
+        self.tol = tol
+        self.max_samples = max_samples
+        self.device = device
+        self.seed = seed
+        self.checkpoint = checkpoint
+        self.progress = progress
+
+    def __repr__(self) -> str:
+        names = ("source", "method", "tol", "max_samples", "seed")
+        return f"SemiDiscreteOT({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    # ---- fitting ----------------------------------------------------------------------------------------------------
+
+    def fit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
+        """Find the heights.
+
+        Args:
+            targets: (m, d), or (m,) for d = 1; an array or tensor of any real dtype. Exact duplicates are merged and
+                share their mass; targets of weight zero get none.
+            weights: (m,), not negative, in any unit; `None` for equal ones.
+
+        Returns:
+            The fitted estimator itself.
+
+        Raises:
+            ValueError: A shape, value or setting does not fit, or the checkpoint belongs to another fit.
+            TypeError: A type does not fit.
+
+        Warns:
+            ConvergenceWarning: `tol` was not certified within the budget; `certificate_` says what was reached.
+        """
+        self._check_settings()
+        problem = make_problem(make_source(self.source), targets, weights)
+        return self._solve(problem, None)
+
+    def refit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
+        """Fit added, removed or changed targets, starting from the present heights.
+
+        Targets that were there keep their heights; a new one starts where its plane touches the potential just enough
+        to take its share of a sample.
+
+        Args:
+            targets: As for `fit`.
+            weights: As for `fit`.
+
+        Returns:
+            The fitted estimator itself.
+
+        Raises:
+            NotFittedError: There are no present heights.
+            ValueError: As for `fit`, or the dimension has changed.
+            TypeError: As for `fit`.
+        """
+        old = self._fitted()
+        self._check_settings()
+        problem = make_problem(make_source(self.source), targets, weights)
+        if problem.d != old.d:
+            raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
+        n = min(max(50 * problem.m, 10_000), 200_000)
+        x = problem.source.sample(n, problem.d, stream(self.seed, "refit")).double()
+        u = ops.assign(x, self.targets_, self.heights_)[1]
+        y = problem.y * problem.scale + problem.centre
+        k = (n * problem.nu).long().clamp(1, min(200, n))
+        heights = -ops.topk(y, x, -u, int(k.max()))[1].gather(1, k[:, None] - 1)[:, 0]
+        known = {tuple(row): height for row, height in zip(old.given.tolist(), self.heights_.tolist(), strict=True)}
+        for row, first in enumerate(_first_rows(problem).tolist()):
+            heights[row] = known.get(tuple(problem.given[first].tolist()), float(heights[row]))
+        start = heights / problem.scale
+        return self._solve(problem, start - start.mean())
+
+    def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
+        settings = {"method": self.method, "tol": self.tol, "seed": self.seed, "source": problem.source.name}
+        if start is not None:
+            settings["start"] = checkpoints.digest(start)
+        run = Run(
+            problem,
+            tol=self.tol,
+            max_samples=self.max_samples or max(10**6, int(DEFAULT_BUDGET * problem.m / self.tol)),
+            seed=self.seed,
+            start=start,
+            path=None if self.checkpoint is None else Path(self.checkpoint),
+            progress=self.progress,
+        )
+        identity = checkpoints.fingerprint(problem, settings)
+        solution = solve(SOLVERS[self.method], run, identity)
+        self._adopt(problem, solution)
+        if not solution.converged:
+            c = solution.certificate
+            warnings.warn(
+                f"SemiDiscreteOT: chi2 <= {self.tol:g} was not certified after {solution.samples:,} samples: chi2 is"
+                f" {c.chi2:.3g} +- {c.chi2_se:.2g}, {c.empty_cells} cells are empty; raise tol or max_samples",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    def _adopt(self, problem: Problem, solution: Solution) -> None:
+        self._problem, self._h = problem, solution.h
+        self.heights_ = problem.heights_out(solution.h)
+        self.targets_ = problem.given
+        self.weights_ = problem.weights
+        self.certificate_ = solution.certificate
+        self.cell_measures_ = problem.spread(solution.counts.double() / float(solution.counts.sum()))
+        self.converged_ = solution.converged
+        self.history_ = solution.history
+        n = max(CENTROID_SAMPLES * problem.m, 10_000)
+        self.samples_ = solution.samples + n
+        self._centroids = find_centroids(problem, solution.h, self.seed, n)
+        self.centroids_ = self._centroids[problem.index.clamp_min(0)]
+        self.centroids_[problem.index < 0] = math.nan
+        self._neighbours: Neighbours | None = None
+
+    def _check_settings(self) -> None:
+        if self.method not in SOLVERS:
+            raise ValueError(f"method must be one of {', '.join(SOLVERS)}, got {self.method!r}")
+        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
+            raise ValueError(f"tol must be a positive number, got {self.tol!r}")
+        if self.max_samples is not None and (not isinstance(self.max_samples, int) or self.max_samples < 1):
+            raise ValueError(f"max_samples must be a positive int or None, got {self.max_samples!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be an int in [0, 2^63), got {self.seed!r}")
+        if torch.device(self.device).type != "cpu":
+            raise ValueError(f"device must be cpu in this build of otgen, got {self.device}")
+
+    def _fitted(self) -> Problem:
+        if not hasattr(self, "_problem"):
+            raise NotFittedError("this SemiDiscreteOT is not fitted yet: call fit(targets) first")
+        return self._problem
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what is wrong where a fitted attribute is read too early."""
+        if name.endswith("_") and not name.startswith("_"):
+            raise NotFittedError(f"SemiDiscreteOT has no {name} yet: call fit(targets) first")
+        raise AttributeError(f"SemiDiscreteOT has no attribute {name!r}")
+
+    # ---- accuracy ---------------------------------------------------------------------------------------------------
+
+    def certificate(
+        self, n: int | None = None, *, heights: Tensor | NumericArray | None = None, seed: int | None = None
+    ) -> Certificate:
+        """Accuracy on n fresh samples.
+
+        Args:
+            n: Number of samples; `None` for 100 per target.
+            heights: Heights of the given targets, (m,), also from elsewhere; `None` for the fitted ones.
+            seed: Names the samples; `None` for ones that no fit and no earlier call without a seed has used.
+
+        Returns:
+            The certificate.
+
+        Raises:
+            ValueError: A number or shape does not fit.
+        """
+        problem = self._fitted()
+        n = 100 * problem.m if n is None else n
+        if not isinstance(n, int) or n < 3:
+            raise ValueError(f"certificate: n must be an int of at least 3, got {n!r}")
+        h = self._h
+        if heights is not None:
+            values = as_matrix("certificate: heights", heights)[:, 0]
+            if tuple(values.shape) != tuple(self.weights_.shape):
+                raise ValueError(
+                    f"certificate: heights must have shape {tuple(self.weights_.shape)}, got {tuple(values.shape)}"
+                )
+            h = problem.heights_in(values)
+        if seed is None:
+            self._asked = getattr(self, "_asked", 0) + 1
+            seed = stream(self.seed, "asked", self._asked)
+        return certify(problem, h, problem.source.measure(problem.y, h, n, seed), seed)
+
+    def cost(self, n: int = 100_000, seed: int | None = None) -> tuple[float, tuple[float, float]]:
+        """Squared Wasserstein distance: mean of |x - T(x)|^2 over fresh samples, and its 95 % confidence interval.
+
+        The interval covers the cost of the map as it is, that is the distance to the measure it reaches; how far this
+        is from the weights, `certificate_` says.
+
+        Args:
+            n: Number of samples, at least 2.
+            seed: Names the samples; `None` for the fit's seed.
+
+        Returns:
+            Estimate and interval.
+        """
+        problem = self._fitted()
+        if not isinstance(n, int) or n < 2:
+            raise ValueError(f"cost: n must be an int of at least 2, got {n!r}")
+        seed = self.seed if seed is None else seed
+        total = square = 0.0
+        for index, begin in enumerate(range(0, n, CHUNK)):
+            x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
+            c = (x - self.transport(x)).square().sum(1)
+            total, square = total + float(c.sum()), square + float(c.square().sum())
+        mean = total / n
+        se = math.sqrt(max(0.0, square / n - mean**2) / (n - 1))
+        return mean, (mean - 1.96 * se, mean + 1.96 * se)
+
+    # ---- maps -------------------------------------------------------------------------------------------------------
+
+    def assign(self, x: Tensor | NumericArray) -> Tensor:
+        """Index of the cell of each sample, (n,), int64; of exact duplicates among the targets the first.
+
+        Args:
+            x: Samples, (n, d).
+        """
+        return self._score(x)[0]
+
+    def transport(self, x: Tensor | NumericArray) -> Tensor:
+        """The optimal map T(x) = y_j for x in cell j: (n, d), float64. Every value is one of the targets."""
+        return self.targets_[self.assign(x)]
+
+    def potential(self, x: Tensor | NumericArray) -> Tensor:
+        """Brenier's potential u(x) = max_j <x, y_j> + h_j, (n,), float64."""
+        return self._score(x)[1]
+
+    def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:
+        problem = self._fitted()
+        samples = as_matrix("x", x)
+        if samples.shape[1] != problem.d:
+            raise ValueError(f"x must have shape (n, {problem.d}) to match the targets, got {tuple(samples.shape)}")
+        return ops.assign(samples, self.targets_, self.heights_)
+
+    # ---- generation -------------------------------------------------------------------------------------------------
+
+    @overload
+    def sample(
+        self,
+        n: int,
+        angle_threshold: float | Literal["auto"] = ...,
+        *,
+        seed: int | None = ...,
+        return_info: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def sample(
+        self,
+        n: int,
+        angle_threshold: float | Literal["auto"] = ...,
+        *,
+        seed: int | None = ...,
+        return_info: Literal[True],
+    ) -> tuple[Tensor, SampleInfo]: ...
+    def sample(
+        self,
+        n: int,
+        angle_threshold: float | Literal["auto"] = "auto",
+        *,
+        seed: int | None = None,
+        return_info: bool = False,
+    ) -> Tensor | tuple[Tensor, SampleInfo]:
+        """Generate new points by the lecture's Algorithm 2: blend the targets of nearby cells, not across jumps.
+
+        The hard map `transport` only ever returns targets. Here a sample takes the targets of the d + 1 nearest cell
+        centroids, drops those whose plane meets the nearest one's at more than the threshold, and blends the rest with
+        weights 1 / distance; a sample with none left is abandoned.
+
+        Args:
+            n: Number of points.
+            angle_threshold: In radians, on centred and scaled targets. Too small rejects everything or copies targets,
+                too large mixes modes. "auto" is the median angle between neighbouring cells.
+            seed: Decides the points; `None` for the fit's seed.
+            return_info: Whether to return also what was rejected and blended.
+
+        Returns:
+            Points (n, d), float64, and with `return_info` a `SampleInfo`.
+
+        Raises:
+            ValueError: A number does not fit, or the threshold rejects nearly everything.
+        """
+        problem = self._fitted()
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"sample: n must be a positive int, got {n!r}")
+        threshold = self._threshold(angle_threshold)
+        values = problem.y * problem.scale + problem.centre
+        extension = Extension(problem.source, problem.y, values, self._centroids, threshold)
+        points, info = extension.sample(n, self.seed if seed is None else seed)
+        given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": _first_rows(problem)[info.targets]}
+        return (points, SampleInfo(**given)) if return_info else points
+
+    def singular_set(self, angle_threshold: float | Literal["auto"] = "auto") -> SingularSet:
+        """Pairs of neighbouring cells across which the map jumps: angles between their planes above the threshold.
+
+        Args:
+            angle_threshold: In radians; "auto" as for `sample`.
+
+        Returns:
+            Pairs of rows of the targets, their angles, and the threshold.
+        """
+        problem = self._fitted()
+        threshold = self._threshold(angle_threshold)
+        found = self._find_neighbours()
+        jump = found.angles > threshold
+        return SingularSet(_first_rows(problem)[found.pairs[jump]], found.angles[jump], threshold)
+
+    def _threshold(self, angle: float | str) -> float:
+        if angle == "auto":
+            return self._find_neighbours().quantile(ANGLE_QUANTILE)
+        if isinstance(angle, (bool, str)) or not isinstance(angle, (int, float)) or not 0 < angle <= math.pi:
+            raise ValueError(f'angle_threshold must be "auto" or an angle in (0, pi], got {angle!r}')
+        return float(angle)
+
+    def _find_neighbours(self) -> Neighbours:
+        problem = self._fitted()
+        if self._neighbours is None:
+            self._neighbours = find_neighbours(problem, self._h, self.seed)
+        return self._neighbours
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted map to one safetensors file, whole or not at all. A custom source is not saved.
+
+        Args:
+            path: The file; one that is there is replaced.
+        """
+        problem = self._fitted()
+        record = {
+            "source": problem.source.name,
+            "method": self.method,
+            "tol": self.tol,
+            "seed": self.seed,
+            "converged": self.converged_,
+            "samples": self.samples_,
+            "history": self.history_,
+            "certificate": {f.name: getattr(self.certificate_, f.name) for f in fields(Certificate)},
+        }
+        tensors = {
+            "targets": self.targets_,
+            "weights": self.weights_,
+            "heights": self.heights_,
+            "cell_measures": self.cell_measures_,
+            "solved_heights": self._h,
+            "solved_centroids": self._centroids,
+        }
+        write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], source: Sampler | None = None) -> "SemiDiscreteOT":
+        """Read a fitted map.
+
+        Args:
+            path: A file written by `save`.
+            source: The custom source it was fitted with, if it was.
+
+        Returns:
+            The fitted estimator.
+
+        Raises:
+            OSError: The file cannot be opened.
+            ValueError: It is damaged, not a map of otgen, or needs its custom source.
+        """
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"{path}: expected a map saved by otgen ({FORMAT}), got {metadata.get('format', 'another file')}"
+            )
+        try:
+            return cls._restore(tensors, json.loads(metadata["record"]), source)
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+
+    @classmethod
+    def _restore(cls, tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler | None) -> "SemiDiscreteOT":
+        if record["source"] == "custom" and source is None:
+            raise ValueError("it was fitted with a custom source: pass load(path, source=...)")
+        given = source if record["source"] == "custom" and source is not None else record["source"]
+        ot = cls(source=given, method=record["method"], tol=record["tol"], seed=record["seed"])
+        ot._check_settings()
+        problem = make_problem(make_source(given), tensors["targets"], tensors["weights"])
+        m = problem.given.shape[0]
+        shapes = {
+            "heights": (m,),
+            "cell_measures": (m,),
+            "solved_heights": (problem.m,),
+            "solved_centroids": (problem.m, problem.d),
+        }
+        for name, shape in shapes.items():
+            if tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float64:
+                raise ValueError(
+                    f"{name} must be float64 {shape}, got {tensors[name].dtype} {tuple(tensors[name].shape)}"
+                )
+            if not bool(torch.isfinite(tensors[name]).all()):
+                raise ValueError(f"{name} must be finite")
+        ot._problem, ot._h, ot._centroids = problem, tensors["solved_heights"], tensors["solved_centroids"]
+        ot.targets_, ot.weights_ = problem.given, problem.weights
+        ot.heights_, ot.cell_measures_ = tensors["heights"], tensors["cell_measures"]
+        ot.centroids_ = ot._centroids[problem.index.clamp_min(0)]
+        ot.centroids_[problem.index < 0] = math.nan
+        ot.certificate_ = Certificate(**record["certificate"])
+        ot.converged_, ot.samples_, ot.history_ = (
+            bool(record["converged"]),
+            int(record["samples"]),
+            list(record["history"]),
+        )
+        ot._neighbours = None
+        return ot
+
+
+def _first_rows(problem: Problem) -> Tensor:
+    """For each distinct target the first row of the given ones that holds it, (m,)."""
+    rows = torch.arange(problem.index.shape[0])
+    kept = problem.index >= 0
+    first = torch.full((problem.m,), rows.shape[0])
+    return first.scatter_reduce_(0, problem.index[kept], rows[kept], "amin")
+
+
+__all__ = ["ConvergenceWarning", "NotFittedError", "SemiDiscreteOT"]

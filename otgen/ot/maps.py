@@ -1,0 +1,186 @@
+"""From heights to maps: the extension across cells of the lecture's Algorithm 2, and the singular set."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.ot.problem import Problem
+from otgen.ot.sources import CHUNK, Source
+from otgen.ot.streams import stream
+
+ANGLE_QUANTILE = 0.5
+"""`angle_threshold="auto"` is this quantile of the angles between neighbouring cells, over samples."""
+
+NEIGHBOUR_SAMPLES = 50
+"""Samples per target that find the neighbouring cells."""
+
+GIVE_UP = 1e-3
+"""A threshold that lets fewer than this part of the samples through is refused."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Pairs of neighbouring cells, as seen by samples.
+
+    Attributes:
+        pairs: Rows of the problem's targets, (p, 2), int64, i < j, sorted.
+        counts: Samples with these as best and second-best target, (p,), int64.
+        angles: Between the planes of the two targets, in radians, (p,), float64.
+    """
+
+    pairs: Tensor
+    counts: Tensor
+    angles: Tensor
+
+    def quantile(self, q: float) -> float:
+        """The angle below which the share q of the samples lies."""
+        if self.angles.numel() == 0:
+            return math.pi
+        order = self.angles.argsort()
+        share = self.counts[order].double().cumsum(0) / float(self.counts.sum())
+        return float(self.angles[order][min(int(torch.searchsorted(share, q)), order.numel() - 1)])
+
+
+@dataclass(frozen=True)
+class SingularSet:
+    """Facets where the transport map jumps: neighbouring cells whose planes meet at a large angle.
+
+    Attributes:
+        pairs: Rows of the given targets, (p, 2), int64.
+        angles: Dihedral angles in radians, (p,), float64, all above `threshold`.
+        threshold: In radians.
+    """
+
+    pairs: Tensor
+    angles: Tensor
+    threshold: float
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """How `sample` made its points.
+
+    Attributes:
+        threshold: Largest angle that was blended across, in radians.
+        rejected: Share of the source's samples that were abandoned: no neighbour within the threshold.
+        blended: Targets blended into each point, (n,), int64; the lecture's d_1 + 1.
+        targets: The nearest cell of each point: a row of the given targets, (n,), int64.
+        x: The samples of the source that were kept, (n, d), float64.
+    """
+
+    threshold: float
+    rejected: float
+    blended: Tensor
+    targets: Tensor
+    x: Tensor
+
+
+def plane_angles(y: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Dihedral angles between the planes of targets i and j, in radians.
+
+    `cos = <(y_i, -1), (y_j, -1)> / (|(y_i, -1)| |(y_j, -1)|)`; it depends on the origin and the scale of the targets,
+    so `y`, (m, d), must be centred and scaled.
+    """
+    dot = (y[i] * y[j]).sum(-1) + 1
+    size = (y[i].square().sum(-1) + 1).sqrt() * (y[j].square().sum(-1) + 1).sqrt()
+    return (dot / size).clamp(-1, 1).arccos()
+
+
+def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
+    """Neighbouring cells of heights `h`, (m,): best and second-best targets of fresh samples."""
+    m = problem.m
+    if m < 2:
+        none = torch.empty(0, dtype=torch.int64)
+        return Neighbours(none.view(0, 2), none, none.double())
+    n = max(NEIGHBOUR_SAMPLES * m, 10_000)
+    counted = problem.source.measure(problem.y, h, n, stream(seed, "neighbours"), sobol=True, pairs=True)
+    assert counted.pairs is not None
+    pairs, counts = counted.pairs.long().sort(dim=1).values.unique(dim=0, return_counts=True)
+    return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
+
+
+def find_centroids(problem: Problem, h: Tensor, seed: int, n: int) -> Tensor:
+    """Mean of the samples of each cell, (m, d), float64.
+
+    A cell that no sample hit gets the sample that comes nearest to lying in it.
+    """
+    source = problem.source
+    counted = source.measure(problem.y, h, n, stream(seed, "centroids"), sobol=True, centroids=True)
+    assert counted.centroids is not None
+    centroids = counted.centroids
+    missed = torch.nonzero(counted.counts == 0)[:, 0]
+    if missed.numel():
+        x = source.sample(min(n, CHUNK), problem.d, stream(seed, "centroids"), sobol=True).double()
+        u = ops.assign(x, problem.y, h)[1]
+        centroids[missed] = x[ops.assign(problem.y[missed], x, -u)[0]]
+    return centroids
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The extended map of Algorithm 2 (generation of latent codes).
+
+    Attributes:
+        source: Where samples come from.
+        y: Centred and scaled targets, (m, d), float64: they decide the angles.
+        values: What is blended, (m, d), float64: the targets as given.
+        centroids: Of the cells, (m, d), float64.
+        threshold: Largest angle, in radians.
+    """
+
+    source: Source
+    y: Tensor
+    values: Tensor
+    centroids: Tensor
+    threshold: float
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map samples (n, d).
+
+        Returns:
+            Points (kept, d), indices of the samples kept, (kept,), and a mask of the targets blended, (kept, d + 1).
+        """
+        m, d = self.centroids.shape
+        # The nearest centroids are the best targets for the scores <x, c> - |c|^2 / 2.
+        near = ops.topk(x, self.centroids, -0.5 * self.centroids.square().sum(1), min(d + 1, m))[0]  # line 5
+        angles = plane_angles(self.y, near[:, :1], near)  # line 6
+        mask = angles <= self.threshold  # line 7
+        mask[:, 0] = True
+        kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0])  # line 8
+        near, mask, x = near[kept], mask[kept], x[kept]
+        distance = (x[:, None, :] - self.centroids[near]).norm(dim=2)
+        weight = mask / distance.clamp_min(1e-300)  # line 9
+        weight = weight / weight.sum(1, keepdim=True)
+        return torch.einsum("nk,nkd->nd", weight, self.values[near]), kept, mask
+
+    def sample(self, n: int, seed: int) -> tuple[Tensor, SampleInfo]:
+        """Lines 4 to 11: draw and map until n points are made.
+
+        Raises:
+            ValueError: The threshold rejects nearly everything.
+        """
+        d = self.y.shape[1]
+        points: list[Tensor] = []
+        xs: list[Tensor] = []
+        masks: list[Tensor] = []
+        drawn = made = 0
+        chunk = max(256, min(CHUNK, (1 << 24) // (d * (d + 1))))  # the gathered neighbours are (chunk, d + 1, d)
+        while made < n:
+            x = self.source.sample(chunk, d, stream(seed, "generate", len(points)), sobol=False).double()
+            point, kept, mask = self(x)
+            points.append(point)
+            xs.append(x[kept])
+            masks.append(mask)
+            drawn, made = drawn + chunk, made + kept.numel()
+            if drawn >= 8 / GIVE_UP and made < GIVE_UP * drawn:
+                raise ValueError(
+                    f"sample: angle_threshold {self.threshold:.4g} rejects {1 - made / drawn:.2%} of the samples;"
+                    " take a larger one (it is an angle in radians)"
+                )
+        x = torch.cat(xs)[:n]
+        nearest = ops.assign(x, self.centroids, -0.5 * self.centroids.square().sum(1))[0]
+        info = SampleInfo(self.threshold, 1 - made / max(drawn, 1), torch.cat(masks)[:n].sum(1), nearest, x)
+        return torch.cat(points)[:n], info

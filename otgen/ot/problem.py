@@ -1,0 +1,162 @@
+"""The problem as the solvers see it: distinct targets of positive weight, centred and scaled."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otgen.ot.sources import Source
+
+NumericArray = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Transport from a source to weighted points, in the units of the solvers.
+
+    The given targets are `scale * y[index] + centre`. Translating them changes neither cells nor heights and scaling
+    them scales the heights, so heights of this problem times `scale` are heights of the one that was given.
+
+    Attributes:
+        source: Where the mass comes from.
+        y: Distinct targets of positive weight, (m, d), float64, weighted mean 0 and mean square of a coordinate 1.
+        nu: Their weights, (m,), float64, summing to 1.
+        centre: (d,), float64.
+        scale: Positive.
+        index: Row of `y` of each given target, (given,), int64; -1 for those of weight zero.
+        given: The targets as given, (given, d), float64.
+        weights: Their weights, (given,), float64, summing to 1.
+    """
+
+    source: Source
+    y: Tensor
+    nu: Tensor
+    centre: Tensor
+    scale: float
+    index: Tensor
+    given: Tensor
+    weights: Tensor
+
+    @property
+    def m(self) -> int:
+        """Number of distinct targets of positive weight."""
+        return self.y.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Dimension."""
+        return self.y.shape[1]
+
+    def heights_out(self, h: Tensor) -> Tensor:
+        """Heights of the given targets, (given,), with mean 0, from those of this problem, (m,).
+
+        Duplicates share their height. A target of weight zero is put so low that its plane lies below that of the
+        nearest target of positive weight wherever the source can be: it wins nowhere, and stays finite.
+        """
+        out = h[self.index.clamp_min(0)] * self.scale
+        for j in torch.nonzero(self.index < 0)[:, 0].tolist():
+            away = (self.given[j] - self.centre) / self.scale - self.y
+            k = int(away.square().sum(1).argmin())
+            mean = float(self.source.mean(self.d) @ away[k])
+            out[j] = self.scale * (h[k] - mean - (1 + 1e-9) * self.source.radius(self.d) * away[k].norm())
+        return out - out.mean()
+
+    def heights_in(self, heights: Tensor) -> Tensor:
+        """Heights of this problem, (m,), from those of the given targets; of duplicates the largest, which wins."""
+        h = torch.full((self.m,), -math.inf, dtype=torch.float64)
+        kept = self.index >= 0
+        h.scatter_reduce_(0, self.index[kept], heights.double()[kept] / self.scale, "amax")
+        return h - h.mean()
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Quantities per cell, (m,), as shares of the given targets, (given,): duplicates divide them by weight."""
+        share = self.weights / self.nu[self.index.clamp_min(0)]
+        return torch.where(self.index < 0, 0.0, values[self.index.clamp_min(0)] * share)
+
+
+def make_problem(
+    source: Source, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None
+) -> Problem:
+    """Check the data, merge exact duplicates, drop zero weights, centre and scale.
+
+    Args:
+        source: Where the mass comes from.
+        targets: (m, d) or, for d = 1, (m,); any real dtype.
+        weights: (m,), not negative, not all zero; scaled to sum to 1. `None` for equal ones.
+
+    Raises:
+        ValueError: A shape or value does not fit.
+        TypeError: A type or dtype does not fit.
+    """
+    given = as_matrix("targets", targets)
+    m = given.shape[0]
+    nu = _weights(weights, m)
+
+    y, index = torch.unique(given, dim=0, return_inverse=True)
+    merged = torch.zeros(y.shape[0], dtype=torch.float64).index_add_(0, index, nu)
+    # Keep the order in which the distinct targets were given: it decides ties, and is what a reader expects.
+    first = torch.full((y.shape[0],), m).scatter_reduce_(0, index, torch.arange(m), "amin")
+    order = torch.argsort(first)
+    order = order[merged[order] > 0]
+    position = torch.full((y.shape[0],), -1).scatter_(0, order, torch.arange(order.shape[0]))
+    y, merged = y[order], merged[order]
+
+    centre = (merged[:, None] * y).sum(0)
+    centred = y - centre
+    size = float(centred.abs().max())  # first: squares of very large or small numbers leave float64's range
+    scale = (
+        size * math.sqrt(float((merged[:, None] * (centred / size).square()).sum()) / y.shape[1]) if size > 0 else 1.0
+    )
+    return Problem(source, centred / scale, merged / merged.sum(), centre, scale, position[index], given, nu)
+
+
+def as_matrix(name: str, values: Tensor | NumericArray) -> Tensor:
+    """A finite (m, d) float64 tensor from an array or tensor of any real dtype.
+
+    Raises:
+        ValueError: A shape or value does not fit.
+        TypeError: A type or dtype does not fit.
+    """
+    x = _tensor(name, values)
+    if x.dim() == 1:
+        x = x[:, None]
+    if x.dim() != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (m, d) with m, d >= 1, got {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).any(1).sum())
+        raise ValueError(f"{name} must be finite, got NaN or infinite values in {bad} of {x.shape[0]} rows")
+    if float(x.abs().max()) > 1e150:
+        raise ValueError(f"{name} must be below 1e150 for their squares to stay finite, got {float(x.abs().max()):.3g}")
+    return x
+
+
+def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
+    if not isinstance(values, Tensor):
+        try:
+            values = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array of numbers: {error}") from None
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
+        values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+    if values.dtype.is_complex:
+        raise TypeError(f"{name} must be real, got {values.dtype}")
+    return values.detach().cpu().double().contiguous()
+
+
+def _weights(weights: Tensor | NumericArray | None, m: int) -> Tensor:
+    if weights is None:
+        return torch.full((m,), 1 / m, dtype=torch.float64)
+    nu = _tensor("weights", weights)
+    if tuple(nu.shape) != (m,):
+        raise ValueError(f"weights must have shape ({m},) to match the targets, got {tuple(nu.shape)}")
+    if not bool(torch.isfinite(nu).all()) or bool((nu < 0).any()):
+        raise ValueError(
+            f"weights must be finite and not negative, got values from {float(nu.min())} to {float(nu.max())}"
+        )
+    if float(nu.max()) <= 0:
+        raise ValueError("weights must not all be zero")
+    nu = nu / nu.max()  # first: the sum of very large or small numbers leaves float64's range
+    return nu / nu.sum()

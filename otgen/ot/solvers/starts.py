@@ -1,0 +1,98 @@
+"""Heights to start from: guesses that cost nothing, and entropic annealing, which finds its way from anywhere."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.ot.certificate import total_variation
+from otgen.ot.problem import Problem
+from otgen.ot.solvers.base import Run
+
+TRIAL = 4
+"""Samples per target with which guesses are compared."""
+
+MAX_GAUSSIAN_DIM = 2048
+"""Above it the eigenvectors of the covariance cost more than the guess is worth."""
+
+
+def best_guess(problem: Problem, run: Run) -> Tensor:
+    """The guess of smallest total variation on a small sample, (m,).
+
+    Both kinds win somewhere: Voronoi cells on degenerate data (pixels, clusters), the affine map on full-rank mixtures.
+    """
+    guesses = [voronoi(problem, shrink) for shrink in (1.0, 0.5, 0.25)]
+    if problem.d <= MAX_GAUSSIAN_DIM:
+        guesses.append(affine(problem))
+    n = max(TRIAL * problem.m, 1000)
+    errors = [total_variation(run.measure(h, n, "guess", i).counts, problem.nu) for i, h in enumerate(guesses)]
+    return guesses[min(range(len(guesses)), key=errors.__getitem__)]
+
+
+def voronoi(problem: Problem, shrink: float) -> Tensor:
+    """Heights whose cells are Voronoi cells of the targets laid over the source, `shrink` times as wide."""
+    t = problem.source.std(problem.d) * shrink
+    sites = problem.source.mean(problem.d) + t * problem.y
+    return -sites.square().sum(1) / (2 * t)
+
+
+def affine(problem: Problem) -> Tensor:
+    """Heights of the affine map between Gaussians of the same means and covariances, for an isotropic source.
+
+    It is the gradient of `<x - a, A (x - a)> / 2` with A the root of the targets' covariance over the source's standard
+    deviation, a the source's mean; the heights are minus its conjugate at the targets.
+    """
+    covariance = (problem.nu[:, None] * problem.y).T @ problem.y
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp_min(float(values.max()) * 1e-3).clamp_min(1e-300)  # directions without spread
+    inverse = problem.source.std(problem.d) / values.sqrt()
+    heights: Tensor = -(
+        problem.y @ problem.source.mean(problem.d) + 0.5 * ((problem.y @ vectors).square() * inverse).sum(1)
+    )
+    return heights
+
+
+SAMPLES = 20  # per target
+SHRINK = 0.5  # of eps from level to level
+ROUNDS = 12  # fixed-point rounds at one level, at most
+SOFT_TV = 0.03  # a level is done when the soft cells are this close
+OVERRELAX = 1.5  # of the fixed point; Sinkhorn's iteration converges for factors below 2
+FINE = 0.1  # the last eps, in units of the mean gap between best and second-best score
+
+
+def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
+    """Entropic annealing: soft assignment with eps going down, `h_j -= 1.5 eps log(share_j / nu_j)` at each level.
+
+    With soft cells no cell is empty and distant ones feel each other, so large imbalances are settled while eps is
+    large. The samples are fixed: what noise they leave is the next method's to remove.
+
+    Args:
+        problem: What is solved.
+        run: Counts the samples and chooses them.
+        h: Heights to start from, (m,).
+        index: Number of the stream.
+
+    Returns:
+        Heights, (m,).
+    """
+    n = SAMPLES * problem.m
+    x = run.sample(n, "anneal", index)
+    pilot = x[: 1 << 8] @ problem.y.T
+    eps = float(pilot.std(1).mean())
+    x32, y32 = x.float(), problem.y.float()
+    level = 0
+    while True:
+        for _ in range(ROUNDS):
+            share = ops.soft_assign(x32, y32, h.float(), eps)[1].double() / n
+            run.spend(n)
+            h = h - OVERRELAX * eps * (share.clamp_min(1e-30) / problem.nu).log()
+            h = h - h.mean()
+            if float((share - problem.nu).abs().sum()) / 2 < SOFT_TV:
+                break
+        gaps = run.measure(h, TRIAL * problem.m, "anneal-gap", 1000 * index + level, pairs=True).gaps
+        assert gaps is not None
+        if eps <= FINE * float(gaps.mean()) or eps < 1e-7 * math.sqrt(problem.d):  # float32 resolves no finer
+            return h
+        eps *= SHRINK
+        level += 1

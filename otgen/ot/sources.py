@@ -1,0 +1,216 @@
+"""The continuous side of the problem: uniform cube, normal, or the user's own sampler."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.ops.check import SOURCES, Progress
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""The user's own source: `(n, generator) -> (n, d)` samples, random through the generator alone."""
+
+MAX_SOBOL_DIM = 16
+"""Above this dimension scrambled Sobol points gain less than a factor of two in variance (He and Wang, 2015)."""
+
+CHUNK = 1 << 16
+"""Samples drawn at a time from the user's own source."""
+
+PILOT = 1 << 14
+"""Samples from which mean and spread of the user's own source are taken; they only steer, nothing is certified."""
+
+
+class Source(Protocol):
+    """What the solvers ask of a source."""
+
+    name: str
+
+    def mean(self, d: int) -> Tensor:
+        """Mean, (d,), float64."""
+
+    def std(self, d: int) -> float:
+        """Standard deviation of one coordinate, on average."""
+
+    def second_moment(self, d: int) -> float:
+        """Mean of |x|^2."""
+
+    def radius(self, d: int) -> float:
+        """No sample made here is further from the mean than this."""
+
+    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
+        """Draw n samples, (n, d)."""
+
+    def measure(
+        self,
+        y: Tensor,
+        h: Tensor,
+        n: int,
+        seed: int,
+        *,
+        sobol: bool = False,
+        pairs: bool = False,
+        centroids: bool = False,
+        progress: Progress | None = None,
+    ) -> ops.Measure:
+        """Count n fresh samples by cell, as `otgen.ops.measure` does."""
+
+
+class BuiltIn:
+    """A source whose samples the kernels make themselves.
+
+    Args:
+        name: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I).
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def mean(self, d: int) -> Tensor:
+        """Mean, (d,), float64."""
+        return torch.full((d,), 0.5 if self.name == "uniform" else 0.0, dtype=torch.float64)
+
+    def std(self, d: int) -> float:
+        """Standard deviation of one coordinate."""
+        return math.sqrt(1 / 12) if self.name == "uniform" else 1.0
+
+    def second_moment(self, d: int) -> float:
+        """Mean of |x|^2."""
+        return d / 3 if self.name == "uniform" else float(d)
+
+    def radius(self, d: int) -> float:
+        """Half the diagonal of the cube, or that of the largest normal coordinate the sampler can make (6.34)."""
+        return (0.5 if self.name == "uniform" else 6.34) * math.sqrt(d)
+
+    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
+        """Draw n samples, (n, d), float32."""
+        return ops.sample(self.name, n, d, seed=seed, sobol=sobol and d <= MAX_SOBOL_DIM)
+
+    def measure(
+        self,
+        y: Tensor,
+        h: Tensor,
+        n: int,
+        seed: int,
+        *,
+        sobol: bool = False,
+        pairs: bool = False,
+        centroids: bool = False,
+        progress: Progress | None = None,
+    ) -> ops.Measure:
+        """Count n fresh samples by cell."""
+        sobol = sobol and y.shape[1] <= MAX_SOBOL_DIM
+        return ops.measure(y, h, self.name, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=progress)
+
+
+class Custom:
+    """The user's own source.
+
+    Args:
+        sampler: `(n, generator) -> (n, d)`.
+    """
+
+    name = "custom"
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler = sampler
+        self._pilot: Tensor | None = None
+
+    def mean(self, d: int) -> Tensor:
+        """Mean, (d,), float64, of a pilot sample."""
+        return self._pilot_sample(d).mean(0)
+
+    def std(self, d: int) -> float:
+        """Standard deviation of one coordinate, on average, of a pilot sample."""
+        return float(self._pilot_sample(d).var(0, correction=0).mean().sqrt())
+
+    def second_moment(self, d: int) -> float:
+        """Mean of |x|^2 over a pilot sample."""
+        return float(self._pilot_sample(d).square().sum(1).mean())
+
+    def radius(self, d: int) -> float:
+        """Four times the largest distance from the mean in a pilot sample: the support is not known."""
+        x = self._pilot_sample(d)
+        return 4 * float((x - x.mean(0)).norm(dim=1).max())
+
+    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
+        """Draw n samples, (n, d), float64, in chunks."""
+        generator = torch.Generator().manual_seed(seed)
+        sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
+        return torch.cat([self._draw(size, d, generator) for size in sizes] or [torch.empty(0, d, dtype=torch.float64)])
+
+    def measure(
+        self,
+        y: Tensor,
+        h: Tensor,
+        n: int,
+        seed: int,
+        *,
+        sobol: bool = False,
+        pairs: bool = False,
+        centroids: bool = False,
+        progress: Progress | None = None,
+    ) -> ops.Measure:
+        """Count n fresh samples by cell, a chunk at a time."""
+        m, d = y.shape
+        generator = torch.Generator().manual_seed(seed)
+        counts = torch.zeros(m, dtype=torch.int64)
+        sums = torch.zeros(m, d, dtype=torch.float64)
+        best_two, gaps, total = [], [], 0.0
+        for start in range(0, n, CHUNK):
+            x = self._draw(min(CHUNK, n - start), d, generator)
+            winner, score = ops.topk(x, y.double(), h.double(), 2 if pairs else 1)
+            counts += torch.bincount(winner[:, 0], minlength=m)
+            total += float(score[:, 0].sum())
+            if pairs:
+                best_two.append(winner.int())
+                gaps.append((score[:, 0] - score[:, 1]).to(y.dtype))
+            if centroids:
+                sums.index_add_(0, winner[:, 0], x)
+            if progress is not None:
+                progress(min(1.0, (start + CHUNK) / n))
+        return ops.Measure(
+            counts,
+            total / n,
+            torch.cat(best_two) if pairs else None,
+            torch.cat(gaps) if pairs else None,
+            sums / counts[:, None] if centroids else None,
+        )
+
+    def _pilot_sample(self, d: int) -> Tensor:
+        if self._pilot is None:
+            self._pilot = self._draw(PILOT, d, torch.Generator().manual_seed(0))
+        return self._pilot
+
+    def _draw(self, n: int, d: int, generator: torch.Generator) -> Tensor:
+        x = self.sampler(n, generator)
+        wanted = f"source: the sampler must return shape ({n}, {d}) to match the targets"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"source: the sampler must return a torch.Tensor, got {type(x).__name__}")
+        if tuple(x.shape) != (n, d):
+            raise ValueError(f"{wanted}, got {tuple(x.shape)}")
+        if not x.dtype.is_floating_point:
+            raise TypeError(f"source: the sampler must return floating-point samples, got {x.dtype}")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("source: the sampler must return finite samples, got NaN or infinite values")
+        return x.detach().cpu().double()
+
+
+def make_source(source: "str | Sampler | Source") -> Source:
+    """A source from its name or from the user's sampler.
+
+    Raises:
+        ValueError: The name is not known.
+        TypeError: Neither a name nor callable.
+    """
+    if isinstance(source, (BuiltIn, Custom)):
+        return source
+    if isinstance(source, str):
+        if source not in SOURCES:
+            raise ValueError(f"source must be one of {', '.join(SOURCES)} or a callable, got {source!r}")
+        return BuiltIn(source)
+    if callable(source):
+        return Custom(source)
+    raise TypeError(f"source must be one of {', '.join(SOURCES)} or a callable, got {type(source).__name__}")

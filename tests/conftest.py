@@ -1,0 +1,124 @@
+"""Fixtures for all tests, and what runs by default.
+
+`pytest` leaves out the tests marked `slow` (seeds 3-99 of every statistical test); `pytest -m slow` runs those, and
+`pytest -m ""` everything. `--hypothesis-profile=explore` looks for new counterexamples for some minutes.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from otgen import _ext
+
+QUICK_SEEDS = range(3)
+ALL_SEEDS = range(100)
+
+# The fixture `isa` is set for a whole property test rather than for each of its examples, which is what is wanted.
+COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+settings.register_profile("reproducible", max_examples=40, derandomize=True, **COMMON)
+settings.register_profile("explore", max_examples=3000, **COMMON)
+settings.load_profile("reproducible")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.option.markexpr:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+@pytest.fixture(params=_ext.available_isas())
+def isa(request):
+    """Every instruction set of this machine in turn."""
+    before = _ext.isa()
+    _ext.set_isa(request.param)
+    yield request.param
+    _ext.set_isa(before)
+
+
+@pytest.fixture
+def each_isa():
+    """An iterator over the instruction sets, for tests that compare one with another."""
+    before = _ext.isa()
+
+    def walk():
+        for name in _ext.available_isas():
+            _ext.set_isa(name)
+            yield name
+
+    yield walk
+    _ext.set_isa(before)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
+def dtype(request):
+    return request.param
+
+
+NO_GPU = not (_ext.cuda and torch.cuda.is_available())
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(NO_GPU, reason="no CUDA device or build")]),
+    ]
+)
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture(params=[s if s in QUICK_SEEDS else pytest.param(s, marks=pytest.mark.slow) for s in ALL_SEEDS])
+def seed(request):
+    """Seeds 0-99, of which all but a few are slow: a statistical test must hold for each of them."""
+    return request.param
+
+
+@pytest.fixture
+def each_thread_count():
+    """An iterator over numbers of threads: one, two, and more than there are cores or blocks."""
+    before = torch.get_num_threads()
+
+    def walk():
+        for count in (1, 2, 3, 8):
+            torch.set_num_threads(count)
+            yield count
+
+    yield walk
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def flush_denormals():
+    """Torch's thread state in which denormal numbers count as zero; call it to enter."""
+
+    def enter():
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor cannot flush denormals")
+
+    yield enter
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def start_python():
+    """Start another Python on a piece of code; it imports the otgen that these tests import."""
+    package = str(Path(_ext.__file__).parents[1])
+
+    def start(code, **environ):
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=package,  # where -c looks first
+            env={**os.environ, "OMP_NUM_THREADS": "2", **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

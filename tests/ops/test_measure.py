@@ -1,0 +1,281 @@
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import assert_same_bits, mean_abs_normal, two_targets_normal, uniform_1d
+from problems import HARD, random_problem
+from torch.testing import assert_close
+
+from otgen import ops
+from otgen.ops import reference
+
+# Starts of streams: within a tile, at 2^32 for a 32-bit counter, at 2^30 where a Sobol run ends, far beyond both.
+FIRSTS = [0, 5, 32, 2**30 - 45, 2**32 - 45, 3 * 2**30 - 7, 2**40 + 1, 2**62 - 200]
+STREAMS = [("uniform", False), ("normal", False), ("uniform", True), ("normal", True)]
+SCALE = 2.0**32  # sums of samples are kept in this unit
+
+
+def targets(m, d, dtype=torch.float32, seed=0):
+    return random_problem(1, m, d, dtype, seed)[1:]
+
+
+def check(y, h, source, n, device="cpu", **stream):
+    """Hold all that measure counts to the reference on the samples of the same stream."""
+    got = ops.measure(y.to(device), h.to(device), source, n, pairs=len(y) > 1, centroids=True, **stream)
+    x = ops.sample(source, n, y.shape[1], **stream).to(y.dtype)
+    scores = reference.scores(x, y, h)
+    index = reference.topk(x, y, h, min(2, len(y)))[0]
+    best = scores.gather(1, index)
+    assert_same_bits(got.counts.cpu(), index[:, 0].bincount(minlength=len(y)))
+    assert_close(got.mean_u, float(best[:, 0].mean()), rtol=1e-12, atol=1e-300)
+    if len(y) > 1:
+        assert_same_bits(got.pairs.cpu(), index.int())
+        assert_same_bits(got.gaps.cpu(), (best[:, 0] - best[:, 1]).to(y.dtype))
+    moments = torch.zeros(y.shape, dtype=torch.float64).index_add(0, index[:, 0], (x.double() * SCALE).round())
+    assert_same_bits(got.centroids.cpu(), moments / (SCALE * got.counts[:, None].cpu()))
+
+
+@pytest.mark.parametrize(("source", "sobol"), STREAMS)
+@pytest.mark.parametrize("first", FIRSTS)
+def test_equals_reference_on_the_same_samples(isa, dtype, source, sobol, first):
+    check(*targets(50, 5, dtype), source, 150, seed=3, first=first, sobol=sobol)
+
+
+@pytest.mark.parametrize(("source", "sobol"), STREAMS)
+def test_equals_reference_on_device(device, dtype, source, sobol):
+    check(*targets(50, 5, dtype), source, 150, device, seed=2**63 - 1, first=7, sobol=sobol)
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 255, 256, 257, 1000])
+@pytest.mark.parametrize("first", [0, 1, 31])
+def test_every_number_of_samples(isa, n, first):
+    check(*targets(30, 3), "normal", n, first=first)
+
+
+@pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64)])
+def test_every_shape(isa, dtype, m, d):
+    check(*targets(m, d, dtype), "uniform", 100)
+
+
+@pytest.mark.parametrize(
+    "name", ["duplicates", "lattice", "last_place", "offset_1e7", "alike", "outlier", "norms_1e38"]
+)
+def test_hard_targets(isa, dtype, name):
+    _, y, h = HARD[name](dtype)
+    check(y, h, "normal", 200)
+
+
+def test_slices_of_larger_tensors(isa, dtype):
+    y, h = targets(80, 12, dtype)
+    check(y[3:60:2, 1:6], h[::2][:29], "normal", 100)
+
+
+def test_first_alone_or_with_others_makes_no_difference(isa):
+    y, h = targets(40, 3)
+    for sobol in (False, True):
+        whole = ops.measure(y, h, "normal", 300, seed=1, first=11, sobol=sobol, pairs=True, centroids=True)
+        plain = ops.measure(y, h, "normal", 300, seed=1, first=11, sobol=sobol)
+        assert plain.pairs is None
+        assert plain.gaps is None
+        assert plain.centroids is None
+        assert_same_bits(plain.counts, whole.counts)
+        assert plain.mean_u == whole.mean_u
+
+
+@given(
+    st.integers(1, 400),
+    st.floats(0, 1),
+    st.sampled_from(FIRSTS),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from(STREAMS),
+)
+def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
+    y, h = targets(20, 3)
+    source, sobol = stream
+    k = round(share * n)
+
+    def part(n, first):
+        if n == 0:
+            return None
+        return ops.measure(y, h, source, n, seed, first=first, sobol=sobol, pairs=True, centroids=True)
+
+    whole, parts = part(n, first), [p for p in (part(k, first), part(n - k, first + k)) if p]
+    assert_same_bits(sum(p.counts for p in parts), whole.counts)
+    assert_close(sum(p.mean_u * len(p.gaps) for p in parts) / n, whole.mean_u, rtol=1e-12, atol=1e-13)
+    assert_same_bits(torch.cat([p.pairs for p in parts]), whole.pairs)
+    assert_same_bits(torch.cat([p.gaps for p in parts]), whole.gaps)
+    moments = sum((p.centroids * p.counts[:, None]).nan_to_num() for p in parts)
+    assert_close(moments / whole.counts[:, None], whole.centroids, rtol=1e-9, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("sobol", [False, True])
+@pytest.mark.parametrize("n", [20, 10_007])
+def test_threads_change_nothing(each_thread_count, sobol, n):
+    y, h = targets(300, 6)
+    results = [
+        ops.measure(y, h, "normal", n, first=9, sobol=sobol, pairs=True, centroids=True) for _ in each_thread_count()
+    ]
+    for result in results[1:]:
+        check_same(result, results[0])
+    assert int(results[0].counts.sum()) == n
+
+
+def test_instruction_sets_change_nothing(each_isa, dtype):
+    y, h = targets(300, 6, dtype)
+    results = [ops.measure(y, h, "normal", 5003, first=9, pairs=True, centroids=True) for _ in each_isa()]
+    for result in results[1:]:
+        check_same(result, results[0])
+
+
+def check_same(a, b):
+    for name in ("counts", "pairs", "gaps", "centroids"):
+        assert_same_bits(getattr(a, name), getattr(b, name))
+    assert a.mean_u == b.mean_u
+
+
+def test_denormals_count_also_where_torch_flushes_them(isa, flush_denormals):
+    y, h = targets(30, 3, torch.float64)
+    y, h = y * 1e-310, h * 1e-310
+    want = ops.measure(y, h, "normal", 200, pairs=True)
+    flush_denormals()
+    got = ops.measure(y, h, "normal", 200, pairs=True)
+    torch.set_flush_denormal(False)
+    assert_same_bits(got.counts, want.counts)
+    assert_same_bits(got.pairs, want.pairs)
+    assert_same_bits(got.gaps, want.gaps)
+    assert len(want.counts.nonzero()) > 5
+
+
+# --- against closed forms --------------------------------------------------------------------------------------------
+
+
+def check_frequencies(counts, expected):
+    n = int(counts.sum())
+    error = (5 * (expected * (1 - expected) / n).sqrt()).clamp(min=1e-9)
+    assert bool(((counts / n - expected).abs() <= error).all())
+
+
+@pytest.mark.parametrize("d", [1, 5, 32])
+def test_two_targets_under_the_normal_source(d, seed):
+    y, h = targets(2, d, torch.float64, seed)
+    check_frequencies(ops.measure(y, h, "normal", 100_000, seed).counts, two_targets_normal(y, h))
+
+
+def test_cells_on_a_line_under_the_uniform_source(seed):
+    nu = torch.rand(17, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
+    y = torch.arange(17, dtype=torch.float64)[:, None] ** 1.5
+    ends = (nu / nu.sum()).cumsum(0)
+    h = -torch.cat([torch.zeros(1), (ends[:-1] * torch.diff(y[:, 0])).cumsum(0)])
+    assert_close(uniform_1d(y, h), nu / nu.sum())
+    check_frequencies(ops.measure(y, h, "uniform", 100_000, seed).counts, nu / nu.sum())
+    sobol = ops.measure(y, h, "uniform", 2**16, seed, sobol=True).counts
+    assert int((sobol - 2**16 * nu / nu.sum()).abs().max()) <= 1  # one point in each of 2^16 intervals
+
+
+def test_symmetry_of_a_cross_polytope(seed):
+    eye = torch.eye(6)
+    check_frequencies(
+        ops.measure(torch.cat([eye, -eye]), torch.zeros(12), "normal", 120_000, seed).counts,
+        torch.full((12,), 1 / 12, dtype=torch.float64),
+    )
+
+
+def test_mean_potential_and_centroids_of_two_half_lines(seed):
+    n = 100_000
+    got = ops.measure(torch.tensor([[-1.0], [1.0]]), torch.zeros(2), "normal", n, seed, centroids=True)
+    assert_close(got.mean_u, mean_abs_normal(), rtol=0, atol=5 / n**0.5)
+    assert_close(got.centroids[:, 0], torch.tensor([-1.0, 1.0]).double() * mean_abs_normal(), rtol=0, atol=7 / n**0.5)
+
+
+def test_mean_potential_of_one_target_is_linear(seed):
+    y, h = torch.tensor([[2.0, -1.0, 4.0]]), torch.tensor([0.5])
+    got = ops.measure(y, h, "uniform", 2**14, seed, sobol=True, centroids=True)
+    assert_close(got.mean_u, 3.0, rtol=0, atol=2e-4)
+    assert_close(got.centroids, torch.full((1, 3), 0.5, dtype=torch.float64), rtol=0, atol=1e-4)
+    assert_close(got.mean_u, float((got.centroids @ y.T.double()).item() + 0.5), rtol=1e-12, atol=0)
+
+
+def test_empty_cells_have_no_centroid():
+    got = ops.measure(torch.zeros(3, 2), torch.tensor([0.0, 1.0, 0.0]), "uniform", 50, centroids=True)
+    assert got.counts.tolist() == [0, 50, 0]
+    assert got.centroids.isnan().all(dim=1).tolist() == [True, False, True]
+
+
+# --- long calls ------------------------------------------------------------------------------------------------------
+
+
+def test_other_threads_run_during_a_call():
+    y, h = targets(2000, 16)
+    ticks, done = 0, threading.Event()
+
+    def count():
+        nonlocal ticks
+        while not done.wait(0.002):
+            ticks += 1
+
+    ticker = threading.Thread(target=count)
+    ticker.start()
+    start = time.perf_counter()
+    ops.measure(y, h, "normal", 500_000)
+    seconds = time.perf_counter() - start
+    done.set()
+    ticker.join()
+    assert ticks > 50 * seconds  # of 500 a second; the poll for Ctrl-C alone would let through 10
+    assert seconds > 0.1
+
+
+@pytest.mark.parametrize("op", ["measure", "assign", "soft_assign"])
+def test_ctrl_c_ends_a_long_call(start_python, op):
+    calls = {
+        "measure": 'ops.measure(y, h, "normal", 10**10)',
+        "assign": "ops.assign(torch.randn(1, 32).expand(3_000_000, 32), y, h)",
+        "soft_assign": "ops.soft_assign(torch.randn(1, 32).expand(1_000_000, 32), y, h, 1.0)",
+    }
+    code = f"""
+import time, torch
+from otgen import ops
+y, h = torch.randn(20_000, 32), torch.randn(20_000)
+print("ready", flush=True)
+try:
+    {calls[op]}
+except KeyboardInterrupt:
+    print("interrupted", time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)
+    raise
+"""
+    process = start_python(code)
+    try:
+        assert process.stdout.readline() == "ready\n", process.communicate(timeout=20)[1]
+        time.sleep(1.0)
+        assert process.poll() is None  # it is still at work
+        sent = time.clock_gettime(time.CLOCK_MONOTONIC)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    word, stopped = out.split()
+    assert word == "interrupted"
+    assert float(stopped) - sent < 3
+    assert "KeyboardInterrupt" in err
+    assert process.returncode == -signal.SIGINT
+
+
+def test_progress_is_told_and_may_stop_the_call():
+    y, h = targets(2000, 16)
+    told = []
+    ops.measure(y, h, "normal", 400_000, progress=told.append)
+    assert told
+    assert told == sorted(told)
+    assert 0 < told[0] <= told[-1] <= 1
+
+    def stop(_):
+        raise KeyError("enough")
+
+    start = time.perf_counter()
+    with pytest.raises(KeyError, match="enough"):
+        ops.measure(y, h, "normal", 10**9, progress=stop)
+    assert time.perf_counter() - start < 3
+    check(y, h, "normal", 100)  # and nothing is left behind

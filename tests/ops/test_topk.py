@@ -1,0 +1,99 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracles import assert_same_bits
+from problems import HARD, SIZES, random_problem
+
+from otgen import ops
+from otgen.ops import reference
+
+
+def check(x, y, h, k, device="cpu"):
+    """Hold topk to the reference, bit for bit."""
+    index, score = ops.topk(x.to(device), y.to(device), h.to(device), k)
+    want_index, want_score = reference.topk(x, y, h, k)
+    assert_same_bits(index.cpu(), want_index)
+    assert_same_bits(score.cpu(), want_score)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), SIZES)
+def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
+    check(*random_problem(n, m, d, dtype), min(m, 7))
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("k", [2, 19])
+def test_equals_reference_on_hard_problems(isa, dtype, name, k):
+    check(*HARD[name](dtype), k)
+
+
+@pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
+def test_equals_reference_on_device(device, dtype, name):
+    check(*HARD[name](dtype), 5, device)
+
+
+@pytest.mark.parametrize("m", [1, 2, 11, 12, 13, 24, 25, 100])
+def test_all_targets_in_order(isa, dtype, m):
+    check(*random_problem(40, m, 3, dtype), m)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 100, 300, 1000])
+def test_every_k(isa, k):
+    check(*random_problem(70, 2000, 6), k)
+
+
+@pytest.mark.parametrize("k", [1, 12, 13, 24, 60])
+def test_ties_come_in_order_of_index(isa, dtype, k):
+    y = torch.zeros(600, 2, dtype=dtype)
+    y[7::10] = 1.0  # sixty best, all equal; the rest are equal too
+    index, score = ops.topk(torch.ones(40, 2, dtype=dtype), y, torch.zeros(600, dtype=dtype), k)
+    assert_same_bits(index, torch.arange(7, 600, 10)[:k].expand(40, -1))
+    assert_same_bits(score, torch.full((40, k), 2.0, dtype=dtype))
+    if k == 60:
+        index, _ = ops.topk(torch.ones(40, 2, dtype=dtype), y, torch.zeros(600, dtype=dtype), 66)
+        assert index[0, 60:].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_no_samples(isa, dtype):
+    index, score = ops.topk(*random_problem(0, 5, 2, dtype), 3)
+    assert_same_bits(index, torch.empty(0, 3, dtype=torch.int64))
+    assert_same_bits(score, torch.empty(0, 3, dtype=dtype))
+
+
+def test_begins_with_assign_and_with_fewer(isa, dtype):
+    x, y, h = HARD["lattice"](dtype)
+    index, score = ops.topk(x, y, h, 30)
+    assert_same_bits(index[:, 0], ops.assign(x, y, h)[0])
+    assert_same_bits(score[:, 0], ops.assign(x, y, h)[1])
+    assert_same_bits(index[:, :8], ops.topk(x, y, h, 8)[0])
+
+
+def test_slices_of_larger_tensors(isa, dtype):
+    x, y, h = random_problem(300, 200, 40, dtype)
+    check(x[7:90, 3:20], y[5:88, 3:20], h[::2][:83], 5)
+    check(x.T[3:20, 7:90].T, y[:, ::2][:83, :17], h[100:183], 5)
+
+
+@pytest.mark.parametrize("n", [1, 40, 3000])
+def test_threads_change_nothing(each_thread_count, dtype, n):
+    x, y, h = random_problem(n, 700, 9, dtype)
+    results = [ops.topk(x, y, h, 6) for _ in each_thread_count()]
+    for index, score in results[1:]:
+        assert_same_bits(index, results[0][0])
+        assert_same_bits(score, results[0][1])
+
+
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([1, 3, 50]),
+    st.integers(1, 150),
+    st.integers(1, 5),
+    st.floats(0, 1),
+    st.sampled_from([0.0, 1e5]),
+)
+def test_equals_reference_whatever_the_numbers(isa, dtype, seed, reach, m, d, share, shift):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((45, d), (m, d), (m,))
+    x, y, h = (torch.randint(-reach, reach + 1, shape, generator=generator).to(dtype) / 3 for shape in shapes)
+    check(x, y + shift, h, max(1, round(share * m)))

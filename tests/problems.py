@@ -1,0 +1,222 @@
+"""Samples, targets and heights that are hard to assign: what tests of assign, topk and measure share."""
+
+import torch
+
+
+def random_problem(n, m, d, dtype=torch.float32, seed=0):
+    """Standard normal samples (n, d), targets (m, d) and heights (m,)."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((n, d), (m, d), (m,)))
+
+
+def one_ulp(v, steps):
+    """Move each element of v up by a whole number of units in the last place."""
+    bits = v.view(torch.int32 if v.dtype == torch.float32 else torch.int64)
+    return (bits + steps.to(bits.dtype)).view(v.dtype)
+
+
+def _duplicates(dtype):
+    """A few points many times over, in no order: the smallest index wins."""
+    x, y, h = random_problem(150, 9, 5, dtype)
+    pick = torch.randint(9, (200,), generator=torch.Generator().manual_seed(1))
+    return x, y[pick], h[pick]
+
+
+def _lattice(dtype):
+    """Small whole numbers: distinct targets tie exactly."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((200, 3), (150, 3), (150,))
+    return tuple(torch.randint(-2, 3, shape, generator=generator).to(dtype) for shape in shapes)
+
+
+def _last_place(dtype):
+    """Targets that differ by units in the last place of one coordinate."""
+    generator = torch.Generator().manual_seed(0)
+    x, y, h = random_problem(200, 1, 6, dtype)
+    y = y.expand(150, -1).clone()
+    y[:, 2] = one_ulp(y[:, 2].clone(), torch.randint(0, 40, (150,), generator=generator))
+    return x, y, h.expand(150).clone()
+
+
+def _last_place_of_height(dtype):
+    """Equal targets, heights that differ by units in the last place: far below the rounding of a float32 score."""
+    generator = torch.Generator().manual_seed(0)
+    x, y, h = random_problem(200, 1, 6, dtype)
+    small = torch.full((150,), 1e-7, dtype=dtype)
+    return 10 * x, y.expand(150, -1).clone(), one_ulp(small, torch.randint(0, 200, (150,), generator=generator))
+
+
+def _offset(distance):
+    def make(dtype):
+        """All targets far from the origin, heights to match: what they share moves no boundary."""
+        x, y, h = random_problem(150, 150, 7, dtype)
+        y = y + distance * torch.linspace(-1, 1, 7, dtype=dtype)
+        return x, y, h - 0.5 * (y.double() ** 2).sum(1).to(dtype)
+
+    return make
+
+
+def _height_offset(dtype):
+    """A constant in the heights that leaves them few digits."""
+    x, y, h = random_problem(150, 150, 7, dtype)
+    return x, y, h + 1e6
+
+
+def _voronoi(dtype):
+    """Nearest neighbours, the samples among the targets."""
+    x, y, _ = random_problem(150, 150, 7, dtype)
+    return torch.cat([x, y[:40]]), y, -0.5 * (y * y).sum(1)
+
+
+def _scaled(sx, sy, sh):
+    def make(dtype):
+        """Numbers far from 1."""
+        x, y, h = random_problem(90, 70, 5, dtype)
+        return (
+            (x.double() * sx).clamp(-3e38, 3e38).to(dtype),
+            (y.double() * sy).clamp(-3e38, 3e38).to(dtype),
+            (h.double() * sh).clamp(-3e38, 3e38).to(dtype),
+        )
+
+    return make
+
+
+def _scaled64(sx, sy, sh):
+    def make(dtype):
+        """Numbers that only float64 holds, and that even there underflow or overflow in a product."""
+        x, y, h = random_problem(90, 70, 5, torch.float64)
+        return x * sx, y * sy, h * sh
+
+    return make
+
+
+def _infinite(sx, sy):
+    def make(dtype):
+        """Float64 scores beyond the largest float64: all that overflow upwards are equal."""
+        x, y, h = random_problem(90, 70, 1, torch.float64)
+        return x.abs() * sx, y * sy, h
+
+    return make
+
+
+def _alike(dtype):
+    """All targets equal up to 1e-9, in a small and in a large frame: every group may hold the winner."""
+    x, y, h = random_problem(100, 300, 5, dtype)
+    return x, 1 + 1e-9 * y, 1e-9 * h
+
+
+def _alike_groups(dtype):
+    """Every group of twelve holds one of the best targets, the same one: a full list of candidates, all tied."""
+    x, y, h = random_problem(100, 12 * 50, 5, dtype)
+    y[5::12], h[5::12] = 4.0, 3.0
+    return x.abs(), y, h
+
+
+def _outlier(dtype):
+    """One target a million times as far as the rest: it takes the digits of a common scale."""
+    x, y, h = random_problem(150, 150, 7, dtype)
+    y[77] *= 1e6
+    h[77] = -1e6
+    return x, y, h
+
+
+def _zero(dtype):
+    """Nothing but zeros: index 0 wins."""
+    return torch.zeros(33, 3, dtype=dtype), torch.zeros(25, 3, dtype=dtype), torch.zeros(25, dtype=dtype)
+
+
+def _zero_heights_of_both_signs(dtype):
+    """Zero and minus zero are equal."""
+    x, y, h = _zero(dtype)
+    h[::2] = -0.0
+    return x, y, h
+
+
+def _rising(dtype):
+    """Scores that rise with the index: the list of candidates is renewed with every group."""
+    x, y, h = random_problem(70, 400, 3, dtype)
+    return x, 1e-3 * y, torch.arange(400, dtype=dtype)
+
+
+def _clusters(dtype):
+    """Tight clusters far apart."""
+    x, y, h = random_problem(150, 200, 4, dtype)
+    centres = random_problem(1, 12, 4, dtype, seed=1)[1]
+    y = centres[torch.arange(200) % 12] + 1e-6 * y
+    return x, y, -0.5 * (y * y).sum(1)
+
+
+def _one_wins_all(dtype):
+    """Heights far above all products."""
+    x, y, h = random_problem(150, 150, 7, dtype)
+    return x, y, h * 1e8
+
+
+def _mixed_norms(dtype):
+    """Samples from 1e-30 to 1e30 in one tile."""
+    x, y, h = random_problem(130, 150, 7, dtype)
+    return x * torch.logspace(-30, 30, 130, dtype=dtype)[:, None], y, h
+
+
+def _huge_targets_apart(dtype):
+    """Targets at both ends of float32, so that even their distance overflows."""
+    x, y, h = random_problem(60, 60, 4, dtype)
+    return x, y.sign() * 3e38, h.sign() * 3e38
+
+
+HARD = {
+    "duplicates": _duplicates,
+    "lattice": _lattice,
+    "last_place": _last_place,
+    "last_place_of_height": _last_place_of_height,
+    "offset_1e4": _offset(1e4),
+    "offset_1e7": _offset(1e7),
+    "height_offset": _height_offset,
+    "voronoi": _voronoi,
+    "norms_1e30": _scaled(1e30, 1e30, 1e30),
+    "norms_1e38": _scaled(1e38, 1e38, 1e38),
+    "huge_samples": _scaled(1e38, 1, 1),
+    "huge_targets": _scaled(1, 1e38, 1),
+    "huge_targets_apart": _huge_targets_apart,
+    "small": _scaled(1e-20, 1e-20, 1e-40),
+    "denormal_samples": _scaled(1e-41, 1, 1e-41),
+    "denormal_targets": _scaled(1, 1e-41, 1e-41),
+    "denormal_heights": _scaled(1e-22, 1e-22, 1e-44),
+    "denormal_products": _scaled(1e-40, 1e-40, 0),
+    "mixed_norms": _mixed_norms,
+    "one_wins_all": _one_wins_all,
+    "alike": _alike,
+    "alike_groups": _alike_groups,
+    "outlier": _outlier,
+    "zero": _zero,
+    "zero_heights_of_both_signs": _zero_heights_of_both_signs,
+    "rising": _rising,
+    "clusters": _clusters,
+    "float64_huge": _scaled64(1e150, 1e150, 1e300),
+    "float64_largest": _scaled64(0.5, 1e308 / 4, 1e308 / 4),
+    "float64_tiny": _scaled64(1e-150, 1e-150, 1e-300),
+    "float64_denormal_targets": _scaled64(1, 1e-320, 1e-320),
+    "float64_denormal_products": _scaled64(1e-16, 1e-306, 0),
+    "float64_underflow": _scaled64(1e-200, 1e-200, 0),
+    "float64_infinite": _infinite(1e200, 1e200),
+    "float64_infinite_targets": _infinite(1e20, 1e290),
+}
+"""Name -> function of a dtype that makes (x, y, h); those called float64_* are float64 whatever is asked for."""
+
+# One, a prime, one past a tile of 32 samples, a group of 12 targets, a block of 256 samples; one coordinate and many.
+SIZES = [
+    (1, 1, 1),
+    (1, 13, 3),
+    (31, 1, 2),
+    (33, 11, 1),
+    (32, 12, 16),
+    (33, 13, 17),
+    (257, 25, 5),
+    (64, 257, 3),
+    (513, 101, 8),
+    (97, 1025, 64),  # one past a chunk of 256 KiB: 85 groups of 64 coordinates
+    (40, 2053, 64),
+    (5, 61, 1823),  # three groups a chunk
+    (3, 29, 6007),  # a group larger than a chunk
+]
+"""Triples (n, m, d)."""

@@ -1,0 +1,27 @@
+"""The README's code runs as it stands, and its commands are the ones that CI runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    assert blocks
+    scope: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), scope)
+    out = capsys.readouterr().out
+    assert out.startswith("True 0.00")  # certified at chi2 <= 0.01
+    assert "torch.Size([5, 8])" in out
+    assert (tmp_path / "map.safetensors").stat().st_size > 0
+
+
+def test_commands() -> None:
+    text = README.read_text()
+    assert 'pip install -c constraints.txt ".[demo]" && otgen demo' in text
+    assert 'pip install -c constraints.txt ".[test]" && pytest' in text
