@@ -14,7 +14,7 @@ ROOT = Path(otgen.__file__).parent
 ALLOWED = {
     "_ext": set(),
     "ops": {"_ext", "torch"},
-    "ot": {"ops", "files", "torch"},
+    "ot": {"ops", "files", "torch", "numpy", "tqdm"},
     "nn": {"torch"},
     "models": {"ops", "ot", "nn", "torch"},
     "metrics": {"ops", "torch"},

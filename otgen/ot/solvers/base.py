@@ -183,7 +183,8 @@ def solve(solver: Solver, run: Run, identity: str = "") -> Solution:
         while True:
             if state.expected <= READY * run.tol:
                 confidence = 1 - (1 - CONFIDENCE) / ((state.looks + 1) * (state.looks + 2))
-                n = samples_needed(problem.m, run.tol, state.expected, confidence)
+                wanted = samples_needed(problem.m, float(problem.nu.min()), run.tol, state.expected, confidence)
+                n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
                 certificate, counts = run.certificate(state.h, n, state.looks)
                 if certificate.holds(run.tol, confidence):
                     return Solution(state.h, True, certificate, counts, run.history, run.used)

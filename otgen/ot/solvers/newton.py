@@ -30,10 +30,10 @@ CAP = 2.0  # most samples in one step, in units of m / tol: their noise is half 
 BANDWIDTH = 1.0  # of a cell, in mean gaps
 # Gaps fall off about exponentially: the density over one bandwidth is this part of that at zero, which is wanted.
 BAND_MEAN = (1 - math.exp(-BANDWIDTH)) / BANDWIDTH
-NOISE_TERM = 1.0  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
-RATIO_TERM = 0.2  # of the diagonal: times |log(w / nu)|
+NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
+RATIO_TERM = 0.1  # of the diagonal: times |log(w / nu)|
 DAMPING = (0.1, 20.0)  # range of the factor on the diagonal, which starts at 1
-COURANT, COURANT_SHARE = 0.7, 0.98  # this share of the cells exchanges at most this part of its mass in a step
+COURANT, COURANT_SHARE = 1.0, 0.98  # this share of the cells exchanges at most this part of its mass in a step
 TURNED = 0.5  # a slope that has turned to this part of its first size undoes part of the step
 STALLED = 4  # measurements without progress, after which samples are doubled
 HOPELESS = 40  # and after which the method gives up, once the samples are at their cap
