@@ -202,7 +202,7 @@ class SemiDiscreteOT:
         self.history_ = solution.history
         n = max(CENTROID_SAMPLES * problem.m, 10_000)
         self.samples_ = solution.samples + n
-        self._centroids = find_centroids(problem, solution.h, self.seed, n)
+        self._centroids = find_centroids(problem, solution.h, self.seed, n, self.progress)
         self.centroids_ = self._centroids[problem.index.clamp_min(0)]
         self.centroids_[problem.index < 0] = math.nan
         self._neighbours: Neighbours | None = None
@@ -216,6 +216,8 @@ class SemiDiscreteOT:
             raise ValueError(f"max_samples must be a positive int or None, got {self.max_samples!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be an int in [0, 2^63), got {self.seed!r}")
+        if self.checkpoint is not None and not Path(self.checkpoint).absolute().parent.is_dir():
+            raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {os.fspath(self.checkpoint)}")
         if torch.device(self.device).type != "cpu":
             raise ValueError(f"device must be cpu in this build of otgen, got {self.device}")
 

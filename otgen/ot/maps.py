@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from otgen import ops
 from otgen.ot.problem import Problem
@@ -102,13 +103,22 @@ def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
     return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
 
 
-def find_centroids(problem: Problem, h: Tensor, seed: int, n: int) -> Tensor:
+def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: bool = False) -> Tensor:
     """Mean of the samples of each cell, (m, d), float64.
 
     A cell that no sample hit gets the sample that comes nearest to lying in it.
     """
     source = problem.source
-    counted = source.measure(problem.y, h, n, stream(seed, "centroids"), sobol=True, centroids=True)
+    with tqdm(desc="centroids", total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress) as bar:
+        counted = source.measure(
+            problem.y,
+            h,
+            n,
+            stream(seed, "centroids"),
+            sobol=True,
+            centroids=True,
+            progress=lambda done: bar.update(int(done * n) - bar.n),
+        )
     assert counted.centroids is not None
     centroids = counted.centroids
     missed = torch.nonzero(counted.counts == 0)[:, 0]
