@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import ot
 import torch
 from scipy.special import ndtr, ndtri
 from scipy.stats import qmc
@@ -30,6 +31,64 @@ def uniform_1d(y, h):
     y, h = y[:, 0].double(), h.double()
     ends = ((h[:-1] - h[1:]) / (y[1:] - y[:-1])).clamp(0, 1)
     return torch.diff(ends, prepend=torch.zeros(1), append=torch.ones(1))
+
+
+# --- problems solved in closed form ----------------------------------------------------------------------------------
+
+
+def two_heights_normal(y, nu):
+    """Heights (2,), mean 0, that give two targets their weights under the standard normal source, in any dimension.
+
+    Cell 0 is where <x, y_1 - y_0> <= h_0 - h_1, so h_0 - h_1 = |y_1 - y_0| Phi^-1(1 - nu_1).
+    """
+    half = float((y[1] - y[0]).double().norm()) * float(ndtri(1 - float(nu[1]))) / 2
+    return torch.tensor([half, -half], dtype=torch.float64)
+
+
+def two_cost_normal(y, nu):
+    """Squared Wasserstein distance from the standard normal source to two weighted targets (2, d)."""
+    y, nu = y.double(), nu.double()
+    t = float(ndtri(float(nu[0])))  # the facet's distance from the origin; phi(t) is the first moment beyond it
+    phi = math.exp(-t * t / 2) / math.sqrt(2 * math.pi)
+    return y.shape[1] + float(nu @ y.square().sum(1)) - 2 * phi * float((y[1] - y[0]).norm())
+
+
+def heights_1d(y, nu):
+    """Heights (m,), mean 0, that give sorted targets (m, 1) their weights under the uniform source on [0, 1].
+
+    The facet between cells j and j + 1 lies at the cumulative weight c_j: h_{j+1} = h_j - c_j (y_{j+1} - y_j).
+    """
+    drops = nu.double().cumsum(0)[:-1] * torch.diff(y[:, 0].double())
+    h = -torch.cat([torch.zeros(1, dtype=torch.float64), drops.cumsum(0)])
+    return h - h.mean()
+
+
+def cost_1d(y, nu):
+    """Squared Wasserstein distance from the uniform source on [0, 1] to sorted weighted targets (m, 1)."""
+    y, ends = y[:, 0].double(), torch.cat([torch.zeros(1, dtype=torch.float64), nu.double().cumsum(0)])
+    return float(((ends[1:] - y) ** 3 - (ends[:-1] - y) ** 3).sum() / 3)  # the integral of (x - y_j)^2 over cell j
+
+
+def energy(x, y, h, nu):
+    """The energy that heights minimise, over fixed samples (n, d): mean of max_j <x, y_j> + h_j, less <h, nu>."""
+    return float((x @ y.T + h).max(dim=1).values.mean() - h @ nu)
+
+
+def gradient(x, y, h, nu):
+    """Its gradient (m,): share of the samples in each cell less its weight."""
+    return torch.bincount((x @ y.T + h).argmax(dim=1), minlength=len(y)).double() / len(x) - nu
+
+
+def dual_value(x, y, h, nu):
+    """Value of the Kantorovich dual for |x - y|^2 over fixed samples (n, d), whose maximum the heights are."""
+    g = y.square().sum(1) + 2 * h
+    return float(x.square().sum(1).mean() - 2 * (x @ y.T + h).max(dim=1).values.mean() + nu @ g)
+
+
+def linear_program(x, y, nu):
+    """Squared Wasserstein distance from equally weighted samples (n, d) to weighted targets, by network simplex."""
+    cost = (x[:, None, :] - y[None, :, :]).square().sum(2).numpy()
+    return float(ot.emd2(np.full(len(x), 1 / len(x)), nu.numpy(), np.ascontiguousarray(cost), numItermax=10**7))
 
 
 # --- samples ---------------------------------------------------------------------------------------------------------

@@ -26,17 +26,17 @@ int exponent_above(double v) {
   return e;
 }
 
+double square(double v) { return v * v; }
+
+// To float32, not below the exact value even after the few roundings made while the bound is used.
+float up(double v) { return float(v * kRoundUp); }
+
 }  // namespace
 
 template <class T>
-Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k) : y_(y), h_(h), k_(k) {
+Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k) : y_(y), h_(h), k_(k), isa_(isa_for(d)) {
   const KeepDenormals guard;
-  const int64_t groups = ceil_div(m, kGroup);
-  packed_y_.assign(size_t(groups) * d * kGroup, 0.0f);
-  packed_h_.assign(size_t(groups) * kGroup, -kInf);
-  alpha_.resize(groups);
-  beta_.resize(groups);
-  panels_ = {m, d, groups, packed_y_.data(), packed_h_.data(), alpha_.data(), beta_.data()};
+  panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
 
   std::vector<double> centre(d, 0.0);
   for (int64_t j = 0; j < m; ++j)
@@ -50,45 +50,69 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k) : y_(
     for (int64_t c = 0; c < d; ++c) largest = std::max(largest, std::abs(double(y[j * d + c]) - centre[c]));
   }
   // 2^-a brings the largest number below 1. The exponent is kept where ldexp(1, -a) is finite and normal.
-  const double scale = largest > 0 ? std::ldexp(1.0, -std::clamp(exponent_above(largest), -1000, 1000)) : 1.0;
+  pack(centre, h_centre, largest > 0 ? std::ldexp(1.0, -std::clamp(exponent_above(largest), -1000, 1000)) : 1.0);
+}
+
+template <class T>
+void Search<T>::pack(const std::vector<double>& centre, double h_centre, double scale) {
+  const int64_t m = panels_.m, d = panels_.d, groups = panels_.groups, group = isa_.group;
+  const int64_t steps = ceil_div(d, kDepth);
+  const bool bfloat16 = isa_.packing == Packing::kBfloat16;
+  packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
+  packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
+  if (bfloat16) tiles_.assign(size_t(ceil_div(groups, 2) * 2) * steps * group * kDepth, 0);
+  bounds_.assign(size_t(groups) * 5 + kMaxGroup, 0.0f);
+  float *alpha = bounds_.data(), *beta = alpha + groups, *gamma = beta + groups, *single = gamma + groups,
+        *zero = single + groups;
 
   double y_largest = 0;  // largest |y| 2^-a
   for (int64_t g = 0; g < groups; ++g) {
     double y_norm = 0, y_residual = 0, y_original = 0, h_abs = 0, h_residual = 0, h_original = 0;
-    for (int64_t t = 0; t < kGroup && g * kGroup + t < m; ++t) {
-      const int64_t j = g * kGroup + t;
-      double norm = 0, residual = 0, original = 0;
+    double b_norm = 0, b_residual = 0;
+    for (int64_t t = 0; t < group && g * group + t < m; ++t) {
+      const int64_t j = g * group + t;
+      double norm = 0, residual = 0, original = 0, norm_b = 0, residual_b = 0;
       for (int64_t c = 0; c < d; ++c) {
-        const double v = double(y[j * d + c]), centred = (v - centre[c]) * scale;
+        const double v = double(y_[j * d + c]), centred = (v - centre[c]) * scale;
+        const double slack = 2 * kUnit64 * std::abs(centred) + kTiny32;
         const float rounded = float(centred);
-        packed_y_[(g * d + c) * kGroup + t] = rounded;
-        const double r = std::abs(centred - double(rounded)) + 2 * kUnit64 * std::abs(centred) + kTiny32;
-        norm += double(rounded) * double(rounded);
-        residual += r * r;
-        original += v * scale * (v * scale);
+        packed_y_[(g * d + c) * group + t] = rounded;
+        norm += square(rounded);
+        residual += square(std::abs(centred - double(rounded)) + slack);
+        original += square(v * scale);
+        if (!bfloat16) continue;
+        const uint16_t b = to_bfloat16(rounded);
+        tiles_[((g * steps + c / kDepth) * group + t) * kDepth + c % kDepth] = b;
+        norm_b += square(from_bfloat16(b));
+        residual_b += square(std::abs(centred - double(from_bfloat16(b))) + slack);
       }
-      y_norm = std::max(y_norm, norm);
-      y_residual = std::max(y_residual, residual);
+      y_norm = std::max(y_norm, norm), y_residual = std::max(y_residual, residual);
+      b_norm = std::max(b_norm, norm_b), b_residual = std::max(b_residual, residual_b);
       y_original = std::max(y_original, original);
-      const double centred = (double(h[j]) - h_centre) * scale;
+      const double centred = (double(h_[j]) - h_centre) * scale;
       const float rounded = float(centred);
-      packed_h_[g * kGroup + t] = rounded;
+      packed_h_[g * group + t] = rounded;
       h_abs = std::max(h_abs, std::abs(double(rounded)));
       h_residual = std::max(h_residual, std::abs(centred - double(rounded)) + 2 * kUnit64 * std::abs(centred));
-      h_original = std::max(h_original, std::abs(double(h[j])) * scale);
+      h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
     }
     y_norm = std::sqrt(y_norm), y_residual = std::sqrt(y_residual), y_original = std::sqrt(y_original);
-    // The + 4 covers the sums `maximum +- E` in the filter; 2 d the instruction sets without FMA.
-    const double chain = double(2 * d + 4) * kUnit32, exact = double(2 * d + 4) * kUnit64;
+    b_norm = std::sqrt(b_norm), b_residual = std::sqrt(b_residual);
+    const double chain = double(2 * d + 8) * kUnit32, exact = double(2 * d + 4) * kUnit64;  // 4 more: maximum +- E
+    const double largest = y_norm + y_residual;                                             // >= |y'|
     const double underflow =
-        kTiny32 * (2.0 * double(d) + 4 + std::sqrt(double(d)) * y_norm) + double(d) * kTiny64 * scale;
-    const double alpha = chain * h_abs + h_residual + exact * h_original + underflow;
-    const double beta = (chain + 2 * kUnit32) * y_norm + y_residual + exact * y_original;
-    alpha_[g] = float(alpha * kRoundUp);
-    beta_[g] = float(beta * kRoundUp);
+        kTiny32 * (2.0 * double(d) + 4 + std::sqrt(double(d)) * largest) + double(d) * kTiny64 * scale;
+    alpha[g] = up(chain * h_abs + h_residual + exact * h_original + underflow);
     y_largest = std::max(y_largest, y_original);
+    // 2 u |y'| covers the rounding of double samples to float32.
+    single[g] = up((chain + 2 * kUnit32) * largest + y_residual + exact * y_original);
+    beta[g] = bfloat16 ? up((chain + 2 * kUnit32) * (b_norm + largest) + b_residual + exact * y_original) : single[g];
+    gamma[g] = bfloat16 ? up(largest) : 0.0f;
   }
   huge_norm_ = float(std::min(double(kHugeNorm), kHugeScore * scale / y_largest));
+  panels_.y = packed_y_.data(), panels_.h = packed_h_.data(), panels_.tiles = tiles_.data();
+  panels_.filter = {alpha, beta, gamma};
+  panels_.single = {alpha, single, zero};
 }
 
 template <class T>
@@ -100,6 +124,7 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
       lists_(size_t(tiles) * kTile),
       capacity_(int(std::max<int64_t>(16, 4 * search.k()))) {
   if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * kTile * tiles);
+  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_size(search.d()) * tiles);
   for (auto& list : lists_) {
     list.entries.reserve(capacity_);
     list.lower.reserve(search.k());
@@ -114,44 +139,61 @@ Search<T>::Block<X>::~Block() = default;
 
 template <class T>
 template <class X>
+const float* Search<T>::Block<X>::rounded(int tile) {
+  if constexpr (std::is_same_v<X, float>)
+    return samples(tile);
+  else
+    return rounded_.data() + size_t(tile) * search_.d() * kTile;
+}
+
+template <class T>
+template <class X>
+const void* Search<T>::Block<X>::prepared(int tile) {
+  if (search_.isa_.prepare == nullptr) return rounded(tile);
+  return prepared_.data() + size_t(tile) * prepared_size(search_.d());
+}
+
+template <class T>
+template <class X>
 void Search<T>::Block<X>::run(int tiles) {
-  const int64_t d = search_.d();
   const Panels& panels = search_.panels();
-  const Isa& kernels = isa();
-
-  for (int i = 0; i < tiles; ++i) {
-    const X* x = samples(i);
-    TileState& state = states_[i];
-    state.search = this;
-    state.shortlist = shortlist;
-    double squares[kTile] = {};
-    for (int64_t c = 0; c < d; ++c)
-      for (int l = 0; l < kTile; ++l) squares[l] += double(x[c * kTile + l]) * double(x[c * kTile + l]);
-    for (int l = 0; l < kTile; ++l) {
-      const float norm = float(std::sqrt(squares[l]) * kRoundUp);
-      state.norm[l] = norm < search_.huge_norm_ ? norm : kInf;
-      state.floor[l] = -kInf;
-      Shortlist& list = lists_[i * kTile + l];
-      list.entries.clear(), list.lower.clear(), list.best_index.clear(), list.best_score.clear();
-    }
-    if constexpr (!std::is_same_v<X, float>)
-      for (int64_t c = 0; c < d * kTile; ++c) rounded_[size_t(i) * d * kTile + c] = float(x[c]);
-  }
-
-  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (d * kGroup * int64_t(sizeof(float))));
+  for (int i = 0; i < tiles; ++i) begin(i);
+  const int64_t group_bytes = panels.d * search_.isa_.group * int64_t(sizeof(float));
+  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / group_bytes / 2) * 2;  // even: the matrix unit takes pairs
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
-    for (int i = 0; i < tiles; ++i) {
-      const float* x;
-      if constexpr (std::is_same_v<X, float>)
-        x = samples(i);
-      else
-        x = rounded_.data() + size_t(i) * d * kTile;
-      kernels.filter(x, panels, first, last, states_[i]);
-    }
+    for (int i = 0; i < tiles; ++i) search_.isa_.filter(prepared(i), panels, first, last, states_[i]);
   }
   for (int i = 0; i < tiles; ++i)
     for (int l = 0; l < kTile; ++l) score_listed(i, l);
+}
+
+template <class T>
+template <class X>
+void Search<T>::Block<X>::begin(int tile) {
+  const int64_t d = search_.d();
+  if constexpr (!std::is_same_v<X, float>) {
+    const X* x = samples(tile);
+    std::transform(x, x + d * kTile, rounded_.begin() + size_t(tile) * d * kTile, [](X v) { return float(v); });
+  }
+  double squares[kTile], residuals[kTile] = {};
+  search_.isa_.norms(rounded(tile), d, squares);
+  if (search_.isa_.prepare != nullptr)
+    search_.isa_.prepare(rounded(tile), d, prepared_.data() + size_t(tile) * prepared_size(d), residuals);
+
+  TileState& state = states_[tile];
+  state.search = this;
+  state.shortlist = shortlist;
+  for (int l = 0; l < kTile; ++l) {
+    // The norm also stands for that of x^, and for x before it was rounded to float32.
+    const double residual = std::sqrt(residuals[l]) * kRoundUp;
+    const float norm = up(std::sqrt(squares[l]) + residual);
+    state.norm[l] = norm < search_.huge_norm_ ? norm : kInf;
+    state.residual[l] = up(residual);
+    state.floor[l] = -kInf;
+    Shortlist& list = lists_[tile * kTile + l];
+    list.entries.clear(), list.lower.clear(), list.best_index.clear(), list.best_score.clear();
+  }
 }
 
 template <class T>
@@ -184,39 +226,54 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::score_listed(int tile, int lane) {
   Shortlist& list = lists_[tile * kTile + lane];
-  const float floor = states_[tile].floor[lane];
-  const int64_t d = search_.d(), m = search_.panels().m;
-  const size_t k = size_t(search_.k());
-  const X* x = samples(tile) + lane;
+  const Panels& panels = search_.panels();
+  const int64_t d = panels.d, group = search_.isa_.group;
+  const float norm = states_[tile].norm[lane];
+  float floor = states_[tile].floor[lane];
 
+  candidates_.clear();
   for (const Shortlist::Entry& entry : list.entries) {
     if (entry.upper < floor) continue;
-    const int64_t first = int64_t(entry.group) * kGroup, last = std::min(first + kGroup, m);
-    double s[kGroup];
-    if (last - first == kGroup) {  // twelve chains at once hide the latency of each
-      const T* y = search_.y_ + first * d;
-      for (int t = 0; t < kGroup; ++t) s[t] = double(search_.h_[first + t]);
-      for (int64_t c = 0; c < d; ++c) {
-        const double xc = double(x[c * kTile]);
-        for (int t = 0; t < kGroup; ++t) s[t] += xc * double(y[t * d + c]);
-      }
-    } else {
-      for (int64_t j = first; j < last; ++j)
-        s[j - first] = otgen::score(x, kTile, search_.y_ + j * d, search_.h_[j], d);
-    }
-    for (int64_t j = first; j < last; ++j) {
-      const double sj = s[j - first];
-      auto& scores = list.best_score;
-      auto& indices = list.best_index;
-      if (scores.size() == k && !better(sj, j, scores.back(), indices.back())) continue;
-      size_t at = scores.size();
-      while (at > 0 && better(sj, j, scores[at - 1], indices[at - 1])) --at;
-      scores.insert(scores.begin() + at, sj);
-      indices.insert(indices.begin() + at, j);
-      if (scores.size() > k) scores.pop_back(), indices.pop_back();
+    const int64_t g = entry.group, first = g * group;
+    const int count = int(std::min(group, panels.m - first));
+    float s[kMaxGroup];
+    search_.isa_.score_group(rounded(tile) + lane, panels.y + g * d * group, panels.h + first, d, s);
+    const float error = panels.single.alpha[g] + panels.single.beta[g] * norm;
+    for (int t = 0; t < count; ++t) {
+      // NaN from an infinite bound must not hide a target.
+      const float upper = s[t] + error, lower = s[t] - error;
+      if (!(upper < floor))
+        candidates_.push_back({first + t, upper == upper ? upper : kInf, lower == lower ? lower : -kInf});
     }
   }
   list.entries.clear();
+
+  // The k-th largest lower bound among these targets is a floor for all.
+  const size_t k = size_t(search_.k());
+  if (candidates_.size() >= k) {
+    floors_.clear();
+    for (const Candidate& candidate : candidates_) floors_.push_back(candidate.lower);
+    std::nth_element(floors_.begin(), floors_.begin() + (k - 1), floors_.end(), std::greater<>());
+    floor = std::max(floor, floors_[k - 1]);
+  }
+  for (const Candidate& candidate : candidates_)
+    if (!(candidate.upper < floor)) score_exactly(list, samples(tile) + lane, candidate.target);
+}
+
+template <class T>
+template <class X>
+void Search<T>::Block<X>::score_exactly(Shortlist& list, const X* x, int64_t j) const {
+  const int64_t d = search_.d();
+  const double s = otgen::score(x, kTile, search_.y_ + j * d, search_.h_[j], d);
+  auto& scores = list.best_score;
+  auto& indices = list.best_index;
+  const size_t k = size_t(search_.k());
+  if (scores.size() == k && !better(s, j, scores.back(), indices.back())) return;
+  size_t at = scores.size();
+  while (at > 0 && better(s, j, scores[at - 1], indices[at - 1])) --at;
+  scores.insert(scores.begin() + at, s);
+  indices.insert(indices.begin() + at, j);
+  if (scores.size() > k) scores.pop_back(), indices.pop_back();
 }
 
 template class Search<float>;

@@ -1,22 +1,26 @@
 // The search for the best targets of a tile of samples, shared by assign, topk and measure.
 //
-// A filter in float32 keeps the largest score of every group of targets; a bound on its error names the groups that
-// can hold a winner; those are scored again as score.h says. So the winner is exact and the filter may be as crude and
-// as fast as its bound allows.
+// Three passes, each over what the one before could not rule out. A filter, as crude and fast as its error bound
+// allows, keeps the largest score of every group of targets; the groups that can hold a winner are scored in float32;
+// the targets that can win are scored as score.h says, in float64. So the winner is exact.
 //
 // The bound. Targets are centred and scaled, y' = (y - c) 2^-a and h' = (h - h0) 2^-a, which moves all scores of a
-// sample alike, and rounded to float32, y^ and h^. With u = 2^-24 and the filter's chain of d multiply-adds from h^,
-//   |filter - true'| <= (d + 2) u (|h^| + |x||y^|)       rounding of the chain (two a step where there is no FMA: 2d +
-//   2)
-//                     + |x||y' - y^| + |h' - h^|           rounding of the targets, as measured
-//                     + u |x||y^|                          rounding of x, where x is double
-//                     + underflow                          2^-126 a step, also with denormals flushed
-// and the float64 score differs from the true one by at most ((d + 2) 2^-53 (|h| + |x||y|) + d 2^-1074) 2^-a. Over a
-// group g this is at most alpha_g + beta_g |x| =: E_g. If j of group g wins, then filter_j + E_g >= filter_i - E_i for
-// every i; hence a group may be dropped when its maximum plus E_g is below the best (k-th best) of all maxima minus
-// their E.
+// sample alike, and rounded to y^ and h^ (h^ always float32); samples are rounded to x^. With u = 2^-24 and d
+// multiply-adds in float32, in any order,
+//   |filter - true'| <= (2 d + 4) u (|h^| + |x^||y^|)   rounding of the sums (two a step where there is no fused
+//   operation)
+//                     + |x^||y' - y^| + |h' - h^|         rounding of the targets, as measured
+//                     + |x - x^||y'|                      rounding of the samples, as measured
+//                     + underflow                         2^-126 a step, also with denormals flushed
+// and the float64 score differs from the true one by at most (d + 2) 2^-53 (|h| + |x||y|) 2^-a. Over a group g this is
+// at most alpha_g + beta_g |x| + gamma_g |x - x^| =: E_g. If j of group g wins, then filter_j + E_g >= filter_i - E_i
+// for every i; hence a group may be dropped when its maximum plus E_g is below the best (k-th best) of all maxima minus
+// their E. The same holds for single targets and their float32 scores. The rounding is float32's or bfloat16's: a
+// product of two bfloat16 is exact in float32, and Intel documents the matrix unit's sums as rounded to nearest in
+// float32 with denormals flushed (TDPBF16PS).
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -25,16 +29,33 @@
 
 namespace otgen {
 
-constexpr int kTile = 32;   // samples that are scored together, on the lanes of vector registers
-constexpr int kGroup = 12;  // targets of one group: with two vectors of samples, 24 accumulators of 32 registers
+struct Isa;
+
+constexpr int kTile = 32;      // samples that are scored together, on the lanes of vector registers
+constexpr int kMaxGroup = 16;  // targets of a group, at most
+constexpr int kDepth = 32;     // coordinates of one step of the bfloat16 matrix unit
+
+// How the filter reads targets.
+enum class Packing {
+  kFloat32,   // Panels::y
+  kBfloat16,  // Panels::tiles
+};
+
+// alpha + beta |x| + gamma |x - x^| bounds the error of a score, by group; arrays of (groups,).
+struct Bound {
+  const float* alpha;
+  const float* beta;
+  const float* gamma;
+};
 
 // The targets as the filter reads them.
 struct Panels {
   int64_t m = 0, d = 0, groups = 0;
-  const float* y = nullptr;      // (groups, d, kGroup), centred, scaled, rounded; zero past the last target
-  const float* h = nullptr;      // (groups, kGroup), likewise; -inf past the last target
-  const float* alpha = nullptr;  // (groups,)
-  const float* beta = nullptr;   // (groups,)
+  const float* y = nullptr;  // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
+                             // more numbers behind, so that whole vectors may be read
+  const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
+  const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; zero past the last
+  Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
 };
 
 // Groups that may hold one of the k best targets of a sample; one for each sample of a tile.
@@ -52,8 +73,9 @@ struct Shortlist {
 // What the filter updates: `floor` is the k-th largest lower bound so far, -inf until there are k.
 struct TileState {
   alignas(64) float floor[kTile];
-  alignas(64) float norm[kTile];  // |x|, rounded up
-  void* search;                   // for `shortlist`
+  alignas(64) float norm[kTile];      // |x|, rounded up
+  alignas(64) float residual[kTile];  // |x - x^|, rounded up
+  void* search;                       // for `shortlist`
   void (*shortlist)(TileState&, int lane, int32_t group, float upper, float lower);
 };
 
@@ -85,31 +107,64 @@ class Search {
     const double* score(int tile, int lane) const { return lists_[tile * kTile + lane].best_score.data(); }
 
    private:
+    struct Candidate {
+      int64_t target;
+      float upper, lower;
+    };
+
     static void shortlist(TileState& state, int lane, int32_t group, float upper, float lower);
+    void begin(int tile);
     void score_listed(int tile, int lane);
+    void score_exactly(Shortlist& list, const X* x, int64_t j) const;
+    const float* rounded(int tile);
+    const void* prepared(int tile);
 
     const Search& search_;
     std::unique_ptr<X[]> exact_;
-    std::vector<float> rounded_;  // the samples in float32, where X is double
+    std::vector<float> rounded_;      // the samples in float32, where X is double
+    std::vector<uint16_t> prepared_;  // and as the filter reads them, where it wants them rewritten
     std::vector<TileState> states_;
     std::vector<Shortlist> lists_;
+    std::vector<Candidate> candidates_;
+    std::vector<float> floors_;
     int capacity_;
   };
 
  private:
+  void pack(const std::vector<double>& centre, double h_centre, double scale);
+
   const T* y_;
   const T* h_;
   int64_t k_;
-  float huge_norm_;  // samples at least so long are scored against everything
+  float huge_norm_ = 0;  // of samples beyond which nothing is filtered
+  const Isa& isa_;
   Panels panels_;
-  std::vector<float> packed_y_, packed_h_, alpha_, beta_;
+  std::vector<float> packed_y_, packed_h_, bounds_;
+  std::vector<uint16_t> tiles_;
 };
+
+// Numbers a prepared tile takes.
+OTGEN_HD int64_t prepared_size(int64_t d) { return ceil_div(d, kDepth) * kDepth * kTile; }
+
+// To bfloat16, nearest, ties to even; v is finite and far from overflow.
+OTGEN_HD uint16_t to_bfloat16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  return uint16_t((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
+}
+
+OTGEN_HD float from_bfloat16(uint16_t b) {
+  const uint32_t bits = uint32_t(b) << 16;
+  float v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
 
 // A block holds this many samples at most; enough to read a chunk of targets from L2 many times.
 constexpr int kMaxTiles = 8;
 
 // Tiles per block so that every thread gets several blocks.
-inline int tiles_per_block(int64_t n, int threads) {
+OTGEN_HD int tiles_per_block(int64_t n, int threads) {
   const int64_t fair = ceil_div(n, int64_t(kTile) * threads * 4);
   return int(fair < 1 ? 1 : fair > kMaxTiles ? kMaxTiles : fair);
 }

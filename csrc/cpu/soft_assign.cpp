@@ -14,6 +14,8 @@
 namespace otgen {
 namespace {
 
+constexpr int kSoftGroup = 12;  // targets whose scores are held at a time: with a tile of samples, 1.5 KB of floats
+
 template <class T>
 void scores(const T* x, const T* y, const T* h, int64_t count, int64_t d, T* out) {
   if constexpr (std::is_same_v<T, float>)
@@ -33,9 +35,9 @@ void exp_rows(T* v, const T* shift, T scale, int64_t rows) {
 // One tile and one group of scores at a time; f(first target, count, scores (count, kTile)).
 template <class T, class F>
 void for_groups(const T* x, const T* y, const T* h, int64_t m, int64_t d, F&& f) {
-  alignas(64) T s[kGroup * kTile];
-  for (int64_t j = 0; j < m; j += kGroup) {
-    const int64_t count = std::min<int64_t>(kGroup, m - j);
+  alignas(64) T s[kSoftGroup * kTile];
+  for (int64_t j = 0; j < m; j += kSoftGroup) {
+    const int64_t count = std::min<int64_t>(kSoftGroup, m - j);
     scores(x, y + j * d, h + j, count, d, s);
     f(j, count, s);
   }

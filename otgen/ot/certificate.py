@@ -125,8 +125,8 @@ def chi2_estimate(counts: Tensor, nu: Tensor) -> tuple[float, float]:
         return math.nan, math.inf
     pairs, triples = n * (n - 1), n * (n - 1) * (n - 2)
     theta = float((c * (c - 1) / nu).sum()) / pairs
-    z1 = max(0.0, float((c * (c - 1) * (c - 2) / nu / nu).sum()) / triples - theta**2)
-    z2 = max(0.0, float((c * (c - 1) / nu / nu).sum()) / pairs - theta**2)
+    z1 = max(0.0, float((c * (c - 1) * (c - 2) / nu / nu).sum()) / triples - theta * theta)
+    z2 = max(0.0, float((c * (c - 1) / nu / nu).sum()) / pairs - theta * theta)
     z2 = max(z2, c.shape[0] - 1.0)  # its value at the optimum: cells too small to be seen twice would hide theirs
     return theta - 1, math.sqrt(2 * (2 * (n - 2) * z1 + z2) / pairs)
 

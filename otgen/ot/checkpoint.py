@@ -20,7 +20,7 @@ S = TypeVar("S")
 
 def fingerprint(problem: Problem, settings: dict[str, Any]) -> str:
     """Hash of the data and the settings that decide what a run computes."""
-    data = {"targets": digest(problem.y), "weights": digest(problem.nu)}
+    data = {"targets": digest(problem.given), "weights": digest(problem.weights)}
     return hashlib.sha256(json.dumps(settings | data, sort_keys=True).encode()).hexdigest()
 
 

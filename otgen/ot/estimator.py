@@ -159,7 +159,9 @@ class SemiDiscreteOT:
         y = problem.y * problem.scale + problem.centre
         k = (n * problem.nu).long().clamp(1, min(200, n))
         heights = -ops.topk(y, x, -u, int(k.max()))[1].gather(1, k[:, None] - 1)[:, 0]
-        known = {tuple(row): height for row, height in zip(old.given.tolist(), self.heights_.tolist(), strict=True)}
+        had_mass = old.index >= 0  # the heights of the others are far below where they would win anything
+        rows, kept = old.given[had_mass].tolist(), self.heights_[had_mass].tolist()
+        known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
         for row, first in enumerate(_first_rows(problem).tolist()):
             heights[row] = known.get(tuple(problem.given[first].tolist()), float(heights[row]))
         start = heights / problem.scale
@@ -208,18 +210,19 @@ class SemiDiscreteOT:
         self._neighbours: Neighbours | None = None
 
     def _check_settings(self) -> None:
-        if self.method not in SOLVERS:
+        if not isinstance(self.method, str) or self.method not in SOLVERS:
             raise ValueError(f"method must be one of {', '.join(SOLVERS)}, got {self.method!r}")
         if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a positive number, got {self.tol!r}")
-        if self.max_samples is not None and (not isinstance(self.max_samples, int) or self.max_samples < 1):
-            raise ValueError(f"max_samples must be a positive int or None, got {self.max_samples!r}")
+        budget = self.max_samples
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
+            raise ValueError(f"max_samples must be a positive int or None, got {budget!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must be an int in [0, 2^63), got {self.seed!r}")
         if self.checkpoint is not None and not Path(self.checkpoint).absolute().parent.is_dir():
             raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {os.fspath(self.checkpoint)}")
-        if torch.device(self.device).type != "cpu":
-            raise ValueError(f"device must be cpu in this build of otgen, got {self.device}")
+        if str(self.device) not in ("cpu", "cpu:0"):
+            raise ValueError(f"device must be cpu in this build of otgen, got {self.device!r}")
 
     def _fitted(self) -> Problem:
         if not hasattr(self, "_problem"):
@@ -256,12 +259,11 @@ class SemiDiscreteOT:
             raise ValueError(f"certificate: n must be an int of at least 3, got {n!r}")
         h = self._h
         if heights is not None:
-            values = as_matrix("certificate: heights", heights)[:, 0]
-            if tuple(values.shape) != tuple(self.weights_.shape):
-                raise ValueError(
-                    f"certificate: heights must have shape {tuple(self.weights_.shape)}, got {tuple(values.shape)}"
-                )
-            h = problem.heights_in(values)
+            values = as_matrix("certificate: heights", heights)
+            m = self.weights_.shape[0]
+            if tuple(values.shape) != (m, 1):
+                raise ValueError(f"certificate: heights must have shape ({m},), got {tuple(values.shape)}")
+            h = problem.heights_in(values[:, 0])
         if seed is None:
             self._asked = getattr(self, "_asked", 0) + 1
             seed = stream(self.seed, "asked", self._asked)

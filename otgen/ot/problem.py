@@ -9,6 +9,13 @@ from torch import Tensor
 
 from otgen.ot.sources import Source
 
+MIN_SPREAD = 1e-9
+"""Of the targets, in units of the largest coordinate: where one weight is all but 1, the other targets must not be
+scaled out of float32's range."""
+
+MARGIN = 1e-9
+"""How far below the potential the plane of a target of weight zero lies, relatively and in scaled units."""
+
 NumericArray = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
@@ -60,7 +67,8 @@ class Problem:
             away = (self.given[j] - self.centre) / self.scale - self.y
             k = int(away.square().sum(1).argmin())
             mean = float(self.source.mean(self.d) @ away[k])
-            out[j] = self.scale * (h[k] - mean - (1 + 1e-9) * self.source.radius(self.d) * away[k].norm())
+            reach = self.source.radius(self.d) * away[k].norm()
+            out[j] = self.scale * (h[k] - mean - (1 + MARGIN) * reach - MARGIN)
         return out - out.mean()
 
     def heights_in(self, heights: Tensor) -> Tensor:
@@ -106,10 +114,12 @@ def make_problem(
     centre = (merged[:, None] * y).sum(0)
     centred = y - centre
     size = float(centred.abs().max())  # first: squares of very large or small numbers leave float64's range
-    scale = (
-        size * math.sqrt(float((merged[:, None] * (centred / size).square()).sum()) / y.shape[1]) if size > 0 else 1.0
-    )
-    return Problem(source, centred / scale, merged / merged.sum(), centre, scale, position[index], given, nu)
+    scale = 1.0
+    if size > 0:
+        spread = math.sqrt(float((merged[:, None] * (centred / size).square()).sum()) / y.shape[1])
+        scale = size * max(spread, MIN_SPREAD)
+    index = torch.where(nu > 0, position[index], -1)
+    return Problem(source, centred / scale, merged / merged.sum(), centre, scale, index, given, nu)
 
 
 def as_matrix(name: str, values: Tensor | NumericArray) -> Tensor:
@@ -140,9 +150,11 @@ def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
             raise ValueError(f"{name} must be an array of numbers: {error}") from None
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
-        values = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+        values = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
     if values.dtype.is_complex:
         raise TypeError(f"{name} must be real, got {values.dtype}")
+    if values.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got layout {values.layout}")
     return values.detach().cpu().double().contiguous()
 
 

@@ -124,7 +124,10 @@ class Custom:
 
     def std(self, d: int) -> float:
         """Standard deviation of one coordinate, on average, of a pilot sample."""
-        return float(self._pilot_sample(d).var(0, correction=0).mean().sqrt())
+        spread = float(self._pilot_sample(d).var(0, correction=0).mean().sqrt())
+        if spread == 0:
+            raise ValueError("source: the sampler must return samples that differ, got one point over and over")
+        return spread
 
     def second_moment(self, d: int) -> float:
         """Mean of |x|^2 over a pilot sample."""

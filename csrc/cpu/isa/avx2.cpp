@@ -22,15 +22,24 @@ static inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 static inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 static inline uint32_t below(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))); }
 
+constexpr int kGroup = 12;
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
-#include "kernels.inl"
+#include "filter.inl"
+#include "norms.inl"
+#include "sample.inl"
+#include "soft.inl"
 
 }  // namespace avx2
 
 const Isa kAvx2 = {"avx2",
+                   avx2::kGroup,
+                   Packing::kFloat32,
                    avx2::filter,
+                   nullptr,
+                   avx2::score_group,
+                   avx2::norms,
                    avx2::sample,
                    avx2::scores<float>,
                    avx2::scores<double>,

@@ -22,15 +22,24 @@ static inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 static inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 static inline uint32_t below(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 
+constexpr int kGroup = 12;
 constexpr int kVectors = 2;
 constexpr int kTargets = 12;
 
-#include "kernels.inl"
+#include "filter.inl"
+#include "norms.inl"
+#include "sample.inl"
+#include "soft.inl"
 
 }  // namespace avx512
 
 const Isa kAvx512 = {"avx512",
+                     avx512::kGroup,
+                     Packing::kFloat32,
                      avx512::filter,
+                     nullptr,
+                     avx512::score_group,
+                     avx512::norms,
                      avx512::sample,
                      avx512::scores<float>,
                      avx512::scores<double>,

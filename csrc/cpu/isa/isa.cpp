@@ -16,6 +16,9 @@ std::vector<const Isa*> runnable() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     all.push_back(&kAvx512);
+#if defined(OTGEN_AMX)
+  if (all.back() == &kAvx512 && amx_permitted()) all.push_back(&kAmx);
+#endif
 #endif
   return all;
 }
@@ -42,6 +45,14 @@ std::atomic<const Isa*>& chosen() {
 }  // namespace
 
 const Isa& isa() { return *chosen().load(); }
+
+const Isa& isa_for(int64_t d) {
+#if defined(OTGEN_AMX) && defined(__x86_64__)
+  constexpr int64_t kFewest = 12;  // measured: below it AVX-512 is faster (bench/ops.py)
+  if (&isa() == &kAmx && d < kFewest) return kAvx512;
+#endif
+  return isa();
+}
 
 std::vector<const char*> available_isas() {
   std::vector<const char*> names;

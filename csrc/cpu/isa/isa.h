@@ -7,12 +7,21 @@ namespace otgen {
 
 struct Isa {
   const char* name;
-  // Group maxima of one tile, (d, kTile) at x, over groups [first, last); hands what may win to state.shortlist.
-  void (*filter)(const float* x, const Panels& panels, int64_t first, int64_t last, TileState& state);
+  int group;        // targets of one group, at most kMaxGroup
+  Packing packing;  // of the targets, for `filter`
+  // Group maxima of one prepared tile over groups [first, last); hands what may win to state.shortlist.
+  void (*filter)(const void* prepared, const Panels& panels, int64_t first, int64_t last, TileState& state);
+  // Rewrites a tile, (d, kTile) at x, as `filter` reads it, prepared_bytes(d) at out, and gives the squared distance
+  // between each sample and what became of it. Null where the filter reads tiles as they are.
+  void (*prepare)(const float* x, int64_t d, void* out, double* residual_squares);
+  // Scores of one sample, a column of its tile, against one group of panels: out holds kMaxGroup.
+  void (*score_group)(const float* x, const float* y, const float* h, int64_t d, float* out);
+  // Squared norms of the samples of a tile.
+  void (*norms)(const float* x, int64_t d, double* squares);
   // Makes the samples of one tile: numbers index, ..., index + kTile - 1 of the stream; index is a multiple of kTile.
   // `lanes` is (d, kTile): Sobol numbers of 0, ..., kTile - 1, used with stream.directions only.
   void (*sample)(const Stream& stream, const uint32_t* lanes, int64_t index, int64_t d, float* x);
-  // Scores of a tile against one group of `count` targets, in the arithmetic of their type: out is (kGroup, kTile).
+  // Scores of a tile against one group of `count` targets, in the arithmetic of their type: out is (count, kTile).
   void (*scores_f32)(const float* x, const float* y, const float* h, int64_t count, int64_t d, float* out);
   void (*scores_f64)(const double* x, const double* y, const double* h, int64_t count, int64_t d, double* out);
   // v <- exp((v - shift) scale) for rows of kTile values, none of them above its shift.
@@ -24,10 +33,18 @@ extern const Isa kScalar;
 #if defined(__x86_64__)
 extern const Isa kAvx2;
 extern const Isa kAvx512;
+#if defined(OTGEN_AMX)
+extern const Isa kAmx;
+bool amx_permitted();  // asks the system, which must save the tiles of every thread from then on
+#endif
 #endif
 
-// The fastest that this machine runs, or what the environment variable OTGEN_ISA names (scalar, avx2 or avx512).
+// The fastest that this machine runs, or what the environment variable OTGEN_ISA names (scalar, avx2, avx512 or amx).
 const Isa& isa();
+
+// The one that scores best in dimension d: in few dimensions bfloat16 lets too many groups through, and most of the
+// matrix unit's step of 32 coordinates would be zeros, so float32 takes over.
+const Isa& isa_for(int64_t d);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();

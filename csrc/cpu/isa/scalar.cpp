@@ -36,15 +36,24 @@ static inline uint32_t below(Vec a, Vec b) {
   return bits;
 }
 
+constexpr int kGroup = 12;
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
-#include "kernels.inl"
+#include "filter.inl"
+#include "norms.inl"
+#include "sample.inl"
+#include "soft.inl"
 
 }  // namespace scalar
 
 const Isa kScalar = {"scalar",
+                     scalar::kGroup,
+                     Packing::kFloat32,
                      scalar::filter,
+                     nullptr,
+                     scalar::score_group,
+                     scalar::norms,
                      scalar::sample,
                      scalar::scores<float>,
                      scalar::scores<double>,

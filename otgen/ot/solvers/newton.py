@@ -38,6 +38,7 @@ TURNED = 0.5  # a slope that has turned to this part of its first size undoes pa
 STALLED = 4  # measurements without progress, after which samples are doubled
 HOPELESS = 40  # and after which the method gives up, once the samples are at their cap
 FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
+MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
 LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
 SEEN = 5  # samples a cell must be expected to get before it counts as empty
 RAISE_SAMPLES = 200_000  # at most, to find out by how much
@@ -195,7 +196,7 @@ def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
     """
     seen = counts >= SEEN
     small = float((sums[seen] / counts[seen]).quantile(LOW_GAP)) if bool(seen.any()) else mean_gap
-    return (sums + max(small, 1e-300)) / (counts + 1)
+    return (sums + max(small, MIN_GAP)) / (counts + 1)
 
 
 def _raise_empty(problem: Problem, state: NewtonState, counts: Tensor, mean_gap: float, run: Run) -> Tensor:

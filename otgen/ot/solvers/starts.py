@@ -88,6 +88,8 @@ def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
             run.spend(n)
             h = h - OVERRELAX * eps * (share.clamp_min(1e-30) / problem.nu).log()
             h = h - h.mean()
+            if run.used >= run.max_samples:
+                return h
             if float((share - problem.nu).abs().sum()) / 2 < SOFT_TV:
                 break
         gaps = run.measure(h, TRIAL * problem.m, "anneal-gap", 1000 * index + level, pairs=True).gaps

@@ -1,0 +1,49 @@
+// The float32 filter, written once; a file includes it after it has defined, in its own namespace, what group.inl wants
+// and
+//   kVectors, kTargets   vectors of samples and targets held in registers at a time; kTargets divides kGroup
+
+#include "group.inl"
+
+constexpr int kSpan = kVectors * Vec::kWidth;  // samples held at a time
+static_assert(kTile % kSpan == 0 && kGroup % kTargets == 0);
+
+// Largest score of the group for kSpan samples. The accumulators start at the heights.
+static inline void group_max(const float* x, const float* y, const float* h, int64_t d, Vec out[kVectors]) {
+  for (int t0 = 0; t0 < kGroup; t0 += kTargets) {
+    Vec acc[kVectors][kTargets];
+#pragma GCC unroll 12
+    for (int t = 0; t < kTargets; ++t)
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) acc[v][t] = Vec::broadcast(h + t0 + t);
+    for (int64_t k = 0; k < d; ++k) {
+      Vec xs[kVectors];
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) xs[v] = Vec::load(x + k * kTile + v * Vec::kWidth);
+#pragma GCC unroll 12
+      for (int t = 0; t < kTargets; ++t) {
+        const Vec ys = Vec::broadcast(y + k * kGroup + t0 + t);
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) acc[v][t] = mul_add(xs[v], ys, acc[v][t]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      Vec best = acc[v][0];
+#pragma GCC unroll 12
+      for (int t = 1; t < kTargets; ++t) best = max(best, acc[v][t]);
+      out[v] = t0 == 0 ? best : max(out[v], best);
+    }
+  }
+}
+
+static void filter(const void* prepared, const Panels& panels, int64_t first, int64_t last, TileState& state) {
+  const float* x = static_cast<const float*>(prepared);
+  for (int64_t g = first; g < last; ++g) {
+    for (int s = 0; s < kTile; s += kSpan) {
+      Vec best[kVectors] = {};
+      group_max(x + s, panels.y + g * panels.d * kGroup, panels.h + g * kGroup, panels.d, best);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) offer(best[v], g, s + v * Vec::kWidth, panels, state);
+    }
+  }
+}

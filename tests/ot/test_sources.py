@@ -1,0 +1,202 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from otgen import ops
+from otgen.ot import SemiDiscreteOT, sources
+from otgen.ot.sources import CHUNK, MAX_SOBOL_DIM, BuiltIn, Custom, make_source
+from otgen.ot.streams import stream
+
+Y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def disk(n, generator):
+    """Uniform on the unit disk around (3, 0): mean (3, 0), E|x|^2 = 9.5, variance 1/4 in each coordinate."""
+    r = torch.rand(n, generator=generator, dtype=torch.float64).sqrt()
+    t = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    return torch.stack([3 + r * t.cos(), r * t.sin()], dim=1)
+
+
+# --- moments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [1, 3, 20])
+@pytest.mark.parametrize("name", ["uniform", "normal"])
+def test_moments_are_those_of_the_samples(name, d):
+    source, n = BuiltIn(name), 200_000
+    x = source.sample(n, d, seed=1).double()
+    error = 5 * source.std(d) / math.sqrt(n)
+    assert_close(source.mean(d), x.mean(0), rtol=0, atol=error)
+    assert_close(source.std(d), float(x.var(0).mean().sqrt()), rtol=0.01, atol=0)
+    square = x.square().sum(1)
+    assert_close(source.second_moment(d), float(square.mean()), rtol=0, atol=5 * float(square.std()) / math.sqrt(n))
+    assert float((x - source.mean(d)).norm(dim=1).max()) <= source.radius(d)
+
+
+def test_moments_of_a_custom_source_come_from_a_pilot_sample():
+    source = Custom(disk)
+    assert_close(source.mean(2), torch.tensor([3.0, 0.0], dtype=torch.float64), rtol=0, atol=0.02)
+    assert_close(source.std(2), 0.5, rtol=0.02, atol=0)
+    assert_close(source.second_moment(2), 9.5, rtol=0.01, atol=0)
+    assert 1 <= source.radius(2) <= 5
+
+
+# --- samples and counts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal", disk])
+@pytest.mark.parametrize("sobol", [False, True])
+def test_counts_are_those_of_the_samples(source, sobol):
+    """Measuring says of the samples of a seed what assigning them one by one says, across chunks."""
+    source, n, h = make_source(source), CHUNK + 1000, torch.linspace(0, 1, 20, dtype=torch.float64)
+    x = source.sample(n, 2, seed=5, sobol=sobol).double()
+    best, score = ops.topk(x, Y, h, 2)
+    got = source.measure(Y, h, n, 5, sobol=sobol, pairs=True, centroids=True)
+    assert torch.equal(got.counts, torch.bincount(best[:, 0], minlength=20))
+    assert torch.equal(got.pairs.long(), best)
+    assert_close(got.gaps.double(), score[:, 0] - score[:, 1], rtol=1e-6, atol=1e-6)
+    assert_close(got.mean_u, float(score[:, 0].mean()), rtol=1e-6, atol=0)
+    sums = torch.zeros(20, 2, dtype=torch.float64).index_add_(0, best[:, 0], x)
+    assert_close(got.centroids, sums / got.counts[:, None], rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_optional_results_are_left_out():
+    got = Custom(disk).measure(Y, torch.zeros(20, dtype=torch.float64), 100, 0)
+    assert got.pairs is None
+    assert got.gaps is None
+    assert got.centroids is None
+
+
+@pytest.mark.parametrize("source", ["uniform", disk])
+def test_seed_decides_the_samples(source):
+    source = make_source(source)
+    x = source.sample(1000, 2, seed=7)
+    assert torch.equal(x, source.sample(1000, 2, seed=7))
+    assert not torch.equal(x, source.sample(1000, 2, seed=8))
+
+
+def test_sobol_stops_at_the_dimension_where_it_gains_little():
+    source = BuiltIn("uniform")
+    for d, same in ((MAX_SOBOL_DIM, False), (MAX_SOBOL_DIM + 1, True)):
+        assert torch.equal(source.sample(64, d, 3, sobol=True), source.sample(64, d, 3)) == same
+        y, h = torch.randn(50, d, generator=torch.Generator().manual_seed(0)), torch.zeros(50)
+        counts = [source.measure(y, h, 5000, 3, sobol=sobol).counts for sobol in (True, False)]
+        assert torch.equal(*counts) == same
+
+
+def test_progress_of_a_custom_source_ends_at_one():
+    done = []
+    Custom(disk).measure(Y, torch.zeros(20, dtype=torch.float64), 2 * CHUNK + 1, 0, progress=done.append)
+    assert len(done) == 3
+    assert done == sorted(done)
+    assert done[-1] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_samples_of_a_custom_source_become_float64(dtype):
+    source = Custom(lambda n, generator: torch.rand(n, 2, generator=generator).to(dtype).requires_grad_())
+    x = source.sample(10, 2, 0)
+    assert x.dtype == torch.float64
+    assert not x.requires_grad
+    assert SemiDiscreteOT(source=source.sampler, progress=False).fit(Y[:3]).converged_
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def rand(n, generator, d=2):
+    return torch.rand(n, d, generator=generator)
+
+
+BAD_SAMPLERS = {
+    "shape": (lambda n, g: rand(n, g, 3), ValueError, r"must return shape \(16384, 2\).*got \(16384, 3\)"),
+    "flat": (lambda n, g: rand(n, g)[:, 0], ValueError, r"must return shape \(16384, 2\).*got \(16384,\)"),
+    "too few": (lambda n, g: rand(n - 1, g), ValueError, r"must return shape \(16384, 2\).*got \(16383, 2\)"),
+    "numpy": (lambda n, g: rand(n, g).numpy(), TypeError, "must return a torch.Tensor, got ndarray"),
+    "nothing": (lambda n, g: None, TypeError, "must return a torch.Tensor, got NoneType"),
+    "ints": (
+        lambda n, g: torch.zeros(n, 2, dtype=torch.int64),
+        TypeError,
+        "must return floating-point samples, got torch.int64",
+    ),
+    "complex": (lambda n, g: rand(n, g) * 1j, TypeError, "must return floating-point samples, got torch.complex64"),
+    "nan": (lambda n, g: rand(n, g) * math.nan, ValueError, "must return finite samples"),
+    "inf": (lambda n, g: rand(n, g) / 0, ValueError, "must return finite samples"),
+    "one point": (lambda n, g: torch.ones(n, 2), ValueError, "must return samples that differ"),
+}
+
+
+@pytest.mark.parametrize(("sampler", "error", "message"), BAD_SAMPLERS.values(), ids=BAD_SAMPLERS)
+def test_bad_sampler_is_refused(sampler, error, message):
+    with pytest.raises(error, match=f"^source: the sampler {message}[^\n]*$"):
+        SemiDiscreteOT(source=sampler, progress=False).fit(Y)
+
+
+def test_sampler_that_fails_later_is_refused_then():
+    calls = []
+
+    def fails(n, generator):
+        calls.append(n)
+        return rand(n, generator) * (math.nan if len(calls) == 4 else 1)
+
+    with pytest.raises(ValueError, match="^source: the sampler must return finite samples[^\n]*$"):
+        SemiDiscreteOT(source=fails, progress=False).fit(Y)
+
+
+def test_sampler_keeps_its_own_error():
+    with pytest.raises(ZeroDivisionError):
+        SemiDiscreteOT(source=lambda n, generator: 1 / 0, progress=False).fit(Y)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("gaussian", ValueError, "source must be one of uniform, normal or a callable, got 'gaussian'"),
+        ("", ValueError, "source must be one of uniform, normal or a callable, got ''"),
+        (3, TypeError, "source must be one of uniform, normal or a callable, got int"),
+        (None, TypeError, "source must be one of uniform, normal or a callable, got NoneType"),
+    ],
+)
+def test_unknown_source_is_refused(source, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        make_source(source)
+
+
+def test_sources_pass_through():
+    for source in (BuiltIn("normal"), Custom(disk)):
+        assert make_source(source) is source
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+
+def test_streams_differ_in_seed_purpose_and_number():
+    seeds = {stream(s, p, i) for s in range(10) for p in ("certificate", "newton", "1", "1/1") for i in range(-1, 10)}
+    assert len(seeds) == 10 * 4 * 11
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream(3, "certificate", 4) == stream(3, "certificate", 4)
+
+
+@pytest.mark.parametrize("method", ["auto", "newton", "log_ratio", "adam"])
+def test_no_samples_serve_two_purposes(method, monkeypatch):
+    """Every measurement has a stream of its own, and the certificate's samples are random ones, not Sobol points."""
+    drawn = []
+
+    def record(function):
+        def wrapped(self, *args, **options):
+            drawn.append((args[-1], args[-2], function.__name__, bool(options.get("sobol"))))
+            return function(self, *args, **options)
+
+        return wrapped
+
+    monkeypatch.setattr(sources.BuiltIn, "measure", record(BuiltIn.measure))
+    monkeypatch.setattr(sources.BuiltIn, "sample", record(BuiltIn.sample))
+    fitted = SemiDiscreteOT("normal", method=method, tol=0.05, seed=11, progress=False).fit(Y)
+    assert fitted.converged_
+    seeds = [seed for seed, *_ in drawn]
+    assert len(set(seeds)) == len(seeds)
+    certificate = fitted.certificate_
+    certified = [entry for entry in drawn if entry[0] == certificate.seed]
+    assert certified == [(certificate.seed, certificate.samples, "measure", False)]
