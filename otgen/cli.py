@@ -7,6 +7,7 @@ work is done, in one line, with exit code 2.
 import argparse
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -41,10 +42,7 @@ class Usage(ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises instead of leaving the process, and shows defaults in its help."""
-
-    def __init__(self, **settings: object) -> None:
-        super().__init__(formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **settings)  # type: ignore[arg-type]
+    """A parser that raises instead of leaving the process."""
 
     def error(self, message: str) -> NoReturn:
         """Refuse a command line."""
@@ -66,12 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # every command says it in its own words
             code: int = args.run(args)
-            return code
+        sys.stdout.flush()
+        return code
     except SystemExit as end:  # argparse has shown help or the version
         return int(end.code or 0)
     except KeyboardInterrupt:
         print("\notgen: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # whoever read stdout has seen enough; what stays in the buffer must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
         print(f"otgen: error: {_reason(error)}", file=sys.stderr)
         return BAD_INPUT
@@ -93,10 +95,12 @@ def _parser() -> Parser:
 
 def _add_demo(commands: "argparse._SubParsersAction[Parser]") -> None:
     about = "Learn to draw digits with an autoencoder and a transport map, and show what the map does."
-    parser = commands.add_parser("demo", help="digits and power cells in a minute", description=about)
-    parser.add_argument("-o", "--output", metavar="FOLDER", default="otgen-demo", help="where to write")
+    parser = commands.add_parser("demo", help="digits and power cells in half a minute", description=about)
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER", default="otgen-demo", help="where to write [default: %(default)s]"
+    )
     parser.add_argument("--fast", action="store_true", help="do less: seconds, and digits that show it")
-    parser.add_argument("--seed", type=int, default=0, help="decides everything")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything [default: %(default)s]")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier demo, and no others")
     parser.set_defaults(run=_demo)
 
@@ -124,13 +128,18 @@ def _add_fit(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("--name", help="which array of the file of codes, if it holds several")
     parser.add_argument("--weights", metavar="FILE", help="file with the targets' weights, (m,); equal ones without it")
     parser.add_argument("--weights-name", metavar="NAME", help="which array of the file of weights")
-    parser.add_argument("--source", default="uniform", help="the noise: uniform (unit cube) or normal")
-    parser.add_argument("--method", default="auto", help=f"one of {', '.join(SOLVERS)}")
     parser.add_argument(
-        "--tol", type=float, default=0.01, help="goal for chi2, the squared relative error of the cells"
+        "--source", default="uniform", help="the noise: uniform (unit cube) or normal [default: %(default)s]"
+    )
+    parser.add_argument("--method", default="auto", help=f"one of {', '.join(SOLVERS)} [default: %(default)s]")
+    parser.add_argument(
+        "--tol",
+        type=float,
+        default=0.01,
+        help="goal for chi2, the cells' mean squared relative error [default: %(default)s]",
     )
     parser.add_argument("--max-samples", type=int, help="budget of noise samples; 100 m / tol without it")
-    parser.add_argument("--seed", type=int, default=0, help="decides every sample")
+    parser.add_argument("--seed", type=int, default=0, help="decides every sample [default: %(default)s]")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="keep the running fit here, and go on from it if it exists"
     )
@@ -141,11 +150,11 @@ def _add_fit(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _fit(args: argparse.Namespace) -> int:
     began = time.monotonic()
-    _check_output(args.output, MAPS, args.overwrite)
+    inputs = [name for name in (args.codes, args.weights) if name is not None]
     if args.checkpoint is not None:
-        _check_output(args.checkpoint, None, overwrite=True)
-        if Path(args.checkpoint).resolve() == Path(args.output).resolve():
-            raise ValueError("the checkpoint and the map must be two files")
+        _check_output(args.checkpoint, None, inputs, overwrite=True)
+        inputs.append(args.checkpoint)
+    _check_output(args.output, MAPS, inputs, args.overwrite)
     ot = SemiDiscreteOT(
         source=args.source,
         method=args.method,
@@ -197,14 +206,14 @@ def _add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
     about = f"Generate new codes with a fitted map, blending the targets of nearby cells; {FORMATS}."
     parser = commands.add_parser("sample", help="generate codes with a map", description=about)
     parser.add_argument("map", help="a file written by otgen fit or SemiDiscreteOT.save")
-    parser.add_argument("-n", type=int, default=1000, help="how many codes")
+    parser.add_argument("-n", type=int, default=1000, help="how many codes [default: %(default)s]")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the new codes, (n, d), float64")
     parser.add_argument(
         "--angle-threshold",
         metavar="ANGLE",
         type=_angle,
         default="auto",
-        help="largest angle between cells that is blended across: auto, or radians in (0, pi]",
+        help="largest angle between cells that is blended across: auto, or radians in (0, pi] [default: %(default)s]",
     )
     parser.add_argument("--hard", action="store_true", help="do not blend: every code is one of the targets")
     parser.add_argument("--seed", type=int, help="decides the codes; the fit's without it")
@@ -213,7 +222,7 @@ def _add_sample(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _sample(args: argparse.Namespace) -> int:
-    _check_output(args.output, ARRAYS, args.overwrite)
+    _check_output(args.output, ARRAYS, [args.map], args.overwrite)
     if args.hard and args.angle_threshold != "auto":
         raise ValueError("--hard blends nothing, so --angle-threshold has no meaning beside it")
     if args.seed is not None and not 0 <= args.seed < 2**63:
@@ -226,13 +235,17 @@ def _sample(args: argparse.Namespace) -> int:
     if args.hard:
         seed = stream(ot.seed if args.seed is None else args.seed, "hard")
         points = ot.transport(ops.sample(str(ot.source), args.n, d, seed=seed))
-        print(f"{args.n} codes in {d} dimensions, each one of the {m} targets")
+        lines = [f"{args.n} codes in {d} dimensions, each one of the {m} targets"]
     else:
         points, info = ot.sample(args.n, args.angle_threshold, seed=args.seed, return_info=True)
-        print(f"{args.n} codes in {d} dimensions, {float(info.blended.double().mean()):.1f} targets blended into each")
-        print(f"angle threshold {info.threshold:.4g} rad rejected {info.rejected:.1%} of the noise samples")
+        blended = float(info.blended.double().mean())
+        lines = [
+            f"{args.n} codes in {d} dimensions, {blended:.1f} targets blended into each on average",
+            f"angle threshold {info.threshold:.4g} rad, {info.rejected:.1%} of the noise samples rejected",
+        ]
     save_array(args.output, points)
-    print(f"wrote {args.output}")
+    for line in [*lines, f"wrote {args.output}"]:
+        print(line)
     return OK
 
 
@@ -271,26 +284,38 @@ def _info(args: argparse.Namespace) -> int:
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _check_output(name: str, endings: Sequence[str] | None, overwrite: bool) -> None:
-    """Find out before any work what would spoil the last step."""
+def _check_output(name: str, endings: Sequence[str] | None, inputs: Sequence[str], overwrite: bool) -> None:
+    """Find out before any work what would spoil the last step.
+
+    Args:
+        name: The file to be written.
+        endings: What it may end in; `None` for anything.
+        inputs: Files that it must not replace.
+        overwrite: Whether it may be there.
+    """
     path = Path(name)
     if endings is not None and path.suffix.lower() not in endings:
         raise ValueError(f"the output must end in {', '.join(endings)}, got {name}")
     if path.is_dir():
         raise IsADirectoryError(f"{name} is a folder, not a file")
+    if path.resolve() in [Path(other).resolve() for other in inputs]:
+        raise ValueError(f"{name} is asked for twice: every input and output must be a file of its own")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{name} exists: choose another name, or replace it with --overwrite")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into")
-    with tempfile.TemporaryFile(dir=path.parent):
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into this folder: {error.strerror}", str(path.parent)) from error
 
 
 def _check_room(name: str, size: int) -> None:
-    """Refuse a result that fits neither the disk nor the memory; both would fail late, the second without a word."""
-    disk = os.statvfs(Path(name).parent)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    room = min(disk.f_bavail * disk.f_frsize, memory // WORKING_COPIES)
+    """Refuse a result that fits neither the disk nor the memory: both would fail late, the second without a word."""
+    room = shutil.disk_usage(Path(name).parent).free
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        room = min(room, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // WORKING_COPIES)
     if size > room:
         raise ValueError(f"n codes would take {size:.2g} bytes, and there is room for {room:.2g}: take a smaller n")
 

@@ -179,7 +179,7 @@ def facet_angles(targets: Tensor, weights: Tensor, pairs: NDArray[np.int64]) -> 
     What `SemiDiscreteOT.singular_set` says of the pairs it knows: those it samples. A raster sees every facet.
     """
     y = targets.numpy() - weights.numpy() @ targets.numpy()
-    y = y / np.sqrt((weights.numpy() @ (y * y)).mean())
+    y = y / (np.sqrt((weights.numpy() @ (y * y)).mean()) or 1.0)
     normals = np.concatenate([y, -np.ones((len(y), 1))], axis=1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     cos = np.einsum("pd,pd->p", normals[pairs[:, 0]], normals[pairs[:, 1]])
@@ -252,7 +252,8 @@ def _draw_angles(axes: "Axes", angles: NDArray[np.float64], threshold: float) ->
     shown = angles[angles > 0]
     bins = np.geomspace(min(shown.min(initial=threshold), 0.9 * threshold), math.pi, 41)
     axes.hist(shown, bins=list(bins), color=PALETTE[4])
-    axes.axvline(threshold, color="black", label=f"threshold {threshold:.3g}: {(angles > threshold).mean():.0%} above")
+    above = np.count_nonzero(angles > threshold) / max(1, len(angles))
+    axes.axvline(threshold, color="black", label=f"threshold {threshold:.3g}: {above:.0%} above")
     axes.set(xscale="log", xlabel="angle between the planes of two cells (rad)", ylabel="facets")
     axes.set_title("angles between neighbouring cells")
     axes.legend()
@@ -268,10 +269,11 @@ def _draw_generated(
 
 
 def _close_up(targets: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of the two coordinates around the target nearest to the mean, with `ENLARGED` targets in them."""
+    """Ranges of the two coordinates, of one length, with the target nearest to the mean and others close to it."""
     centre = targets[(targets - targets.mean(0)).norm(dim=1).argmin()]
-    away = (targets - centre).abs().amax(1).sort().values[:ENLARGED]
-    return _limits(torch.stack([centre - away[-1], centre + away[-1]]))
+    near = targets[(targets - centre).norm(dim=1).argsort()[:ENLARGED]]
+    middle, half = (near.amin(0) + near.amax(0)) / 2, (near.amax(0) - near.amin(0)).max() / 2
+    return _limits(torch.stack([middle - half, middle + half]))
 
 
 def _colours(groups: Tensor) -> NDArray[np.float64]:

@@ -158,6 +158,31 @@ def _mixed_norms(dtype):
     return x * torch.logspace(-30, 30, 130, dtype=dtype)[:, None], y, h
 
 
+def _rounding_decides(dtype):
+    """A large common coordinate and tiny differences: which score is largest is up to how float64 rounds."""
+    x, y, h = random_problem(150, 150, 7, dtype)
+    y[:, 1:] *= 1e-9
+    y[:, 0] = 1e7
+    return x, y, 0 * h
+
+
+def _stagnation(d):
+    def make(dtype):
+        """Sums from 1 of many products just below, or just above, half a unit of float32: it keeps none, or doubles all.
+
+        Truth and float32 differ in the order of all targets, by as much as d roundings can.
+        """
+        half = 2.0**-24
+        y = torch.zeros(24, d, dtype=dtype)
+        y[0], y[1], y[13], y[14] = 0.97 * half, -0.97 * half, 1.03 * half, -1.03 * half
+        h = torch.ones(24, dtype=dtype)
+        h[2:13] = 1 + half * torch.linspace(0, 1.5 * d, 11, dtype=dtype)
+        h[15:] = -1.0  # which puts the centre at 0
+        return torch.ones(33, d, dtype=dtype) * torch.linspace(0.9, 1.1, 33, dtype=dtype)[:, None], y, h
+
+    return make
+
+
 def _huge_targets_apart(dtype):
     """Targets at both ends of float32, so that even their distance overflows."""
     x, y, h = random_problem(60, 60, 4, dtype)
@@ -187,6 +212,9 @@ HARD = {
     "one_wins_all": _one_wins_all,
     "alike": _alike,
     "alike_groups": _alike_groups,
+    "rounding_decides": _rounding_decides,
+    "stagnation_64": _stagnation(64),
+    "stagnation_1000": _stagnation(1000),
     "outlier": _outlier,
     "zero": _zero,
     "zero_heights_of_both_signs": _zero_heights_of_both_signs,

@@ -261,6 +261,9 @@ def _is_ours(folder: Path) -> bool:
 def _make_folder(folder: Path) -> bool:
     """Make the folder if it is not there, and find out whether it can be written; return whether it was made."""
     made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        return made
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return made
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write into this folder: {error.strerror}", str(folder)) from error

@@ -199,6 +199,14 @@ def test_mean_potential_of_one_target_is_linear(seed):
     assert_close(got.mean_u, float((got.centroids @ y.T.double()).item() + 0.5), rtol=1e-12, atol=0)
 
 
+def test_more_samples_than_one_slab_of_sums():
+    n = 2**25 + 77  # the kernel keeps sums of 2^20 tiles of 32 samples at a time
+    got = ops.measure(torch.tensor([[0.0], [1.0]]), torch.tensor([0.25, 0.0]), "uniform", n, sobol=True)
+    assert int(got.counts.sum()) == n
+    assert_close(float(got.counts[0]) / n, 0.25, rtol=0, atol=1e-6)
+    assert_close(got.mean_u, 0.25**2 + (1 - 0.25**2) / 2, rtol=0, atol=1e-6)
+
+
 def test_empty_cells_have_no_centroid():
     got = ops.measure(torch.zeros(3, 2), torch.tensor([0.0, 1.0, 0.0]), "uniform", 50, centroids=True)
     assert got.counts.tolist() == [0, 50, 0]

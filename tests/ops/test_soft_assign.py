@@ -55,7 +55,7 @@ def test_equals_reference_on_device(device, dtype):
     assert_close(got, want, **tolerance)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(37, 13, 3), (120, 257, 8), (65, 100, 64), (33, 50, 600), (20, 2000, 16)])
+@pytest.mark.parametrize(("n", "m", "d"), [(37, 13, 3), (120, 257, 8), (65, 100, 64), (33, 50, 2048), (20, 2000, 16)])
 @pytest.mark.parametrize("eps", [1e-3, 1e-2, 0.3, 1.0, 100.0])
 def test_float32_errs_at_most_twice_as_much_as_plain_torch(isa, n, m, d, eps):
     # The geometric mean over several problems, because the errors of one may hang on the rounding of a near-tie.
@@ -165,7 +165,7 @@ def test_exponential_over_its_whole_range(isa, dtype):
         [ops.soft_assign(v[None, None], -torch.eye(2, 1).to(v), torch.zeros(2).to(v), 1.0)[1] for v in t[::37]]
     )
     want = torch.sigmoid(-t[::37].double())
-    assert_close(share[:, 0].double(), want, rtol=4e-7 if dtype == torch.float32 else 1e-15, atol=0)
+    assert_close(share[:, 0].double(), want, rtol=1.5e-7 if dtype == torch.float32 else 5e-16, atol=0)
 
 
 def test_constant_in_the_heights_changes_values_alone(isa):

@@ -23,7 +23,7 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 
 
 @pytest.mark.parametrize("name", HARD)
-@pytest.mark.parametrize("k", [2, 19])
+@pytest.mark.parametrize("k", [2, 5, 19])
 def test_equals_reference_on_hard_problems(isa, dtype, name, k):
     check(*HARD[name](dtype), k)
 

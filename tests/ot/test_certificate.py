@@ -45,10 +45,10 @@ def wanted(kind, m):
 
 
 def reached(nu, chi2, where, rng):
-    """Measures (m,) with a given chi2: off everywhere in proportion to sqrt(nu), or too large in the last cell."""
+    """Measures (m,) with a given chi2: all cells too large or too small by one factor, or the last cell too large."""
     if chi2 == 0:
         return nu
-    e = np.eye(len(nu))[-1] if where == "last" else rng.standard_normal(len(nu)) * np.sqrt(nu)
+    e = np.eye(len(nu))[-1] if where == "last" else (rng.permutation(len(nu)) % 2 * 2 - 1) * nu
     e = e - e.sum() * nu
     w = nu + e * math.sqrt(chi2 / np.sum(e * e / nu))
     assert w.min() >= 0
@@ -99,22 +99,28 @@ def test_too_few_samples_certify_nothing(counts):
     assert se == math.inf
 
 
-@pytest.mark.parametrize("kind", ["equal", "zipf", "one"])
-@pytest.mark.parametrize("m", [2, 10, 50, 2000])
-@pytest.mark.parametrize("chi2", [0, 0.01, 0.1])
-def test_chi2_is_unbiased_and_its_standard_error_right(kind, m, chi2, seed):
-    rng = np.random.default_rng(seed)
+def check_estimate(kind, m, chi2, rng):
     nu = wanted(kind, m)
     where = "last" if kind == "one" else "all"
-    w = reached(nu, chi2, where, rng) if kind != "zipf" or m < 2000 else nu
-    truth = float(np.sum((w - nu) ** 2 / nu))
+    w = reached(nu, chi2, where, rng)
     for n in (40, 10 * m + 100, 20_000 + 50 * m):
         values, errors, _ = replicate(nu, w, n, 150, rng).T
         spread = values.std() or 1e-12
-        assert abs(values.mean() - truth) < 6 * spread / math.sqrt(150) + 40 * m / (n * n * nu.min()) * (kind == "one")
+        assert abs(values.mean() - chi2) < 6 * spread / math.sqrt(150) + 40 * m / (n * n * nu.min()) * (kind == "one")
         if n * nu.min() > 8 and n > 40:  # below, it is what the optimum has at least: see `cautious_error`
             ratio = math.sqrt(np.mean(errors**2)) / spread
-            assert 0.75 < ratio < (1.9 if m == 2 else 1.4)
+            assert 0.75 < ratio < (2.2 if m == 2 else 1.4)
+
+
+@pytest.mark.parametrize("kind", ["equal", "zipf", "one"])
+@pytest.mark.parametrize("m", [2, 10, 50, 2000])
+@pytest.mark.parametrize("chi2", [0, 0.01, 0.1])
+def test_chi2_is_unbiased_and_its_standard_error_right(kind, m, chi2):
+    check_estimate(kind, m, chi2, np.random.default_rng(m))
+
+
+def test_chi2_is_unbiased_and_its_standard_error_right_for_any_seed(seed):
+    check_estimate("zipf", 30, 0.02, np.random.default_rng(seed))
 
 
 def test_standard_error_holds_for_many_repeats():
@@ -164,7 +170,7 @@ def test_bounds_hold(kind, m):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "m"), BOUNDS)
 def test_bounds_hold_in_many_repeats(kind, m):
-    check_bounds(kind, m, 2500 if m < 2000 else 600, np.random.default_rng(m + 1))
+    check_bounds(kind, m, 2000 if m < 2000 else 500, np.random.default_rng(m + 1))
 
 
 def false_certificates(kind, m, tol, expected, confidence, times, rng):
@@ -179,7 +185,7 @@ def false_certificates(kind, m, tol, expected, confidence, times, rng):
 @pytest.mark.parametrize("expected", [0, 0.4, 0.85])
 @pytest.mark.parametrize(("kind", "m"), BOUNDS)
 def test_what_is_beyond_the_tolerance_is_seldom_certified(kind, m, expected):
-    """A cell of tiny weight that holds far too much is not overlooked: with 1000 samples it would be, nine times of ten.
+    """A cell of tiny weight that holds far too much is not overlooked, as it would be in 9 of 10 counts of 1000.
 
     At the first look's 97.5 %; the bound is that of the whole run.
     """
@@ -191,7 +197,7 @@ def test_what_is_beyond_the_tolerance_is_seldom_certified(kind, m, expected):
 @pytest.mark.parametrize("tol", [0.001, 0.01, 0.1])
 @pytest.mark.parametrize(("kind", "m"), BOUNDS)
 def test_what_is_beyond_the_tolerance_is_seldom_certified_in_many_repeats(kind, m, tol):
-    times, rng = 2000 if m < 2000 else 300, np.random.default_rng(m + 1)
+    times, rng = 1500 if m < 2000 else 250, np.random.default_rng(m + 1)
     for expected in (0, 0.85):
         assert false_certificates(kind, m, tol, expected, 0.975, times, rng) < share_below(0.05, times=times)
 
@@ -231,7 +237,7 @@ def converged_by_luck(m, kind, times, start):
 
 @pytest.mark.parametrize(("m", "kind"), [(10, "equal"), (2, "tiny1e-4")])
 def test_repeated_looks_keep_the_stated_confidence(m, kind):
-    """Whatever is 1 % beyond the tolerance is certified at most once in twenty runs, though each run looks ten times."""
+    """What is 1 % beyond the tolerance is certified at most once in twenty runs, though each looks ten times."""
     assert converged_by_luck(m, kind, 200, 0) < share_below(0.05, times=200)
 
 
@@ -272,11 +278,7 @@ def test_enough_samples_are_asked_for(kind, m):
     for tol in (0.1, 0.01):
         for share, passes in ((0.0, 0.9), (0.4, 0.9), (0.8, 0.7)):
             n = samples_needed(m, float(nu.min()), tol, share * tol, 0.975)
-            if n < 2 * m:  # far off, a cell cannot be off in proportion to its weight
-                continue
-            w = reached(nu, share * tol, "all" if kind == "equal" and tol == 0.01 else "last", rng)
-            w = w if kind == "equal" and tol == 0.01 else nu
-            values, _, cautious = replicate(nu, w, n, times, rng).T
+            values, _, cautious = replicate(nu, reached(nu, share * tol, "all", rng), n, times, rng).T
             assert np.mean(values + Z975 * cautious <= tol) >= passes - 0.06
             assert n < 4 * Z975 * math.sqrt(2 * m + 60) / (0.2 * tol) + 16 * Z975**2 * share / (0.04 * tol) + 10_000
 
@@ -293,8 +295,8 @@ def test_more_samples_are_asked_for_where_they_are_needed():
 
 @pytest.mark.parametrize("kind", ["equal", "zipf"])
 @pytest.mark.parametrize("m", [2, 50, 2000])
-def test_floor_of_tv_is_what_exact_heights_show(kind, m, seed):
-    nu, rng = wanted(kind, m), np.random.default_rng(seed)
+def test_floor_of_tv_is_what_exact_heights_show(kind, m):
+    nu, rng = wanted(kind, m), np.random.default_rng(m)
     problem = make_problem(BuiltIn("uniform"), np.arange(float(m)), nu)
     n = 100 * m + 10_000
     values = [total_variation(torch.from_numpy(c), problem.nu) for c in rng.multinomial(n, nu, size=300)]
@@ -345,8 +347,8 @@ def test_primal_and_dual_of_any_heights_in_one_dimension(shift):
         h = best + step * torch.tensor([1.0, 0.0, -0.5, 1.0], dtype=torch.float64)
         w = oracles.uniform_1d(y, h)
         c = certificate_of(problem, problem.heights_in(h), 10**6)
-        error = 8e-3 * (1 + abs(shift) / 100)  # of the mean of 2u, a thousandth of its spread
-        assert_close(c.primal, oracles.cost_1d(y, w), rtol=0, atol=error)
+        error = 8e-3  # of the mean of 2u, a thousandth of its spread; that of |x - T|^2 grows with the shift
+        assert_close(c.primal, oracles.cost_1d(y, w), rtol=0, atol=error + 0.02 * shift)
         distance = oracles.cost_1d(y, nu)
         assert c.dual <= distance + error
         if step == 0:
@@ -378,7 +380,8 @@ def test_attributes_are_what_they_say():
     assert_close(c.max_relative_error, float(np.abs(w / weights - 1).max()))
     assert c.empty_cells == (counts == 0).sum()
     squares = ((x - y.numpy()[j]) ** 2).sum(1)
-    exact = 4 / 3 - (x**2).sum(1).mean()  # the certificate knows the source's second moment
+    centre = (nu / nu.sum()).numpy() @ y.numpy()
+    exact = 4 / 3 - (x**2).sum(1).mean() - 2 * (0.5 - x.mean(0)) @ centre  # the certificate knows the source's moments
     assert_close(c.primal, float(squares.mean() + exact), rtol=1e-9, atol=0)
     g = (y.numpy() ** 2).sum(1) + 2 * h.numpy()
     dual = (((x[:, None] - y.numpy()) ** 2).sum(2) - g).min(1).mean() + exact + weights @ g
@@ -396,7 +399,7 @@ def test_certificate_of_given_heights_is_that_of_ones_own():
         other = asdict(ot.certificate(3000, heights=heights, seed=8))
         for name, value in asdict(own).items():
             assert_close(other[name], value, rtol=1e-9, atol=1e-9)
-    voronoi = ot.certificate(3000, heights=-0.5 * y.new_tensor(ot.targets_).square().sum(1), seed=8)
+    voronoi = ot.certificate(3000, heights=-0.5 * ot.targets_.square().sum(1), seed=8)
     assert voronoi.chi2 > own.chi2 + 1
 
 

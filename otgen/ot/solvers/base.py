@@ -22,7 +22,7 @@ READY = 0.85
 """A solver asks for a certificate when it expects at most this part of the tolerance."""
 
 GLANCE = 10
-"""Samples per target in the last certificate of a run that gave up."""
+"""Samples per target, at least, in the last certificate of a run that gave up; a twentieth of the budget at most."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,8 @@ def solve(solver: Solver, run: Run, identity: str = "") -> Solution:
                     return Solution(state.h, True, certificate, counts, run.history, run.used)
                 state = replace(state, looks=state.looks + 1, expected=math.inf)
             if state.exhausted or run.used >= run.max_samples:
-                n = max(GLANCE * problem.m, 1000)
+                needed = samples_needed(problem.m, float(problem.nu.min()), run.tol, 0.5 * run.tol, CONFIDENCE)
+                n = max(GLANCE * problem.m, min(needed, run.max_samples // 20), 1000)
                 certificate, counts = run.certificate(state.h, n, -1)
                 return Solution(state.h, False, certificate, counts, run.history, run.used)
             state = solver.step(problem, state, run)

@@ -1,0 +1,82 @@
+"""A fit that is killed goes on from its checkpoint to the very result of one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from otgen import SemiDiscreteOT, data
+from otgen.files import read_safetensors
+
+FIT = """
+import sys
+from otgen import SemiDiscreteOT, data
+print("ready", flush=True)
+SemiDiscreteOT(tol=0.002, progress=False, checkpoint=sys.argv[1]).fit(*data.problem("mixture-1000x12"))
+"""
+
+
+def comparable(ot):
+    history = [{key: value for key, value in row.items() if key != "seconds"} for row in ot.history_]
+    return history, ot.samples_, ot.certificate_, ot.heights_.tolist()
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path):
+    path = tmp_path / "fit.safetensors"
+    kills = 0
+    for delay in (0.05, 0.2, 0.1, 0.4):
+        process = subprocess.Popen([sys.executable, "-c", FIT, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        if path.exists():
+            assert read_safetensors(path)[1]["format"] == "otgen-checkpoint-1"  # whole, whenever it is looked at
+    assert kills > 0
+    problem = data.problem("mixture-1000x12")
+    plain = SemiDiscreteOT(tol=0.002, progress=False).fit(*problem)
+    resumed = SemiDiscreteOT(tol=0.002, progress=False, checkpoint=path).fit(*problem)
+    assert comparable(resumed) == comparable(plain)
+    again = SemiDiscreteOT(tol=0.002, progress=False, checkpoint=path).fit(*problem)
+    assert comparable(again) == comparable(plain)
+
+
+def test_of_another_fit_it_is_refused_and_left_alone(tmp_path):
+    path = tmp_path / "fit.safetensors"
+    y = data.mixture(60, 4)
+    SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+    before = path.read_bytes()
+    for other, settings in ((y + 1e-3 * torch.randn(60, 4), {}), (y, {"seed": 1}), (y, {"tol": 0.02})):
+        with pytest.raises(ValueError, match="belongs to a fit with other targets, weights or settings"):
+            SemiDiscreteOT(progress=False, checkpoint=path, **settings).fit(other)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_a_damaged_one_is_refused(tmp_path, part):
+    path = tmp_path / "fit.safetensors"
+    y = data.mixture(60, 4)
+    SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match="fit.safetensors: wanted a whole .safetensors file"):
+        SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+
+
+def test_a_map_is_not_a_checkpoint(tmp_path):
+    path = tmp_path / "map.safetensors"
+    y = data.mixture(60, 4)
+    SemiDiscreteOT(progress=False).fit(y).save(path)
+    with pytest.raises(ValueError, match="expected a checkpoint of otgen"):
+        SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+
+
+def test_its_folder_is_looked_for_first(tmp_path):
+    with pytest.raises(FileNotFoundError, match="checkpoint must be in a folder that exists"):
+        SemiDiscreteOT(progress=False, checkpoint=tmp_path / "none" / "fit.safetensors").fit(torch.randn(5, 2))

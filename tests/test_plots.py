@@ -1,0 +1,250 @@
+"""Figures: what is in them, by their structure, and that they come out as pictures."""
+
+import io
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from otgen import SemiDiscreteOT, data, plots
+
+
+@pytest.fixture(scope="module")
+def plane():
+    """A map of the square onto 50 points in 25 Gaussians, and each point's Gaussian."""
+    ot = SemiDiscreteOT(seed=0, progress=False).fit(data.twenty_five_gaussians(50))
+    return ot, torch.arange(50) % 25
+
+
+@pytest.fixture(scope="module")
+def diagram(plane):
+    ot, groups = plane
+    return plots.power_diagram(ot, groups, angle_threshold=0.15, n=500)
+
+
+def picture(figure):
+    return imread(io.BytesIO(plots.render(figure)))
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def test_digits_stand_in_rows_with_white_between_them():
+    images = torch.arange(1, 6).view(5, 1, 1).expand(5, 2, 3) / 5
+    figure = plots.digits_figure(images, images[:4], 1 - images)
+    sheet, square, other = (axes.images[0].get_array() for axes in figure.axes)
+    assert sheet.shape == (2 * 2 + 1, 3 * 3 + 2)
+    assert square.shape == (2 * 2 + 1, 2 * 3 + 1)
+    np.testing.assert_allclose(sheet[0], [0.2, 0.2, 0.2, 0, 0.4, 0.4, 0.4, 0, 0.6, 0.6, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(sheet[3], [0.8, 0.8, 0.8, 0, 1, 1, 1, 0, 0, 0, 0], rtol=1e-6)
+    assert (sheet[2] == 0).all()
+    np.testing.assert_allclose(other[0, :3], 0.8, rtol=1e-6)
+
+
+def test_digits_are_named_and_black_on_white():
+    figure = plots.digits_figure(*torch.rand(3, 4, 1, 8, 8).unbind())
+    assert [axes.get_title() for axes in figure.axes] == ["real", "reconstructed", "generated"]
+    for axes in figure.axes:
+        assert axes.images[0].get_clim() == (0, 1)  # a pale image must stay pale
+        assert axes.images[0].cmap.name == "gray_r"
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8), (4, 3, 8, 8), (8, 8)])
+def test_digits_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images must have shape \(n, h, w\)"):
+        plots.digits_figure(*[torch.zeros(shape)] * 3)
+
+
+# --- power cells -----------------------------------------------------------------------------------------------------
+
+# 3 cells on a raster of 3 x 3, first row at the bottom: cell 2 lies above cells 0 and 1.
+CELLS = np.array([[0, 1, 1], [0, 1, 1], [2, 2, 2]])
+
+
+def test_neighbours_of_a_raster():
+    assert plots.neighbours(CELLS).tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert plots.neighbours(np.zeros((3, 3), dtype=int)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 0)])
+def test_facets_of_a_raster(pair):
+    lines = plots.facets(CELLS, np.array([pair]))
+    assert lines.tolist() == [[[1, 0], [1, 1]], [[1, 1], [1, 2]]]
+
+
+def test_facets_lie_where_the_cells_meet():
+    lines = plots.facets(CELLS, np.array([[2, 1], [0, 2]]))
+    assert sorted(lines.tolist()) == [[[x, 2], [x + 1, 2]] for x in (0, 1, 2)]
+    assert plots.facets(CELLS, np.empty((0, 2), dtype=int)).shape == (0, 2, 2)
+
+
+def test_a_raster_holds_the_cells_of_its_squares_centres():
+    def halves(x):
+        return (x[:, 0] > 0).long() + 2 * (x[:, 1] > 1.5).long()
+
+    cells = plots.raster(halves, (-3.0, 3.0), side=4)  # centres -2.25, -0.75, 0.75, 2.25
+    assert cells.tolist() == [[0, 0, 1, 1]] * 3 + [[2, 2, 3, 3]]
+
+
+def test_facet_angles_are_those_of_the_map(plane):
+    ot, _ = plane
+    known = ot.singular_set(1e-9)
+    angles = plots.facet_angles(ot.targets_, ot.weights_, known.pairs.numpy())
+    np.testing.assert_allclose(angles, known.angles.numpy(), rtol=1e-9)
+
+
+def test_facet_angles_by_hand():
+    # Targets -1 and 1 on an axis of two: their scale is sqrt(1/2), so planes rise by sqrt(2) either way.
+    targets, weights = torch.tensor([[4.0, 7.0], [6.0, 7.0]]).double(), torch.tensor([0.5, 0.5]).double()
+    angle = plots.facet_angles(targets, weights, np.array([[0, 1]]))
+    np.testing.assert_allclose(angle, 2 * math.atan(math.sqrt(2)))
+
+
+def test_the_diagram_shows_six_things_by_name(diagram):
+    assert len(diagram.axes) == 6
+    titles = [axes.get_title() for axes in diagram.axes]
+    for title, word in zip(titles, ["power cells", "map", "angles", "not blended", "enlarged", "blended"], strict=True):
+        assert word in title
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in diagram.axes)
+
+
+def test_cells_fill_the_source_and_targets_the_range(diagram, plane):
+    cells, arrows, _, generated, *_ = diagram.axes
+    assert (cells.get_xlim(), cells.get_ylim()) == ((0, 1), (0, 1))
+    for axes in (arrows, generated):
+        for limits, coordinate in ((axes.get_xlim(), 0), (axes.get_ylim(), 1)):
+            y = plane[0].targets_[:, coordinate]
+            assert limits[0] < float(y.min())
+            assert limits[1] > float(y.max())
+
+
+def test_cells_have_their_gaussians_colours(diagram, plane):
+    ot, groups = plane
+    image = diagram.axes[0].images[0].get_array()
+    rows, columns = (ot.centroids_ * plots.GRID).long().unbind(1)[::-1]
+    shown = image[rows.numpy(), columns.numpy()]
+    wanted = np.array([to_rgb(plots.PALETTE[g % len(plots.PALETTE)]) for g in groups.tolist()])
+    assert (np.abs(shown - wanted).max(1) < 1e-9).mean() > 0.9  # a centroid may lie on a line between cells
+
+
+def test_the_singular_set_lies_between_gaussians(diagram, plane):
+    ot, groups = plane
+    segments = np.array(diagram.axes[0].collections[0].get_segments())
+    assert 5 < np.abs(segments[:, 1] - segments[:, 0]).sum() < 20  # 8 lines of length 1 or somewhat more
+    across = np.stack([segments[:, 0, 1] - segments[:, 1, 1], segments[:, 1, 0] - segments[:, 0, 0]], axis=1)
+    middle, step = segments.mean(1), 0.5 * across
+    sides = [groups[ot.assign(torch.from_numpy(middle + sign * step))] for sign in (1, -1)]
+    assert bool((sides[0] != sides[1]).all())
+
+
+def test_arrows_lead_from_centroids_to_targets(diagram, plane):
+    arrows = next(c for c in diagram.axes[1].collections if hasattr(c, "U"))
+    start = np.stack([arrows.X, arrows.Y], 1)
+    np.testing.assert_allclose(start, plane[0].centroids_.numpy())
+    np.testing.assert_allclose(start + np.stack([arrows.U, arrows.V], 1), plane[0].targets_.numpy())
+
+
+def test_only_the_last_panel_mixes_gaussians(diagram, plane):
+    def share_away(axes):
+        points = max((np.asarray(c.get_offsets()) for c in axes.collections), key=len)
+        assert len(points) == 500
+        distance = torch.cdist(torch.from_numpy(points).double(), plane[0].targets_).amin(1)
+        return float((distance > 0.1).double().mean())
+
+    _, _, _, kept, same, mixed = diagram.axes
+    assert share_away(kept) == share_away(same) == 0
+    assert share_away(mixed) > 0.1
+
+
+def test_the_enlarged_panel_is_a_square_around_a_few_targets(diagram, plane):
+    axes = diagram.axes[4]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    assert right - left == pytest.approx(top - bottom)
+    x, y = plane[0].targets_.unbind(1)
+    inside = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+    assert plots.ENLARGED <= int(inside.sum()) < 25
+
+
+def test_the_histogram_holds_every_facet_and_the_threshold(diagram, plane):
+    axes = diagram.axes[2]
+    pairs = plots.neighbours(plots.raster(plane[0].assign, (0.0, 1.0)))
+    assert sum(bar.get_height() for bar in axes.patches) == len(pairs)
+    assert axes.lines[0].get_xdata()[0] == 0.15
+    assert axes.get_xscale() == "log"
+
+
+def test_a_normal_source_has_its_box_and_groups_may_be_left_out():
+    ot = SemiDiscreteOT(source="normal", progress=False).fit(data.two_moons(6))
+    figure = plots.power_diagram(ot, angle_threshold=1.0, n=10)
+    assert figure.axes[0].get_xlim() == (-3, 3)
+    assert picture(figure).std() > 0.1
+
+
+def test_a_single_target_is_shown():
+    figure = plots.power_diagram(SemiDiscreteOT(progress=False).fit([[1.0, 2.0]]), angle_threshold=1.0, n=10)
+    assert len(figure.axes[0].collections[0].get_segments()) == 0
+    plots.render(figure)
+
+
+def test_maps_that_are_not_of_the_plane_are_refused(plane):
+    with pytest.raises(ValueError, match="must be one of the plane, got 3"):
+        plots.power_diagram(SemiDiscreteOT(progress=False).fit(torch.rand(4, 3)), angle_threshold=1.0)
+    with pytest.raises(ValueError, match=r"groups must have shape \(50,\)"):
+        plots.power_diagram(plane[0], torch.zeros(7, dtype=torch.int64), angle_threshold=1.0)
+    ot = SemiDiscreteOT(source=lambda n, g: torch.rand(n, 2, generator=g), progress=False).fit(torch.rand(3, 2))
+    with pytest.raises(ValueError, match="the source must be one of uniform, normal"):
+        plots.power_diagram(ot, angle_threshold=1.0)
+
+
+# --- convergence -----------------------------------------------------------------------------------------------------
+
+
+def test_convergence_shows_error_and_floor_on_logarithmic_axes():
+    history = [{"samples": 10.0**k, "tv": 2.0**-k, "tv_floor": 3.0**-k} for k in range(3, 6)]
+    axes = plots.convergence(history).axes[0]
+    error, floor = axes.lines
+    assert list(error.get_xdata()) == list(floor.get_xdata()) == [1e3, 1e4, 1e5]
+    assert list(error.get_ydata()) == [record["tv"] for record in history]
+    assert list(floor.get_ydata()) == [record["tv_floor"] for record in history]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_xlabel() == "source samples spent"
+    assert "floor" in axes.get_legend().get_texts()[1].get_text()
+
+
+def test_a_history_of_a_fit_can_be_shown(plane):
+    assert len(plots.convergence(plane[0].history_).axes[0].lines[0].get_xdata()) == len(plane[0].history_)
+    with pytest.raises(ValueError, match="at least one measurement"):
+        plots.convergence([])
+
+
+# --- files and matplotlib --------------------------------------------------------------------------------------------
+
+
+def test_rendered_figures_are_png_pictures_that_are_not_blank(diagram):
+    image = picture(diagram)
+    assert image.shape[:2] == (10.5 * plots.DPI, 16 * plots.DPI)
+    assert image[..., :3].std() > 0.1
+    dark = (image[..., :3].max(-1) < 0.1).mean()
+    assert 0.005 < dark < 0.2
+
+
+def test_plots_need_matplotlib_only_when_they_draw_and_leave_pyplot_alone():
+    code = """
+import sys
+from otgen import plots
+assert "matplotlib" not in sys.modules
+plots.convergence([{"samples": 10, "tv": 0.5, "tv_floor": 0.1}])
+assert "matplotlib" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_missing_matplotlib_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'matplotlib, which is not installed: pip install "otgen\[demo\]"'):
+        plots.convergence([{"samples": 10, "tv": 0.5, "tv_floor": 0.1}])
