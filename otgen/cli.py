@@ -13,12 +13,13 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from otgen import __version__, ops
+from otgen import ops
 from otgen.experiments import demo
 from otgen.files import load_array, save_array
 from otgen.ot import Certificate, ConvergenceWarning, SemiDiscreteOT
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="otgen", description="Semi-discrete optimal transport for generative modelling.")
-    parser.add_argument("--version", action="version", version=f"otgen {__version__}")
+    parser.add_argument("--version", action="version", version=f"otgen {version('otgen')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     _add_demo(commands)
     _add_fit(commands)
@@ -270,7 +271,7 @@ def _info(args: argparse.Namespace) -> int:
     device = "found" if torch.cuda.is_available() else "not found"
     usable = ops.has_cuda() and torch.cuda.is_available()
     for name, value in {
-        "otgen": __version__,
+        "otgen": version("otgen"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "instructions": f"{ops.instruction_set()} (available: {', '.join(ops.instruction_sets())})",

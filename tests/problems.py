@@ -231,7 +231,18 @@ HARD = {
 }
 """Name -> function of a dtype that makes (x, y, h); those called float64_* are float64 whatever is asked for."""
 
-# One, a prime, one past a tile of 32 samples, a group of 12 targets, a block of 256 samples; one coordinate and many.
+
+def widen(x, y, h):
+    """The same scores from 45 more coordinates in which all targets are zero: for filters that are for many dimensions."""
+    d = x.shape[1] + 45
+    order = torch.randperm(d, generator=torch.Generator().manual_seed(0))[: x.shape[1]]
+    wide_x, wide_y = torch.randn(len(x), d, dtype=x.dtype), torch.zeros(len(y), d, dtype=y.dtype)
+    wide_x[:, order], wide_y[:, order] = x, y
+    return wide_x, wide_y, h
+
+
+# One, a prime, one past a tile of 32 samples, a group of 12 or 16 targets, a block of 256 samples, a step of 32
+# coordinates of the matrix unit; one coordinate and many.
 SIZES = [
     (1, 1, 1),
     (1, 13, 3),
@@ -242,9 +253,14 @@ SIZES = [
     (257, 25, 5),
     (64, 257, 3),
     (513, 101, 8),
-    (97, 1025, 64),  # one past a chunk of 256 KiB: 85 groups of 64 coordinates
+    (33, 16, 12),
+    (40, 17, 31),
+    (65, 33, 32),
+    (33, 49, 33),
+    (97, 1009, 64),  # one past a chunk of 256 KiB, 84 groups of 12
+    (97, 1025, 64),  # and 64 groups of 16
     (40, 2053, 64),
-    (5, 61, 1823),  # three groups a chunk
+    (5, 61, 1823),  # two groups a chunk
     (3, 29, 6007),  # a group larger than a chunk
 ]
 """Triples (n, m, d)."""

@@ -190,8 +190,12 @@ def test_a_fit_that_is_not_certified_says_so_and_is_written(run, codes, tmp_path
                "--overwrite") == (1, [], [])  # fmt: skip
 
 
-def test_quiet_is_quiet(run, codes, tmp_path):
-    assert run("fit", codes, "-o", tmp_path / "m.safetensors", "--tol", 0.5, "--quiet") == (0, [], [])
+def test_quiet_is_quiet(run, codes, tmp_path, monkeypatch):
+    fit, bars = SemiDiscreteOT.fit, []
+    monkeypatch.setattr(SemiDiscreteOT, "fit", lambda ot, *data: (bars.append(ot.progress), fit(ot, *data))[1])
+    assert run("fit", codes, "-o", tmp_path / "a.safetensors", "--tol", 0.5, "--quiet") == (0, [], [])
+    assert run("fit", codes, "-o", tmp_path / "b.safetensors", "--tol", 0.5)[1] != []
+    assert bars == [False, True]
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "safetensors"])

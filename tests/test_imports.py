@@ -24,7 +24,7 @@ ALLOWED = {
     "plots": {"torch", "numpy", "matplotlib"},
 }
 BELOW = set().union(*ALLOWED.values()) - {"_ext", "matplotlib"} | set(ALLOWED) - {"_ext"}
-ALLOWED |= {"experiments": BELOW, "cli": BELOW | {"experiments"}, "__init__": BELOW, "__main__": {"cli"}}
+ALLOWED |= {"experiments": BELOW, "cli": BELOW | {"experiments", "__init__"}, "__init__": BELOW, "__main__": {"cli"}}
 
 # Packages that otgen works without: imported where they are used, all others at the top of a file.
 OPTIONAL = {"matplotlib", "mlxtend", "sklearn", "PIL"}

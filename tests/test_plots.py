@@ -125,7 +125,9 @@ def test_cells_fill_the_source_and_targets_the_range(diagram, plane):
 
 def test_cells_have_their_gaussians_colours(diagram, plane):
     ot, groups = plane
-    image = diagram.axes[0].images[0].get_array()
+    drawn = diagram.axes[0].images[0]
+    assert (drawn.origin, drawn.get_extent()) == ("lower", [0, 1, 0, 1])
+    image = drawn.get_array()
     rows, columns = (ot.centroids_ * plots.GRID).long().unbind(1)[::-1]
     shown = image[rows.numpy(), columns.numpy()]
     wanted = np.array([to_rgb(plots.PALETTE[g % len(plots.PALETTE)]) for g in groups.tolist()])

@@ -1,5 +1,6 @@
 """The README's code runs as it stands, and its commands are the ones that CI runs."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -25,3 +26,9 @@ def test_commands() -> None:
     text = README.read_text()
     assert 'pip install -c constraints.txt ".[demo]" && otgen demo' in text
     assert 'pip install -c constraints.txt ".[test]" && pytest' in text
+
+
+def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(README.parent / "bench"))
+    tables = importlib.import_module("readme").tables()
+    assert tables in README.read_text()  # python bench/readme.py

@@ -1,6 +1,5 @@
 """Semi-discrete optimal transport as an estimator: fit, map, generate, certify, save."""
 
-import json
 import math
 import os
 import warnings
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor
 
 from otgen import ops
-from otgen.files import read_safetensors, write_safetensors
 from otgen.ot import checkpoint as checkpoints
+from otgen.ot import fitted as files
 from otgen.ot.certificate import Certificate, certify
+from otgen.ot.fitted import Fitted
 from otgen.ot.maps import (
     ANGLE_QUANTILE,
     Extension,
@@ -28,8 +28,6 @@ from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
 from otgen.ot.solvers import SOLVERS, Run, Solution, solve
 from otgen.ot.sources import CHUNK, Sampler, make_source
 from otgen.ot.streams import stream
-
-FORMAT = "otgen-transport-1"
 
 DEFAULT_BUDGET = 100
 """Default `max_samples`, in units of m / tol, at which sampling noise alone is the tolerance; hard problems take 70."""
@@ -182,7 +180,7 @@ class SemiDiscreteOT:
         )
         identity = checkpoints.fingerprint(problem, settings)
         solution = solve(SOLVERS[self.method], run, identity)
-        self._adopt(problem, solution)
+        self._adopt(self._finish(problem, solution))
         if not solution.converged:
             c = solution.certificate
             warnings.warn(
@@ -193,20 +191,32 @@ class SemiDiscreteOT:
             )
         return self
 
-    def _adopt(self, problem: Problem, solution: Solution) -> None:
-        self._problem, self._h = problem, solution.h
-        self.heights_ = problem.heights_out(solution.h)
+    def _finish(self, problem: Problem, solution: Solution) -> Fitted:
+        n = max(CENTROID_SAMPLES * problem.m, 10_000)
+        return Fitted(
+            problem,
+            solution.h,
+            solution.counts.double() / float(solution.counts.sum()),
+            find_centroids(problem, solution.h, self.seed, n, self.progress),
+            solution.certificate,
+            solution.converged,
+            solution.history,
+            solution.samples + n,
+        )
+
+    def _adopt(self, fit: Fitted) -> None:
+        problem = fit.problem
+        self._fit, self._problem, self._h, self._centroids = fit, problem, fit.h, fit.centroids
+        self.heights_ = problem.heights_out(fit.h)
         self.targets_ = problem.given
         self.weights_ = problem.weights
-        self.certificate_ = solution.certificate
-        self.cell_measures_ = problem.spread(solution.counts.double() / float(solution.counts.sum()))
-        self.converged_ = solution.converged
-        self.history_ = solution.history
-        n = max(CENTROID_SAMPLES * problem.m, 10_000)
-        self.samples_ = solution.samples + n
-        self._centroids = find_centroids(problem, solution.h, self.seed, n, self.progress)
-        self.centroids_ = self._centroids[problem.index.clamp_min(0)]
+        self.cell_measures_ = problem.spread(fit.measures)
+        self.centroids_ = fit.centroids[problem.index.clamp_min(0)]
         self.centroids_[problem.index < 0] = math.nan
+        self.certificate_ = fit.certificate
+        self.converged_ = fit.converged
+        self.history_ = fit.history
+        self.samples_ = fit.samples
         self._neighbours: Neighbours | None = None
 
     def _check_settings(self) -> None:
@@ -413,26 +423,9 @@ class SemiDiscreteOT:
         Args:
             path: The file; one that is there is replaced.
         """
-        problem = self._fitted()
-        record = {
-            "source": problem.source.name,
-            "method": self.method,
-            "tol": self.tol,
-            "seed": self.seed,
-            "converged": self.converged_,
-            "samples": self.samples_,
-            "history": self.history_,
-            "certificate": {f.name: getattr(self.certificate_, f.name) for f in fields(Certificate)},
-        }
-        tensors = {
-            "targets": self.targets_,
-            "weights": self.weights_,
-            "heights": self.heights_,
-            "cell_measures": self.cell_measures_,
-            "solved_heights": self._h,
-            "solved_centroids": self._centroids,
-        }
-        write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
+        self._fitted()
+        settings = {"method": self.method, "tol": self.tol, "seed": self.seed}
+        files.save(path, self._fit, settings)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], source: Sampler | None = None) -> "SemiDiscreteOT":
@@ -449,50 +442,13 @@ class SemiDiscreteOT:
             OSError: The file cannot be opened.
             ValueError: It is damaged, not a map of otgen, or needs its custom source.
         """
-        tensors, metadata = read_safetensors(path)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"{path}: expected a map saved by otgen ({FORMAT}), got {metadata.get('format', 'another file')}"
-            )
+        fit, settings = files.load(path, source)
+        ot = cls(source=source if source is not None else fit.problem.source.name, **settings)
         try:
-            return cls._restore(tensors, json.loads(metadata["record"]), source)
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            ot._check_settings()
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
-
-    @classmethod
-    def _restore(cls, tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler | None) -> "SemiDiscreteOT":
-        if record["source"] == "custom" and source is None:
-            raise ValueError("it was fitted with a custom source: pass load(path, source=...)")
-        given = source if record["source"] == "custom" and source is not None else record["source"]
-        ot = cls(source=given, method=record["method"], tol=record["tol"], seed=record["seed"])
-        ot._check_settings()
-        problem = make_problem(make_source(given), tensors["targets"], tensors["weights"])
-        m = problem.given.shape[0]
-        shapes = {
-            "heights": (m,),
-            "cell_measures": (m,),
-            "solved_heights": (problem.m,),
-            "solved_centroids": (problem.m, problem.d),
-        }
-        for name, shape in shapes.items():
-            if tuple(tensors[name].shape) != shape or tensors[name].dtype != torch.float64:
-                raise ValueError(
-                    f"{name} must be float64 {shape}, got {tensors[name].dtype} {tuple(tensors[name].shape)}"
-                )
-            if not bool(torch.isfinite(tensors[name]).all()):
-                raise ValueError(f"{name} must be finite")
-        ot._problem, ot._h, ot._centroids = problem, tensors["solved_heights"], tensors["solved_centroids"]
-        ot.targets_, ot.weights_ = problem.given, problem.weights
-        ot.heights_, ot.cell_measures_ = tensors["heights"], tensors["cell_measures"]
-        ot.centroids_ = ot._centroids[problem.index.clamp_min(0)]
-        ot.centroids_[problem.index < 0] = math.nan
-        ot.certificate_ = Certificate(**record["certificate"])
-        ot.converged_, ot.samples_, ot.history_ = (
-            bool(record["converged"]),
-            int(record["samples"]),
-            list(record["history"]),
-        )
-        ot._neighbours = None
+        ot._adopt(fit)
         return ot
 
 

@@ -19,14 +19,15 @@ MODULE = importlib.import_module("otgen.experiments.demo")  # the package's own 
 def folder(tmp_path_factory):
     """A folder in a folder that is not there, with the fast demo of seed 3 in it; what was said and shown."""
     path = tmp_path_factory.mktemp("demo") / "new" / "folder"
-    said, shown = [], []
-    draw = MODULE.plots.digits_figure
+    said, shown, decoded = [], [], []
+    draw, decode = MODULE.plots.digits_figure, MODULE.AE.decode
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE.plots, "digits_figure", lambda *images: shown.extend(images) or draw(*images))
+        patch.setattr(MODULE.AE, "decode", lambda ae, z: decoded.append((z, decode(ae, z))) or decoded[-1][1])
         outputs = demo(path, fast=True, seed=3, progress=False, note=said.append)
     assert torch.get_num_threads() == threads
-    return path, outputs, said, shown
+    return path, outputs, said, shown, decoded
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def listing(path):
 
 
 def test_every_file_is_there_and_named(folder):
-    path, outputs, said, _ = folder
+    path, outputs, said, *_ = folder
     assert {entry.name for entry in path.iterdir()} == set(MODULE.OUTPUTS)
     assert [output.path for output in outputs] == [path / name for name in MODULE.OUTPUTS]
     assert all(output.what for output in outputs)
@@ -71,6 +72,15 @@ def test_the_digits_shown_are_real_reconstructed_and_new(folder):
     assert 0 < error < 0.5 * noise
     assert 0 < nearest(generated) < 0.5 * noise  # like digits, and not the digits
     assert float(torch.cdist(generated, generated).fill_diagonal_(9).amin(1).median()) > 0.3  # nor one another
+
+
+def test_the_new_digits_are_decoded_from_new_codes(folder):
+    path, _, _, (_, reconstructed, generated), ((codes, images), (new, new_images)) = folder
+    assert torch.equal(codes, load_array(path / "codes.npy"))
+    assert torch.equal(reconstructed, images[: MODULE.SHEET])
+    sampled = SemiDiscreteOT.load(path / "map.safetensors").sample(MODULE.GENERATED)
+    assert torch.equal(new, sampled[: MODULE.SHEET].float())
+    assert torch.equal(generated, new_images)
 
 
 def test_the_certificate_is_the_maps(folder):

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits
-from problems import HARD, SIZES, one_ulp, random_problem
+from problems import HARD, SIZES, one_ulp, random_problem, widen
 from torch.testing import assert_close
 
 from otgen import ops
@@ -26,6 +26,7 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 @pytest.mark.parametrize("name", HARD)
 def test_equals_reference_on_hard_problems(isa, dtype, name):
     check(*HARD[name](dtype))
+    check(*widen(*HARD[name](dtype)))
 
 
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
@@ -36,11 +37,13 @@ def test_equals_reference_on_device(device, dtype, name):
 @pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 255, 256, 257, 511, 1025])
 def test_every_number_of_samples(isa, n):
     check(*random_problem(n, 40, 3))
+    check(*random_problem(n, 40, 20))
 
 
-@pytest.mark.parametrize("m", [*range(1, 27), 95, 96, 97])
-def test_every_last_group(isa, m):
-    x, y, h = random_problem(40, m, 3)
+@pytest.mark.parametrize("m", [*range(1, 35), 95, 96, 97])
+@pytest.mark.parametrize("d", [3, 20])
+def test_every_last_group(isa, m, d):
+    x, y, h = random_problem(40, m, d)
     h[-1] += 2  # the last target is a good one
     check(x, y, h)
 
@@ -68,7 +71,7 @@ def test_a_tie_goes_to_the_smallest_index(isa, dtype):
 
 @pytest.mark.parametrize("name", ["denormal_samples", "denormal_targets", "denormal_heights", "denormal_products"])
 def test_denormals_count_also_where_torch_flushes_them(isa, dtype, flush_denormals, name):
-    x, y, h = HARD[name](dtype)
+    x, y, h = widen(*HARD[name](dtype))
     want = reference.assign(x, y, h)
     flush_denormals()
     index, score = ops.assign(x, y, h)
@@ -79,7 +82,7 @@ def test_denormals_count_also_where_torch_flushes_them(isa, dtype, flush_denorma
 
 def test_float64_denormals_count_also_where_torch_flushes_them(isa, flush_denormals):
     for name in ("float64_tiny", "float64_denormal_targets", "float64_denormal_products"):
-        x, y, h = HARD[name](torch.float64)
+        x, y, h = widen(*HARD[name](torch.float64))
         want = reference.assign(x, y, h)
         flush_denormals()
         index, score = ops.assign(x, y, h)
@@ -153,8 +156,9 @@ def test_voronoi_heights_find_nearest_neighbours(isa):
 
 
 @pytest.mark.parametrize("name", ["lattice", "clusters", "offset_1e7", "alike_groups"])
-def test_many_samples_of_one_hard_problem(isa, name):
-    x, y, h = HARD[name](torch.float32)
+@pytest.mark.parametrize("wide", [False, True])
+def test_many_samples_of_one_hard_problem(isa, name, wide):
+    x, y, h = widen(*HARD[name](torch.float32)) if wide else HARD[name](torch.float32)
     check(x.repeat(9, 1) * torch.linspace(0.1, 3, 9 * len(x))[:, None], y, h)
 
 
@@ -178,7 +182,7 @@ def problems(draw):
     h = numbers(m, exponent=draw(exponents), shift=draw(shifts))
     if draw(st.booleans()):
         h = -0.5 * (y * y).sum(1)
-    return x, y, h
+    return widen(x, y, h) if draw(st.booleans()) else (x, y, h)
 
 
 @given(problems())
@@ -186,8 +190,9 @@ def test_equals_reference_whatever_the_numbers(isa, problem):
     check(*problem)
 
 
-def test_progress_is_told_and_may_stop_the_call():
-    x, y, h = random_problem(400_000, 2000, 16)
+@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+def test_progress_is_told_and_may_stop_the_call(isa):
+    x, y, h = random_problem(200_000, 2000, 16)
     told = []
     ops.assign(x, y, h, progress=told.append)
     assert told

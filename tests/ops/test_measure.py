@@ -43,6 +43,7 @@ def check(y, h, source, n, device="cpu", **stream):
 @pytest.mark.parametrize("first", FIRSTS)
 def test_equals_reference_on_the_same_samples(isa, dtype, source, sobol, first):
     check(*targets(50, 5, dtype), source, 150, seed=3, first=first, sobol=sobol)
+    check(*targets(50, 40, dtype), source, 150, seed=3, first=first, sobol=sobol)
 
 
 @pytest.mark.parametrize(("source", "sobol"), STREAMS)
@@ -113,9 +114,9 @@ def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
 
 
 @pytest.mark.parametrize("sobol", [False, True])
-@pytest.mark.parametrize("n", [20, 10_007])
-def test_threads_change_nothing(each_thread_count, sobol, n):
-    y, h = targets(300, 6)
+@pytest.mark.parametrize(("n", "d"), [(20, 6), (10_007, 6), (10_007, 40)])
+def test_threads_change_nothing(each_thread_count, sobol, n, d):
+    y, h = targets(300, d)
     results = [
         ops.measure(y, h, "normal", n, first=9, sobol=sobol, pairs=True, centroids=True) for _ in each_thread_count()
     ]
@@ -124,8 +125,9 @@ def test_threads_change_nothing(each_thread_count, sobol, n):
     assert int(results[0].counts.sum()) == n
 
 
-def test_instruction_sets_change_nothing(each_isa, dtype):
-    y, h = targets(300, 6, dtype)
+@pytest.mark.parametrize("d", [6, 40])
+def test_instruction_sets_change_nothing(each_isa, dtype, d):
+    y, h = targets(300, d, dtype)
     results = [ops.measure(y, h, "normal", 5003, first=9, pairs=True, centroids=True) for _ in each_isa()]
     for result in results[1:]:
         check_same(result, results[0])
@@ -216,7 +218,8 @@ def test_empty_cells_have_no_centroid():
 # --- long calls ------------------------------------------------------------------------------------------------------
 
 
-def test_other_threads_run_during_a_call():
+@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+def test_other_threads_run_during_a_call(isa):
     y, h = targets(2000, 16)
     ticks, done = 0, threading.Event()
 
@@ -228,7 +231,7 @@ def test_other_threads_run_during_a_call():
     ticker = threading.Thread(target=count)
     ticker.start()
     start = time.perf_counter()
-    ops.measure(y, h, "normal", 500_000)
+    ops.measure(y, h, "normal", 200_000)
     seconds = time.perf_counter() - start
     done.set()
     ticker.join()
@@ -271,10 +274,11 @@ except KeyboardInterrupt:
     assert process.returncode == -signal.SIGINT
 
 
-def test_progress_is_told_and_may_stop_the_call():
+@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+def test_progress_is_told_and_may_stop_the_call(isa):
     y, h = targets(2000, 16)
     told = []
-    ops.measure(y, h, "normal", 400_000, progress=told.append)
+    ops.measure(y, h, "normal", 200_000, progress=told.append)
     assert told
     assert told == sorted(told)
     assert 0 < told[0] <= told[-1] <= 1

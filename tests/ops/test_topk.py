@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits
-from problems import HARD, SIZES, random_problem
+from problems import HARD, SIZES, random_problem, widen
 
 from otgen import ops
 from otgen.ops import reference
@@ -26,6 +26,7 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 @pytest.mark.parametrize("k", [2, 5, 19])
 def test_equals_reference_on_hard_problems(isa, dtype, name, k):
     check(*HARD[name](dtype), k)
+    check(*widen(*HARD[name](dtype)), k)
 
 
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
@@ -35,12 +36,13 @@ def test_equals_reference_on_device(device, dtype, name):
 
 @pytest.mark.parametrize("m", [1, 2, 11, 12, 13, 24, 25, 100])
 def test_all_targets_in_order(isa, dtype, m):
-    check(*random_problem(40, m, 3, dtype), m)
+    check(*random_problem(40, m, 20, dtype), m)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 100, 300, 1000])
 def test_every_k(isa, k):
     check(*random_problem(70, 2000, 6), k)
+    check(*random_problem(70, 2000, 20), k)
 
 
 @pytest.mark.parametrize("k", [1, 12, 13, 24, 60])

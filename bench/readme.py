@@ -1,0 +1,67 @@
+"""Make the README's tables from results/*.json: python bench/readme.py."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+BEGIN, END = "<!-- tables: made by bench/readme.py -->", "<!-- end of tables -->"
+
+
+def main() -> None:
+    """Replace what stands between the two marks."""
+    path = ROOT / "README.md"
+    before, rest = path.read_text().split(BEGIN)
+    path.write_text(before + tables() + rest.split(END)[1])
+
+
+def tables() -> str:
+    """The marks and the tables between them."""
+    return f"{BEGIN}\n\n{solve_table()}\n{ops_table()}\n{END}"
+
+
+def solve_table() -> str:
+    """Every named problem."""
+    rows, machine = _load("solve")
+    lines = [
+        f"Every named problem with the defaults (uniform source, `tol=0.01`), {machine};"
+        " the bound is the samples that no method can do without (m/(2π tv²)), for the accuracy reached"
+        " (`python bench/solve.py`):\n",
+        "| problem | certified | seconds | samples | ÷ bound | chi² ± se | empty cells |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['problem']} | {'yes' if row['certified'] else 'no'} | {row['seconds']:.1f} | {row['samples'] / 1e6:.2f} M"
+        f" | {row['samples / bound']:.1f} | {row['chi2']:.4f} ± {row['se']:.4f} | {row['empty']} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ops_table() -> str:
+    """The kernels beside their peers."""
+    rows, machine = _load("ops")
+    lines = [
+        f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties"
+        " (`python bench/ops.py`):\n",
+        "| m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch | measure | making samples |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['m']} × {row['d']} | {row['assign Gflop/s']:.0f} | {row['faiss Gflop/s']:.0f} | {row['torch Gflop/s']:.1f}"
+        f" | {row['assign / faiss']:.1f} | {row['assign / torch']:.1f} | {row['measure Gflop/s']:.0f}"
+        f" | {100 * row['sampling share']:.1f} % |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _load(name: str) -> tuple[list[dict[str, Any]], str]:
+    record = json.loads((RESULTS / f"{name}.json").read_text())
+    machine = record["machine"]
+    return record["rows"], f"{machine['threads']} threads of {machine['processor']}, {machine['isa']}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What a fit leaves behind, and the file that holds it: one safetensors file, tensors beside a JSON record."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from otgen.files import read_safetensors, write_safetensors
+from otgen.ot.certificate import Certificate
+from otgen.ot.problem import Problem, make_problem
+from otgen.ot.sources import Sampler, make_source
+
+FORMAT = "otgen-transport-1"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A solved problem.
+
+    Attributes:
+        problem: What was solved.
+        h: Heights, (m,), float64, in the problem's units.
+        measures: Of the cells, on the certificate's samples, (m,), float64.
+        centroids: Of the cells, (m, d), float64.
+        certificate: Accuracy on fresh samples.
+        converged: Whether the tolerance was certified.
+        history: A record per measurement.
+        samples: Source samples spent.
+    """
+
+    problem: Problem
+    h: Tensor
+    measures: Tensor
+    centroids: Tensor
+    certificate: Certificate
+    converged: bool
+    history: list[dict[str, float]]
+    samples: int
+
+
+def save(path: str | os.PathLike[str], fitted: Fitted, settings: dict[str, Any]) -> None:
+    """Write a fit and the estimator's settings, whole or not at all."""
+    record = {
+        "settings": settings,
+        "source": fitted.problem.source.name,
+        "certificate": asdict(fitted.certificate),
+        "converged": fitted.converged,
+        "history": fitted.history,
+        "samples": fitted.samples,
+    }
+    tensors = {
+        "targets": fitted.problem.given,
+        "weights": fitted.problem.weights,
+        "heights": fitted.h,
+        "measures": fitted.measures,
+        "centroids": fitted.centroids,
+    }
+    write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
+
+
+def load(path: str | os.PathLike[str], source: Sampler | None) -> tuple[Fitted, dict[str, Any]]:
+    """Read a fit and the estimator's settings.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is damaged, not a map of otgen, or needs its custom source.
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        came = metadata.get("format", "another file")
+        raise ValueError(f"{path}: expected a map saved by otgen ({FORMAT}), got {came}")
+    try:
+        record = json.loads(metadata["record"])
+        return _restore(tensors, record, source), dict(record["settings"])
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+
+
+def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler | None) -> Fitted:
+    if record["source"] == "custom" and source is None:
+        raise ValueError("it was fitted with a custom source: pass load(path, source=...)")
+    made = make_source(source if record["source"] == "custom" and source is not None else record["source"])
+    problem = make_problem(made, tensors["targets"], tensors["weights"])
+    shapes = {"heights": (problem.m,), "measures": (problem.m,), "centroids": (problem.m, problem.d)}
+    for name, shape in shapes.items():
+        held = tensors[name]
+        if tuple(held.shape) != shape or held.dtype != torch.float64:
+            raise ValueError(f"{name} must be float64 {shape}, got {held.dtype} {tuple(held.shape)}")
+        if not bool(torch.isfinite(held).all()):
+            raise ValueError(f"{name} must be finite")
+    return Fitted(
+        problem,
+        tensors["heights"],
+        tensors["measures"],
+        tensors["centroids"],
+        Certificate(**record["certificate"]),
+        bool(record["converged"]),
+        list(record["history"]),
+        int(record["samples"]),
+    )
