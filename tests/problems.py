@@ -168,7 +168,7 @@ def _rounding_decides(dtype):
 
 def _stagnation(d):
     def make(dtype):
-        """Sums from 1 of many products just below, or just above, half a unit of float32: it keeps none, or doubles all.
+        """Sums from 1 of many products just below, or above, half a unit of float32: it keeps none, or doubles all.
 
         Truth and float32 differ in the order of all targets, by as much as d roundings can.
         """
@@ -233,10 +233,11 @@ HARD = {
 
 
 def widen(x, y, h):
-    """The same scores from 45 more coordinates in which all targets are zero: for filters that are for many dimensions."""
+    """The same scores from 45 more coordinates, where all targets are zero: for filters made for many dimensions."""
     d = x.shape[1] + 45
-    order = torch.randperm(d, generator=torch.Generator().manual_seed(0))[: x.shape[1]]
-    wide_x, wide_y = torch.randn(len(x), d, dtype=x.dtype), torch.zeros(len(y), d, dtype=y.dtype)
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(d, generator=generator)[: x.shape[1]]
+    wide_x, wide_y = torch.randn(len(x), d, generator=generator, dtype=x.dtype), torch.zeros(len(y), d, dtype=y.dtype)
     wide_x[:, order], wide_y[:, order] = x, y
     return wide_x, wide_y, h
 

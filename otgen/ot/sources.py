@@ -40,6 +40,9 @@ class Source(Protocol):
     def radius(self, d: int) -> float:
         """No sample made here is further from the mean than this."""
 
+    def quantile(self, p: Tensor) -> Tensor | None:
+        """Quantiles in one dimension, like `p`; `None` where they are not known."""
+
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d)."""
 
@@ -83,6 +86,10 @@ class BuiltIn:
     def radius(self, d: int) -> float:
         """Half the diagonal of the cube, or that of the largest normal coordinate the sampler can make (6.34)."""
         return (0.5 if self.name == "uniform" else 6.34) * math.sqrt(d)
+
+    def quantile(self, p: Tensor) -> Tensor | None:
+        """Quantiles in one dimension, like `p`."""
+        return p if self.name == "uniform" else torch.special.ndtri(p)
 
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d), float32."""
@@ -137,6 +144,10 @@ class Custom:
         """Four times the largest distance from the mean in a pilot sample: the support is not known."""
         x = self._pilot_sample(d)
         return 4 * float((x - x.mean(0)).norm(dim=1).max())
+
+    def quantile(self, p: Tensor) -> Tensor | None:
+        """Not known."""
+        return None
 
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d), float64, in chunks."""

@@ -50,6 +50,21 @@ def test_one_dimension_uniform(method):
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal"])
+def test_auto_solves_a_line_at_once(source):
+    """Any number of targets, in any order, duplicates included: cells end at the quantiles of the weights."""
+    generator = torch.Generator().manual_seed(2)
+    y = torch.randn(3000, generator=generator, dtype=torch.float64)
+    y[7] = y[5]
+    ot = fit(y, source=source, tol=1e-3)
+    assert ot.converged_
+    assert ot.history_ == []
+    x = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
+    x = x if source == "uniform" else torch.special.ndtri(x)
+    want = y.sort().values[(torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64) * 3000).long()]
+    assert float((ot.transport(x)[:, 0] != want).double().mean()) < 0.01  # on a boundary either neighbour may win
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
 def test_symmetry(source):
     d = 4
     y = torch.cat([torch.eye(d), -torch.eye(d)])
