@@ -365,7 +365,7 @@ BAD_MAPS = {
     "cut off": (lambda path: path.write_bytes(path.read_bytes()[:-9]), "wanted a whole .safetensors file"),
     "empty": (lambda path: path.write_bytes(b""), "wanted a whole .safetensors file"),
     "foreign": (lambda path: otgen.files.save_array(path, torch.ones(3)), "expected a map saved by otgen"),
-    "custom": (custom, "it was fitted with a custom source"),
+    "custom": (custom, "this map was fitted with a custom source"),
 }
 
 
@@ -484,7 +484,7 @@ def test_demo_refuses_in_one_line(refused, tmp_path, monkeypatch):
     reason = refused("demo", "-o", tmp_path / "digits.png" / "folder")
     assert "cannot write into this folder: Not a directory" in reason
     monkeypatch.setattr(sys.modules["otgen.experiments.demo"], "find_spec", lambda _: None)
-    assert 'is not installed: pip install "otgen[demo]"' in refused("demo", "-o", tmp_path / "new")
+    assert 'installed: pip install "otgen[demo]"' in refused("demo", "-o", tmp_path / "new")
 
 
 # --- as a program ----------------------------------------------------------------------------------------------------
@@ -569,5 +569,5 @@ sys.exit(main(["demo", "-o", {str(tmp_path / "new")!r}]))
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
-    assert 'matplotlib and scikit-learn, which is not installed: pip install "otgen[demo]"' in ended.stderr
+    assert 'matplotlib and scikit-learn installed: pip install "otgen[demo]"' in ended.stderr
     assert not (tmp_path / "new").exists()

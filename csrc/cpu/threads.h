@@ -53,7 +53,12 @@ inline void parallel_for(int64_t blocks, const Run& run, const std::function<voi
   };
 
   std::vector<std::thread> helpers;
-  for (int t = 1; t < run.threads && t < blocks; ++t) helpers.emplace_back(work, t);
+  helpers.reserve(size_t(run.threads));
+  try {
+    for (int t = 1; t < run.threads && t < blocks; ++t) helpers.emplace_back(work, t);
+  } catch (const std::exception&) {
+    // The system starts no more threads: fewer will do.
+  }
   work(0);
   for (auto& helper : helpers) helper.join();
   for (auto& error : errors)

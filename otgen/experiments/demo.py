@@ -234,7 +234,7 @@ def _versions() -> dict[str, str]:
 def _check_packages() -> None:
     missing = [name for name, module in PACKAGES.items() if find_spec(module) is None]
     if missing:
-        raise ImportError(f'the demo needs {" and ".join(missing)}, which is not installed: pip install "otgen[demo]"')
+        raise ImportError(f'the demo needs {" and ".join(missing)} installed: pip install "otgen[demo]"')
 
 
 def _check_files(folder: Path, overwrite: bool) -> None:

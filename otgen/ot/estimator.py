@@ -23,6 +23,8 @@ from otgen.ot.maps import (
     SingularSet,
     find_centroids,
     find_neighbours,
+    plane_angles,
+    shoot_rays,
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
 from otgen.ot.solvers import SOLVERS, Run, Solution, solve
@@ -398,9 +400,10 @@ class SemiDiscreteOT:
         """
         problem = self._fitted()
         threshold = self._threshold(angle_threshold)
-        found = self._find_neighbours()
-        jump = found.angles > threshold
-        return SingularSet(_first_rows(problem)[found.pairs[jump]], found.angles[jump], threshold)
+        pairs = shoot_rays(problem, self._h, self.seed)
+        angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
+        jump = angles > threshold
+        return SingularSet(_first_rows(problem)[pairs[jump]], angles[jump], threshold)
 
     def _threshold(self, angle: float | str) -> float:
         if angle == "auto":

@@ -74,14 +74,18 @@ def load(path: str | os.PathLike[str], source: Sampler | None) -> tuple[Fitted, 
         raise ValueError(f"{path}: expected a map saved by otgen ({FORMAT}), got {came}")
     try:
         record = json.loads(metadata["record"])
+        custom = record["source"] == "custom"
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+    if custom and source is None:
+        raise ValueError(f"{path}: this map was fitted with a custom source: pass load(path, source=...)")
+    try:
         return _restore(tensors, record, source), dict(record["settings"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
 
 
 def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler | None) -> Fitted:
-    if record["source"] == "custom" and source is None:
-        raise ValueError("it was fitted with a custom source: pass load(path, source=...)")
     made = make_source(source if record["source"] == "custom" and source is not None else record["source"])
     problem = make_problem(made, tensors["targets"], tensors["weights"])
     shapes = {"heights": (problem.m,), "measures": (problem.m,), "centroids": (problem.m, problem.d)}

@@ -103,6 +103,38 @@ def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
     return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
 
 
+def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
+    """Pairs of cells that share a facet, (p, 2), int64, i < j, sorted: found by following rays to the first other cell.
+
+    A sample's second-best target is seldom the one across a large jump, so `find_neighbours` misses much of the
+    singular set. Here each sample x of cell i moves along a random direction v as far as the source reaches; while
+    another cell j is found there, it steps back to where i and j score alike (ray shooting in Voronoi graphs:
+    Sikorski and Heida, arXiv:2405.10050).
+    """
+    if problem.m < 2:
+        return torch.empty(0, 2, dtype=torch.int64)
+    n = max(NEIGHBOUR_SAMPLES * problem.m, 10_000)
+    x = problem.source.sample(n, problem.d, stream(seed, "rays"), sobol=True).double()
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(stream(seed, "directions")), dtype=torch.float64)
+    v /= v.norm(dim=1, keepdim=True)
+    start = ops.assign(x, problem.y, h)[0]
+    t = problem.source.reach(x, v)
+    found = start.clone()
+    active = torch.arange(n)
+    while active.numel():
+        i = start[active]
+        j = ops.assign(x[active] + t[active, None] * v[active], problem.y, h)[0]
+        apart = problem.y[j] - problem.y[i]
+        closing = (apart * v[active]).sum(1)
+        alike = (h[i] - h[j] - (apart * x[active]).sum(1)) / closing  # where i and j score the same
+        nearer = (j != i) & (j != found[active]) & (closing > 0) & (alike < t[active])
+        active = active[nearer]
+        found[active], t[active] = j[nearer], alike[nearer].clamp_min(0)
+    hit = found != start
+    pairs: Tensor = torch.stack([start[hit], found[hit]], dim=1).sort(dim=1).values.unique(dim=0)
+    return pairs
+
+
 def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: bool = False) -> Tensor:
     """Mean of the samples of each cell, (m, d), float64.
 

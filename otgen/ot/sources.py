@@ -43,6 +43,9 @@ class Source(Protocol):
     def quantile(self, p: Tensor) -> Tensor | None:
         """Quantiles in one dimension, like `p`; `None` where they are not known."""
 
+    def reach(self, x: Tensor, v: Tensor) -> Tensor:
+        """How far samples x, (n, d), can move along unit directions v, (n, d), within the source: (n,)."""
+
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d)."""
 
@@ -90,6 +93,12 @@ class BuiltIn:
     def quantile(self, p: Tensor) -> Tensor | None:
         """Quantiles in one dimension, like `p`."""
         return p if self.name == "uniform" else torch.special.ndtri(p)
+
+    def reach(self, x: Tensor, v: Tensor) -> Tensor:
+        """To the faces of the cube; for the normal source, as far as two samples can lie apart."""
+        if self.name == "uniform":
+            return torch.where(v > 0, (1 - x) / v, -x / v).amin(dim=1)
+        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
 
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d), float32."""
@@ -148,6 +157,10 @@ class Custom:
     def quantile(self, p: Tensor) -> Tensor | None:
         """Not known."""
         return None
+
+    def reach(self, x: Tensor, v: Tensor) -> Tensor:
+        """Twice the radius: the support is not known."""
+        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
 
     def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
         """Draw n samples, (n, d), float64, in chunks."""

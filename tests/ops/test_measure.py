@@ -1,4 +1,5 @@
 import signal
+import sys
 import threading
 import time
 
@@ -272,6 +273,44 @@ except KeyboardInterrupt:
     assert float(stopped) - sent < 3
     assert "KeyboardInterrupt" in err
     assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_fewer_threads_do_where_the_system_starts_no_more(start_python):
+    code = """
+import resource, torch
+from otgen import ops
+y, h = torch.randn(100, 3), torch.zeros(100)
+want = ops.measure(y, h, "normal", 100_000).counts
+pages = int(open("/proc/self/statm").read().split()[0])
+room = pages * resource.getpagesize() + 60 * 2**20  # for the stacks of a few threads
+torch.set_num_threads(64)
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+assert torch.equal(ops.measure(y, h, "normal", 100_000).counts, want)
+"""
+    process = start_python(code)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, err
+
+
+def test_calls_from_several_threads_at_once(isa):
+    y, h = targets(300, 20)
+    x = ops.sample("normal", 2000, 20)
+    want = ops.assign(x, y, h)
+    results = []
+
+    def call():
+        results.extend(ops.assign(x, y, h) for _ in range(5))
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 20
+    for index, score in results:
+        assert_same_bits(index, want[0])
+        assert_same_bits(score, want[1])
 
 
 @pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest

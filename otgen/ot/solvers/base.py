@@ -159,8 +159,7 @@ class Run:
             try:
                 yield
             finally:
-                self._bar, bar = None, self._bar
-                bar.refresh()
+                self._bar = None
 
     def _show(self, used: int) -> None:
         if self._bar is not None:
