@@ -31,11 +31,11 @@ def solve_table() -> str:
         "| problem | certified | seconds | samples | ÷ bound | chi² ± se | empty cells |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['problem']} | {'yes' if row['certified'] else 'no'} | {row['seconds']:.1f} | {row['samples'] / 1e6:.2f} M"
-        f" | {row['samples / bound']:.1f} | {row['chi2']:.4f} ± {row['se']:.4f} | {row['empty']} |"
-        for row in rows
-    ]
+    for row in rows:
+        certified = "yes" if row["certified"] else "no"
+        cells = (row["problem"], certified, f"{row['seconds']:.1f}", f"{row['samples'] / 1e6:.2f} M",
+                 f"{row['samples / bound']:.1f}", f"{row['chi2']:.4f} ± {row['se']:.4f}", row["empty"])  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -48,19 +48,24 @@ def ops_table() -> str:
         "| m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch | measure | making samples |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['m']} × {row['d']} | {row['assign Gflop/s']:.0f} | {row['faiss Gflop/s']:.0f} | {row['torch Gflop/s']:.1f}"
-        f" | {row['assign / faiss']:.1f} | {row['assign / torch']:.1f} | {row['measure Gflop/s']:.0f}"
-        f" | {100 * row['sampling share']:.1f} % |"
-        for row in rows
-    ]
+    for row in rows:
+        speeds = [row[f"{name} Gflop/s"] for name in ("assign", "faiss", "torch")]
+        ratios = [row["assign / faiss"], row["assign / torch"]]
+        cells = [
+            f"{row['m']} × {row['d']}",
+            *(f"{speed:.3g}" for speed in speeds),
+            *(f"{ratio:.1f}" for ratio in ratios),
+        ]
+        cells += [f"{row['measure Gflop/s']:.3g}", f"{100 * row['sampling share']:.1f} %"]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _load(name: str) -> tuple[list[dict[str, Any]], str]:
     record = json.loads((RESULTS / f"{name}.json").read_text())
     machine = record["machine"]
-    return record["rows"], f"{machine['threads']} threads of {machine['processor']}, {machine['isa']}"
+    where = f"{machine['threads']} threads of {machine['processor']}, {machine['isa']}"
+    return record["rows"], where + (f"; {record['note']}" if "note" in record else "")
 
 
 if __name__ == "__main__":

@@ -183,6 +183,24 @@ def _stagnation(d):
     return make
 
 
+def _rounds_one_way(bits):
+    def make(dtype):
+        """Samples whose coordinates all lose nearly half a unit when rounded to so many bits, to the harm of the winner.
+
+        Its rival gains as much: the two differ by all that such a rounding can do, and are in groups of their own.
+        """
+        m, d, lost = 60, 64, 0.99 * 2.0**-bits
+        side = torch.ones(m, dtype=torch.float64)
+        side[::2] = -1.0
+        h = side * -d * (1 + lost) - 1.0  # all scores are -1
+        h[3] += 1.0 + lost * d / 50
+        h[40] += 1.0
+        x = torch.full((33, d), 1 + lost, dtype=torch.float64)
+        return x.to(dtype), (side[:, None] * torch.ones(m, d)).to(dtype), h.to(dtype)
+
+    return make
+
+
 def _huge_targets_apart(dtype):
     """Targets at both ends of float32, so that even their distance overflows."""
     x, y, h = random_problem(60, 60, 4, dtype)
@@ -215,6 +233,8 @@ HARD = {
     "rounding_decides": _rounding_decides,
     "stagnation_64": _stagnation(64),
     "stagnation_1000": _stagnation(1000),
+    "bfloat16_rounds_one_way": _rounds_one_way(8),
+    "float32_rounds_one_way": _rounds_one_way(24),
     "outlier": _outlier,
     "zero": _zero,
     "zero_heights_of_both_signs": _zero_heights_of_both_signs,

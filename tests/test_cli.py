@@ -299,7 +299,7 @@ BAD_OPTIONS = {
     "weights": (["--weights", "CODES"], "weights must have shape (60,) to match the targets, got (60, 3)"),
     "weights file": (["--weights", "none.npy"], "none.npy: No such file or directory"),
     "checkpoint": (
-        ["--quiet", "--checkpoint", "MAP"],
+        ["--checkpoint", "MAP"],
         "expected a checkpoint of otgen (otgen-checkpoint-1), got otgen-transport-1",
     ),
     "checkpoint folder": (["--checkpoint", "nowhere/state"], "there is no folder nowhere to write state into"),

@@ -15,6 +15,9 @@ from otgen.ot.sources import Sampler, make_source
 
 FORMAT = "otgen-transport-1"
 
+SETTINGS = ("method", "tol", "seed")
+"""What a file says of the estimator; a forged one must not say where its checkpoint is written."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -80,8 +83,8 @@ def load(path: str | os.PathLike[str], source: Sampler | None) -> tuple[Fitted, 
     if custom and source is None:
         raise ValueError(f"{path}: this map was fitted with a custom source: pass load(path, source=...)")
     try:
-        return _restore(tensors, record, source), dict(record["settings"])
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return _restore(tensors, record, source), {name: record["settings"][name] for name in SETTINGS}
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
 
 
@@ -95,12 +98,16 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
             raise ValueError(f"{name} must be float64 {shape}, got {held.dtype} {tuple(held.shape)}")
         if not bool(torch.isfinite(held).all()):
             raise ValueError(f"{name} must be finite")
+    certificate = Certificate(**record["certificate"])
+    numbers = [*asdict(certificate).values(), *(value for row in record["history"] for value in row.values())]
+    if not all(isinstance(value, (int, float)) for value in numbers):
+        raise ValueError("certificate and history must hold numbers alone")
     return Fitted(
         problem,
         tensors["heights"],
         tensors["measures"],
         tensors["centroids"],
-        Certificate(**record["certificate"]),
+        certificate,
         bool(record["converged"]),
         list(record["history"]),
         int(record["samples"]),

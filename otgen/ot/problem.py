@@ -13,6 +13,9 @@ MIN_SPREAD = 1e-9
 """Of the targets, in units of the largest coordinate: where one weight is all but 1, the other targets must not be
 scaled out of float32's range."""
 
+NORMALISED = 1e-14
+"""Weights whose sum is this near to one are left alone, so that those of a saved map come back to the last bit."""
+
 MARGIN = 1e-9
 """How far below the potential the plane of a target of weight zero lies, relatively and in scaled units."""
 
@@ -170,5 +173,7 @@ def _weights(weights: Tensor | NumericArray | None, m: int) -> Tensor:
         )
     if float(nu.max()) <= 0:
         raise ValueError("weights must not all be zero")
+    if abs(float(nu.sum()) - 1) < NORMALISED:
+        return nu
     nu = nu / nu.max()  # first: the sum of very large or small numbers leaves float64's range
     return nu / nu.sum()

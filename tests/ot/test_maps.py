@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch.testing import assert_close
 
 from otgen import ops
@@ -137,6 +138,31 @@ def test_singular_set_is_where_the_map_jumps():
     within = every.angles[side[every.pairs].sum(1) != 1]
     assert float(within.max()) < 0.5
     assert ot.singular_set(math.pi).pairs.shape == (0, 2)
+
+
+@pytest.mark.parametrize(("m", "d", "seed"), [(25, 2, 0), (25, 2, 1), (15, 3, 2), (8, 5, 3)])
+def test_pairs_of_the_singular_set_are_all_the_true_neighbours(m, d, seed):
+    """Two cells share a facet where their scores are equal and above all others by a margin: a linear program.
+
+    Every pair that is reported has such a point in the cube, and every pair with a margin worth the name is reported.
+    """
+    ot = SemiDiscreteOT(seed=seed, progress=False).fit(randn(m, d, seed=seed))
+    y, h = ot.targets_.numpy(), ot.heights_.numpy()
+    found = set(map(tuple, ot.singular_set(1e-9).pairs.tolist()))
+    for i in range(m):
+        for j in range(i + 1, m):
+            others = [k for k in range(m) if k not in (i, j)]
+            solved = linprog(
+                [0.0] * d + [-1.0],
+                A_ub=[[*(y[k] - y[i]), 1.0] for k in others],
+                b_ub=[h[i] - h[k] for k in others],
+                A_eq=[[*(y[i] - y[j]), 0.0]],
+                b_eq=[h[j] - h[i]],
+                bounds=[(0, 1)] * d + [(None, 10)],
+            )
+            margin = -solved.fun if solved.success else -math.inf
+            assert (i, j) not in found or margin > -1e-7
+            assert (i, j) in found or margin < (0.02 if d == 2 else 0.1)
 
 
 def test_angles_do_not_depend_on_place_and_scale():

@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from otgen import data
+from otgen.ot import SemiDiscreteOT
+from otgen.ot.problem import make_problem
+from otgen.ot.solvers import auto
+from otgen.ot.solvers.auto import Auto
+from otgen.ot.solvers.base import Run
+from otgen.ot.sources import BuiltIn
+
+
+def certified(name, seed=0, source="uniform", tol=0.01):
+    """Fit a named problem and hold it to samples of its own: certified means certified."""
+    y, nu = data.problem(name, seed)
+    ot = SemiDiscreteOT(source, seed=seed, tol=tol, progress=False).fit(y, nu)
+    assert ot.converged_
+    assert ot.certificate_.holds(tol)
+    again = ot.certificate(200 * len(y), seed=98765)
+    assert again.chi2 - 3 * again.chi2_se < tol
+    assert ot.samples_ < 110 * len(y) / tol
+    return ot
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eight-gaussians-256",
+        "twenty-five-gaussians-256",
+        "swiss-roll-256",
+        "two-moons-256",
+        "checkerboard-256",
+        "clusters-256",
+        "mixture-500x8",
+        "sphere-300x3",
+    ],
+)
+def test_small_problems_are_certified(name, source):
+    certified(name, source=source)
+
+
+def test_digits_are_certified():
+    certified("digits-1797x64")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_other_seeds_are_certified(seed):
+    certified("mixture-300x8", seed)
+    certified("swiss-roll-256", seed)
+
+
+def test_most_seeds_of_a_mixture_stay_within_a_small_budget():
+    spent = [certified("mixture-200x6", seed).samples_ for seed in range(6)]
+    assert sorted(spent)[3] < 25 * 200 / 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_every_seed_of_the_large_mixture_is_certified(seed):
+    ot = certified("mixture-2000x16", seed)
+    assert ot.samples_ < 20 * 2000 / 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clusters-1000", "checkerboard-2000", "two-moons-2000"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_other_seeds_of_the_toy_sets_are_certified(name, seed):
+    certified(name, seed)
+
+
+# --- how it chooses --------------------------------------------------------------------------------------------------
+
+
+def started(name, **options):
+    problem = make_problem(BuiltIn("uniform"), *data.problem(name))
+    run = Run(problem, tol=0.01, max_samples=10**8, seed=0, **options)
+    return problem, run, Auto().start(problem, run)
+
+
+def test_in_low_dimension_it_anneals_first():
+    assert started("sphere-200x3")[2].annealed
+    assert not started("sphere-200x4")[2].annealed
+
+
+def test_given_heights_are_its_start():
+    h = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for d in (2, 4):
+        _, run, state = started(f"mixture-200x{d}", start=h)
+        torch.testing.assert_close(state.h, h - h.mean())
+        assert not state.annealed
+        assert run.used == 0
+
+
+def test_without_progress_it_anneals_once():
+    """After so many measurements that were no better than the best, and never again."""
+    problem, run, state = started("mixture-200x4")
+    stuck = replace(state, idle=auto.PATIENCE, best_tv=0.0, looks=3, step=7)
+    before = run.used
+    after = Auto().step(problem, stuck, run)
+    assert after.annealed
+    assert (after.looks, after.step) == (3, 8)
+    assert run.used > before + stuck.n
+    assert not torch.equal(after.h, state.h)
+    again = Auto().step(problem, replace(after, idle=auto.PATIENCE, best_tv=0.0), run)
+    assert again.step == 9
+    assert again.idle > auto.PATIENCE
+    patient = Auto().step(problem, replace(state, idle=auto.PATIENCE - 2, best_tv=0.0), run)
+    assert not patient.annealed

@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from otgen import data, ops
+from otgen.ot.certificate import chi2_estimate, total_variation
+from otgen.ot.problem import make_problem
+from otgen.ot.solvers import starts
+from otgen.ot.solvers.base import Run
+from otgen.ot.solvers.starts import affine, anneal, best_guess, on_a_line, voronoi
+from otgen.ot.sources import BuiltIn, Custom
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def running(problem, budget=10**9, seed=0):
+    return Run(problem, tol=0.01, max_samples=budget, seed=seed)
+
+
+def chi2_of(problem, h, n=None):
+    counts = problem.source.measure(problem.y, h, n or 200 * problem.m, 4321).counts
+    return chi2_estimate(counts, problem.nu)[0]
+
+
+@pytest.mark.parametrize(
+    "source", [BuiltIn("uniform"), BuiltIn("normal"), Custom(lambda n, g: torch.rand(n, 4, generator=g))]
+)
+@pytest.mark.parametrize("shrink", [1.0, 0.25])
+def test_voronoi_heights_assign_the_nearest_target(source, shrink):
+    problem = make_problem(source, 7 * randn(50, 4) + 3, torch.rand(50, generator=torch.Generator().manual_seed(0)))
+    x = source.sample(500, 4, 1).double()
+    laid = source.mean(4) + shrink * source.std(4) * problem.y  # the targets, laid over the source
+    nearest = torch.cdist(x, laid).argmin(dim=1)
+    assert torch.equal(ops.assign(x, problem.y, voronoi(problem, shrink))[0], nearest)
+
+
+def test_affine_heights_are_minus_the_conjugate_of_the_map_between_gaussians():
+    """u(x) = <x - a, A (x - a)> / 2 has u*(y) = <a, y> + <y, A^-1 y> / 2; A is the root of the targets' covariance."""
+    y, a = randn(200, 3) @ randn(3, 3, seed=1) + 4, torch.full((3,), 0.5, dtype=torch.float64)
+    problem = make_problem(BuiltIn("uniform"), y)
+    values, vectors = torch.linalg.eigh(problem.y.T @ problem.y / 200)
+    inverse = vectors @ torch.diag(math.sqrt(1 / 12) / values.sqrt()) @ vectors.T
+    want = -(problem.y @ a + 0.5 * ((problem.y @ inverse) * problem.y).sum(1))
+    assert_close(affine(problem), want)
+
+
+def test_affine_heights_survive_targets_on_a_plane():
+    problem = make_problem(BuiltIn("normal"), randn(30, 2) @ randn(2, 6, seed=1))
+    assert bool(torch.isfinite(affine(problem)).all())
+
+
+@pytest.mark.parametrize("name", ["mixture-300x8", "sphere-300x5", "two-moons-256"])
+def test_the_best_guess_is_the_best(name):
+    problem = make_problem(BuiltIn("uniform"), *data.problem(name))
+    guesses = [voronoi(problem, shrink) for shrink in (1.0, 0.5, 0.25)] + [affine(problem)]
+    tv = [total_variation(problem.source.measure(problem.y, h, 50_000, 77).counts, problem.nu) for h in guesses]
+    h = best_guess(problem, running(problem))
+    assert any(torch.equal(h, guess) for guess in guesses)
+    got = total_variation(problem.source.measure(problem.y, h, 50_000, 77).counts, problem.nu)
+    assert got <= min(tv) + 0.05
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+def test_on_a_line_the_start_is_the_solution(source):
+    nu = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.01
+    problem = make_problem(BuiltIn(source), randn(50, 1), nu)
+    assert abs(chi2_of(problem, on_a_line(problem), 10**6)) < 3e-4
+    assert on_a_line(make_problem(BuiltIn(source), randn(5, 2))) is None
+    assert on_a_line(make_problem(Custom(lambda n, g: torch.rand(n, 1, generator=g)), randn(5, 1))) is None
+
+
+@pytest.mark.parametrize("name", ["swiss-roll-256", "eight-gaussians-256", "clusters-300", "sphere-300x3"])
+def test_annealing_reduces_chi2(name):
+    problem = make_problem(BuiltIn("uniform"), *data.problem(name))
+    run, start = running(problem), voronoi(problem, 0.5)
+    h = anneal(problem, run, start)
+    before, after = chi2_of(problem, start), chi2_of(problem, h)
+    assert after < 0.2 * before
+    assert after < 0.35
+    assert run.used > 0
+    assert_close(float(h.mean()), 0.0, rtol=0, atol=1e-9)
+    assert torch.equal(h, anneal(problem, running(problem), start))
+    assert not torch.equal(h, anneal(problem, running(problem, seed=1), start))
+
+
+def test_a_round_of_annealing_by_hand():
+    """h_j falls by 1.5 eps log(share_j / nu_j), with the shares of a softmax of scores over eps on fixed samples."""
+    problem = make_problem(BuiltIn("normal"), randn(10, 2))
+    run, start = running(problem, budget=1), 0.1 * randn(10, seed=3)
+    x = running(problem).sample(starts.SAMPLES * 10, "anneal", 0)
+    eps = float((x[:256] @ problem.y.T).std(1).mean())
+    share = ((x @ problem.y.T + start) / eps).softmax(dim=1).mean(dim=0)
+    want = start - 1.5 * eps * (share / problem.nu).log()
+    assert_close(anneal(problem, run, start), want - want.mean(), rtol=0, atol=1e-5)
+
+
+def test_annealing_stops_when_the_budget_is_spent():
+    problem = make_problem(BuiltIn("uniform"), *data.problem("swiss-roll-256"))
+    for budget in (1, 50_000):
+        run = running(problem, budget)
+        h = anneal(problem, run, voronoi(problem, 0.5))
+        assert run.used <= budget + 2 * starts.SAMPLES * 256
+        assert bool(torch.isfinite(h).all())
