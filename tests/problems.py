@@ -185,7 +185,7 @@ def _stagnation(d):
 
 def _rounds_one_way(bits):
     def make(dtype):
-        """Samples whose coordinates all lose nearly half a unit when rounded to so many bits, to the harm of the winner.
+        """Samples whose coordinates all lose half a unit when rounded to so many bits, to the harm of the winner.
 
         Its rival gains as much: the two differ by all that such a rounding can do, and are in groups of their own.
         """
