@@ -125,3 +125,12 @@ def start_python():
         )
 
     return start
+
+
+@pytest.fixture(autouse=True, scope="session")
+def away_from_the_checkout(tmp_path_factory):
+    """Subprocesses must import the installed package, not the source folder of that name, which lacks the extension."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)

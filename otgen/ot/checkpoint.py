@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ def save(path: Path, state: Any, history: list[dict[str, float]], used: int, ide
     write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
 
 
-def load(path: Path, kind: type[S], identity: str) -> tuple[S, list[dict[str, float]], int] | None:
-    """State, history and samples used of the run that wrote `path`; `None` where there is no file.
+def load(path: Path, kind: type[S], identity: str, m: int) -> tuple[S, list[dict[str, float]], int] | None:
+    """State, history and samples used of the run on m targets that wrote `path`; `None` where there is no file.
 
     Raises:
         ValueError: The file is damaged, not a checkpoint, or of a run with other data or settings.
@@ -55,14 +55,15 @@ def load(path: Path, kind: type[S], identity: str) -> tuple[S, list[dict[str, fl
         record = json.loads(metadata["record"])
         if record["identity"] != identity:
             raise ValueError(f"{path}: this checkpoint belongs to a fit with other targets, weights or settings")
-        numbers = {name: _decode(value) for name, value in record["state"].items()}
-        state = kind(**(numbers | tensors))
-        history, used = list(record["history"]), int(record["used"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        fields = {name: _decode(value) for name, value in record["state"].items()} | tensors
+        state, history, used = kind(**fields), list(record["history"]), record["used"]
+        wanted = get_type_hints(kind)
+        wrong = [name for name, value in fields.items() if not _fits(value, wanted[name], m)]
+        numbers = [value for row in history for value in row.values()]
+    except (AttributeError, LookupError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: damaged checkpoint ({error})") from None
-    heights = tensors.get("h")
-    if heights is None or not bool(torch.isfinite(heights).all()):
-        raise ValueError(f"{path}: damaged checkpoint (heights missing or not finite)")
+    if wrong or not _fits(used, int, m) or not all(_fits(value, float, m) for value in numbers):
+        raise ValueError(f"{path}: damaged checkpoint ({', '.join(wrong) or 'its record'} cannot be right)")
     return state, history, used
 
 
@@ -71,4 +72,16 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any) -> Any:
-    return float(value["float"]) if isinstance(value, dict) else value
+    return math.inf if value == {"float": "inf"} else value
+
+
+def _fits(value: Any, wanted: Any, m: int) -> bool:
+    """Whether a value that was read is of the type, and for a tensor of the shape, that a state holds."""
+    if isinstance(value, Tensor):
+        held = Tensor in (wanted, *get_args(wanted))
+        return held and value.dtype == torch.float64 and value.shape == (m,) and bool(torch.isfinite(value).all())
+    if wanted is int:
+        return type(value) is int and value >= 0
+    if wanted is float:
+        return type(value) in (int, float) and not math.isnan(value)
+    return type(value) in (wanted, *get_args(wanted))

@@ -136,7 +136,7 @@ def test_interrupted_after_any_step_it_goes_on(method, name, settings, moment, t
         save(*args)
 
     monkeypatch.setattr(checkpoints, "save", interrupt)
-    for _ in range(200):
+    for _ in range(1000):
         try:
             resumed = quiet_fit(y, nu, method=method, checkpoint=path, **settings)
         except Interrupted:
@@ -212,7 +212,7 @@ def test_a_whole_file_is_there_at_any_moment(tmp_path):
 
 
 def test_killed_while_it_writes(tmp_path):
-    """Killed many times within a millisecond of the replacement: never a torn file, and old temporary ones do no harm."""
+    """Killed within a millisecond of the replacement: never a torn file, and old temporary ones do no harm."""
     path = tmp_path / "fit.safetensors"
     code = """
 import os, signal, sys, threading
@@ -375,9 +375,9 @@ def test_infinite_numbers_of_a_state_come_back(tmp_path):
     h = torch.randn(5, dtype=torch.float64)
     before = NewtonState(h, n=7, best=math.inf, expected=0.25, move=h + 1, exhausted=True)
     checkpoints.save(tmp_path / "x", before, [{"n": 3}], 99, "me")
-    after, history, used = checkpoints.load(tmp_path / "x", NewtonState, "me")
+    after, history, used = checkpoints.load(tmp_path / "x", NewtonState, "me", 5)
     for name in vars(before):
         a, b = getattr(before, name), getattr(after, name)
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else (a == b and type(a) is type(b)), name
     assert (history, used) == ([{"n": 3}], 99)
-    assert checkpoints.load(tmp_path / "none", NewtonState, "me") is None
+    assert checkpoints.load(tmp_path / "none", NewtonState, "me", 5) is None

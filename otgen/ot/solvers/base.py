@@ -174,7 +174,7 @@ def solve(solver: Solver, run: Run, identity: str = "") -> Solution:
     """
     problem = run.problem
     with run.bar(solver.name):
-        resumed = checkpoint.load(run.path, solver.state, identity) if run.path is not None else None
+        resumed = checkpoint.load(run.path, solver.state, identity, problem.m) if run.path is not None else None
         if resumed is None:
             state = solver.start(problem, run)
         else:
