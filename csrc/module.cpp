@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/cpu.h"
+#include "cpu/geometry/site_tree.h"
 #include "cpu/isa/isa.h"
 
 namespace py = pybind11;
@@ -55,6 +56,24 @@ void by_type(const std::string& dtype, F&& f) {
 
 Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions) {
   return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions)};
+}
+
+// An array of a length that only the kernel knows; Python reads it in place by the buffer protocol.
+template <class T>
+struct Column {
+  std::vector<T> values;
+};
+
+template <class T>
+void define_column(py::module_& module, const char* name) {
+  py::class_<Column<T>>(module, name, py::buffer_protocol()).def_buffer([](Column<T>& c) {
+    return py::buffer_info(c.values.data(), sizeof(T), py::format_descriptor<T>::format(), 1, {c.values.size()},
+                           {sizeof(T)});
+  });
+}
+
+PowerDomain domain(const std::string& source, uintptr_t corners, int64_t count) {
+  return {source == "normal" ? Source::kNormal : Source::kUniform, pointer<const double>(corners), count};
 }
 
 }  // namespace
@@ -142,4 +161,44 @@ PYBIND11_MODULE(_ext, module) {
                    pointer<int64_t>(edges), pointer<double>(weights), &count});
     return count;
   });
+
+  define_column<int64_t>(module, "IntColumn");
+  define_column<double>(module, "DoubleColumn");
+  py::class_<SiteTree>(module, "SiteTree")
+      .def(py::init([](uintptr_t y, int64_t m, int d, int threads) {
+        const py::gil_scoped_release nogil;
+        return std::make_unique<SiteTree>(pointer<const double>(y), m, d, threads);
+      }))
+      .def("order",
+           [](const SiteTree& tree, uintptr_t numbers) {
+             for (int64_t p = 0; p < tree.size(); ++p) pointer<int64_t>(numbers)[p] = tree.number(p);
+           })
+      .def("set_heights",
+           [](SiteTree& tree, uintptr_t h, int threads) {
+             const py::gil_scoped_release nogil;
+             tree.set_heights(pointer<const double>(h), threads);
+           })
+      .def("diagram",
+           [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count, int threads,
+              py::object progress, uintptr_t measures, uintptr_t first, uintptr_t second) {
+             Column<int64_t> pairs;
+             Column<double> facets;
+             run(threads, std::move(progress), [&](const Run& r) {
+               power_diagram_cpu({tree, domain(source, corners, count), r, pointer<double>(measures),
+                                  pointer<double>(first), pointer<double>(second), pairs.values, facets.values});
+             });
+             return std::make_pair(std::move(pairs), std::move(facets));
+           })
+      .def("cells", [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count,
+                       uintptr_t which, int64_t cells) {
+        Column<int64_t> sizes, labels, loop_sizes, loops;
+        Column<double> points;
+        {
+          const py::gil_scoped_release nogil;
+          power_cells_cpu({tree, domain(source, corners, count), pointer<const int64_t>(which), cells, sizes.values,
+                           points.values, labels.values, loop_sizes.values, loops.values});
+        }
+        return std::make_tuple(std::move(sizes), std::move(points), std::move(labels), std::move(loop_sizes),
+                               std::move(loops));
+      });
 }
