@@ -4,12 +4,13 @@ from otgen.ops.assign import assign
 from otgen.ops.info import has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import Measure, measure
-from otgen.ops.power_diagram import Cell, Diagram, Domain, Sites, cube
+from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
 from otgen.ops.sample import sample
 from otgen.ops.soft_assign import soft_assign
 from otgen.ops.topk import topk
 
 __all__ = [
+    "MAX_DIM",
     "Cell",
     "Diagram",
     "Domain",

@@ -64,7 +64,7 @@ class Point(NamedTuple):
 
 def knows(problem: Problem) -> bool:
     """Whether exact cells are to be had: three dimensions at most, and a source of known density."""
-    return problem.d <= 3 and problem.source.name in ("uniform", "normal")
+    return problem.d <= ops.MAX_DIM and problem.source.name in ("uniform", "normal")
 
 
 def solve(run: Run, identity: str = "") -> Solution:
