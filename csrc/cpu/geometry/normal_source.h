@@ -1,14 +1,14 @@
 // Integrals of the standard normal density phi over power cells and their facets.
 //
-// A cell's mass is the sum over its facets of the mass of the cone from the origin over the facet, and that of a cone is
-// the facet's solid angle less the mass beyond the facet. In polar coordinates both become integrals over edges: with p
-// the distance of the facet's plane, q that of the edge from the foot of the origin in that plane, s the position along
-// the edge, theta = atan(s / q) and r^2 = p^2 + q^2 + s^2,
+// A cell's mass is the sum over its facets of the mass of the cone from the origin over the facet, and that of a cone
+// is the facet's solid angle less the mass beyond the facet. In polar coordinates both become integrals over edges:
+// with p the distance of the facet's plane, q that of the edge from the foot of the origin in that plane, s the
+// position along the edge, theta = atan(s / q) and r^2 = p^2 + q^2 + s^2,
 //   solid angle    = sum_edges [atan(s / q) - atan(p s / (q r))]
 //   mass beyond    = sum_edges int (erfc(p / sqrt 2) - (p / r) erfc(r / sqrt 2)) / (4 pi) dtheta
 //   facet's mass   = phi_1(p) (sum_edges [atan(s / q)] - int exp(-(q^2 + s^2) / 2) dtheta) / (2 pi)
-// where phi_1 is the density in one dimension, and distances carry the sign of the side on which the origin lies. In the
-// plane the facets are the edges themselves. The rest follows from the divergence theorem, n being outward normals:
+// where phi_1 is the density in one dimension, and distances carry the sign of the side on which the origin lies. In
+// the plane the facets are the edges themselves. The rest follows from the divergence theorem, n being outward normals:
 //   int x phi = -sum_facets n int phi,    int |x|^2 phi = d int phi - sum_facets p int phi.
 #pragma once
 
