@@ -39,7 +39,8 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Scores, without heights, of two groups by the two halves of the samples: four tiles of 16 x 16 at out.
+// Scores, without heights, of two groups by the two halves of the samples: four tiles of 16 x 16 at out, both groups of
+// one half first.
 static inline void multiply(const uint16_t* y, const uint16_t* x, int64_t steps, float* out) {
   _tile_zero(0);
   _tile_zero(1);
@@ -56,8 +57,8 @@ static inline void multiply(const uint16_t* y, const uint16_t* x, int64_t steps,
     _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, out, 64);
-  _tile_stored(1, out + kScores, 64);
-  _tile_stored(2, out + 2 * kScores, 64);
+  _tile_stored(2, out + kScores, 64);
+  _tile_stored(1, out + 2 * kScores, 64);
   _tile_stored(3, out + 3 * kScores, 64);
 }
 
@@ -72,18 +73,66 @@ static inline Vec column_max(const float* scores, const float* top) {
   return add(max(max(best[0], best[1]), max(best[2], best[3])), Vec::broadcast(top));
 }
 
-static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
-                   TileState* states) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
+// Offers the maxima of two groups, g and the next, for one half of a tile.
+static inline void offer_pair(const float* scores, int64_t g, int64_t last, int half, const Panels& panels,
+                              TileState& state) {
+  offer(column_max(scores, panels.top + g), g, half * Vec::kWidth, panels, state);
+  if (g + 1 == last) return;
+  offer(column_max(scores + kScores, panels.top + g + 1), g + 1, half * Vec::kWidth, panels, state);
+}
+
+// Up to 64 coordinates: the targets of two groups stay in tiles 4 to 7 while halves of sample tiles pass by.
+template <int kSteps>
+static void filter_few(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
+                       int64_t last, TileState* states) {
+  alignas(64) float scores[2][2 * kScores];
+  const auto load = [&](int64_t g) {
+    const uint16_t* y = panels.tiles + g * kSteps * kStep;
+    _tile_loadd(4, y, kRowBytes);
+    _tile_loadd(5, y + kSteps * kStep, kRowBytes);
+    if constexpr (kSteps == 2) {
+      _tile_loadd(6, y + kStep, kRowBytes);
+      _tile_loadd(7, y + 3 * kStep, kRowBytes);
+    }
+  };
+  const auto product = [&](int half, float* out) {
+    const char* tile = static_cast<const char*>(prepared) + half / 2 * bytes;
+    const uint16_t* x = reinterpret_cast<const uint16_t*>(tile) + half % 2 * kStep;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_loadd(2, x, kRowBytes);
+    _tile_dpbf16ps(0, 4, 2);
+    _tile_dpbf16ps(1, 5, 2);
+    if constexpr (kSteps == 2) {
+      _tile_loadd(3, x + 2 * kStep, kRowBytes);
+      _tile_dpbf16ps(0, 6, 3);
+      _tile_dpbf16ps(1, 7, 3);
+    }
+    _tile_stored(0, out, 64);
+    _tile_stored(1, out + kScores, 64);
+  };
+  load(first);
+  product(0, scores[0]);
+  int now = 0;
+  for (int64_t g = first; g < last; g += 2) {
+    for (int half = 0; half < 2 * tiles; ++half, now ^= 1) {
+      const bool turn = half + 1 == 2 * tiles;
+      if (turn && g + 2 < last) load(g + 2);
+      if (!turn || g + 2 < last) product(turn ? 0 : half + 1, scores[now ^ 1]);
+      offer_pair(scores[now], g, last, half % 2, panels, states[half / 2]);
+    }
+  }
+}
+
+// Any number of coordinates: two groups by both halves of a tile at a time.
+static void filter_many(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
+                        int64_t last, TileState* states) {
   const int64_t steps = ceil_div(panels.d, kDepth);
   alignas(64) float scores[2][4 * kScores];
   const auto product = [&](int64_t g, int i, float* out) {
     const char* x = static_cast<const char*>(prepared) + i * bytes;
     multiply(panels.tiles + g * steps * kStep, reinterpret_cast<const uint16_t*>(x), steps, out);
   };
-  // All tiles for one pair of groups, which the first brings to L1 for the others. One product ahead, so that the
-  // matrix unit works while the maxima of the last product are taken.
   product(first, 0, scores[0]);
   int now = 0;
   for (int64_t g = first; g < last; g += 2) {
@@ -92,15 +141,21 @@ static void filter(const void* prepared, int64_t bytes, int tiles, const Panels&
         product(g, i + 1, scores[now ^ 1]);
       else if (g + 2 < last)
         product(g + 2, 0, scores[now ^ 1]);
-      for (int64_t k = 0; k < 2 && g + k < last; ++k) {
-        const float* top = panels.top + g + k;
-        const Vec left = column_max(scores[now] + 2 * k * kScores, top);
-        const Vec right = column_max(scores[now] + (2 * k + 1) * kScores, top);
-        offer(left, g + k, 0, panels, states[i]);
-        offer(right, g + k, Vec::kWidth, panels, states[i]);
-      }
+      for (int half = 0; half < 2; ++half)
+        offer_pair(scores[now] + 2 * half * kScores, g, last, half, panels, states[i]);
     }
   }
+}
+
+// All tiles for one pair of groups, which the first brings to L1 for the others. One product ahead, so that the matrix
+// unit works while the maxima of the last product are taken.
+static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                   TileState* states) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  const int64_t steps = ceil_div(panels.d, kDepth);
+  const auto run = steps == 1 ? filter_few<1> : steps == 2 ? filter_few<2> : filter_many;
+  run(prepared, bytes, tiles, panels, first, last, states);
   _tile_release();
 }
 
