@@ -234,7 +234,7 @@ def test_a_fit_with_exact_cells_is_shown_by_steps():
     tv, chi2 = axes.lines
     assert list(tv.get_xdata()) == list(chi2.get_xdata()) == [0, 1, 2, 3]
     assert list(tv.get_ydata()) == [0.5, 1e-3, 1e-7, plots.ROUNDING]  # zero has no place on a logarithmic axis
-    assert list(chi2.get_ydata()) == [0.25, 1e-6, 1e-14, plots.ROUNDING]
+    assert list(chi2.get_ydata()) == pytest.approx([0.25, 1e-6, 1e-14, plots.ROUNDING], rel=1e-12)
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert axes.get_xlabel() == "Newton steps, no samples"
     plots.render(figure)  # without a warning

@@ -42,6 +42,7 @@ class NormalSource {
     const double* x[2] = {cell.coordinate(0), cell.coordinate(1)};
     CellIntegrals<2> sum;
     double angle = 0, beyond = 0, divergence = 0;
+    bool far = false;
     for (int k = 0; k < n; ++k) {
       const int next = k + 1 < n ? k + 1 : 0;
       double t[2] = {x[0][next] - x[0][k], x[1][next] - x[1][k]};
@@ -56,10 +57,11 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 2; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += q * mass;
+      far |= q < -kFar;
       angle += turn(q, from, to);
       beyond += over_angle(q, from, to, [&](double s) { return std::exp(-0.5 * (q * q + s * s)); });
     }
-    sum.mass = std::max(0.0, whole(angle / (2 * kPi)) - beyond / (2 * kPi));
+    sum.mass = std::max(0.0, (far ? -beyond : angle - beyond) / (2 * kPi));
     sum.second = 2 * sum.mass - divergence;
     return sum;
   }
@@ -69,6 +71,7 @@ class NormalSource {
     const double* x[3] = {cell.coordinate(0), cell.coordinate(1), cell.coordinate(2)};
     CellIntegrals<3> sum;
     double solid = 0, beyond = 0, divergence = 0;
+    bool far = false;
     for (int k = 0; k < cell.faces(); ++k) {
       int size;
       const int* loop = cell.face(k, size);
@@ -107,18 +110,23 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 3; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += p * mass;
+      far |= p < -kFar;
       if (p == 0) continue;  // the cone is flat
       const double sign = p < 0 ? -1.0 : 1.0;
       solid += sign * (angle - seen);
       beyond += sign * (std::erfc(kRoot * std::abs(p)) * angle - cone);
     }
-    sum.mass = std::max(0.0, whole(solid / (4 * kPi)) - beyond / (4 * kPi));
+    sum.mass = std::max(0.0, (far ? -beyond : solid - beyond) / (4 * kPi));
     sum.second = 3 * sum.mass - divergence;
     return sum;
   }
 
  private:
   static constexpr double kPi = 3.14159265358979323846;
+  // A cell at least so far from the origin is seen under no angle, and may have a mass far below rounding. The angles of
+  // a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up the
+  // rounding of distances, which the integrals over the same angles then take away again.
+  static constexpr double kFar = 0.5;
   static constexpr double kRoot = 0.70710678118654752440;  // 1 / sqrt 2
 
   static double density(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
@@ -156,12 +164,6 @@ class NormalSource {
   // The angle under which the origin sees the edge at distance q from `from` to `to`; 0 for a line through it.
   static double turn(double q, double from, double to) {
     return q == 0 ? 0.0 : std::atan(to / q) - std::atan(from / q);
-  }
-
-  // A number of turns, which is 0 or 1 but for an origin on the boundary.
-  static double whole(double turns) {
-    const double nearest = std::round(turns);
-    return std::abs(turns - nearest) < 1e-9 ? nearest : turns;
   }
 
   // The integral of f(s) over the angle atan(s / q), s from `from` to `to`, by Gauss-Legendre on panels no longer than
