@@ -77,7 +77,8 @@ class NormalSource {
       const int* loop = cell.face(k, size);
       double normal[3];
       newell(x, loop, size, normal);
-      if (!normalise(normal)) {
+      // The cone over a face, and what lies beyond it, weigh no more than its area; the normal of a sliver is noise.
+      if (std::hypot(normal[0], normal[1], normal[2]) < kSliver || !normalise(normal)) {
         facet(cell.labels()[k], 0.0);
         continue;
       }
@@ -127,6 +128,7 @@ class NormalSource {
   // a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up the
   // rounding of distances, which the integrals over the same angles then take away again.
   static constexpr double kFar = 0.5;
+  static constexpr double kSliver = 1e-14;  // area of a face that may be left out, doubled
   static constexpr double kRoot = 0.70710678118654752440;  // 1 / sqrt 2
 
   static double density(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
