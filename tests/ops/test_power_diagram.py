@@ -187,7 +187,7 @@ def test_half_spaces_of_a_normal(d, shift):
 
 @pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.parametrize("middle", [0.0, 0.3, 1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, 1.0])
+@pytest.mark.parametrize("middle", [0.0, 0.3, 1e-15, 1e-14, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, 1.0])
 def test_normal_measures_of_boxes(d, turned, middle):
     """Voronoi cells of a grid are boxes with walls at `middle` plus whole numbers: with 0 and 1 the origin is a corner.
 

@@ -46,6 +46,7 @@ class NormalSource {
     for (int k = 0; k < n; ++k) {
       const int next = k + 1 < n ? k + 1 : 0;
       double t[2] = {x[0][next] - x[0][k], x[1][next] - x[1][k]};
+      const bool sharp = std::hypot(t[0], t[1]) > kSharp;
       if (!normalise(t)) {
         facet(cell.labels()[k], 0.0);
         continue;
@@ -57,7 +58,7 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 2; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += q * mass;
-      far |= q < -kFar;
+      far |= sharp && q < -kFar;
       angle += turn(q, from, to);
       beyond += over_angle(q, from, to, [&](double s) { return std::exp(-0.5 * (q * q + s * s)); });
     }
@@ -76,9 +77,10 @@ class NormalSource {
       int size;
       const int* loop = cell.face(k, size);
       double normal[3];
-      newell(x, loop, size, normal);
+      const double length = newell(x, loop, size, normal);
       // The cone over a face, and what lies beyond it, weigh no more than its area; the normal of a sliver is noise.
-      if (std::hypot(normal[0], normal[1], normal[2]) < kSliver || !normalise(normal)) {
+      const double twice_area = std::hypot(normal[0], normal[1], normal[2]);
+      if (twice_area <= kSliver * length || !normalise(normal)) {
         facet(cell.labels()[k], 0.0);
         continue;
       }
@@ -90,6 +92,9 @@ class NormalSource {
       for (int i = 0; i < size; ++i) {
         const int a = loop[i], b = loop[i + 1 < size ? i + 1 : 0];
         double t[3] = {x[0][b] - x[0][a], x[1][b] - x[1][a], x[2][b] - x[2][a]};
+        // Of an edge as short as rounding only the part within the face's plane means anything.
+        const double out = t[0] * normal[0] + t[1] * normal[1] + t[2] * normal[2];
+        for (int axis = 0; axis < 3; ++axis) t[axis] -= out * normal[axis];
         if (!normalise(t)) continue;
         const double side[3] = {t[1] * normal[2] - t[2] * normal[1], t[2] * normal[0] - t[0] * normal[2],
                                 t[0] * normal[1] - t[1] * normal[0]};
@@ -111,7 +116,7 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 3; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += p * mass;
-      far |= p < -kFar;
+      far |= twice_area > kSharp * length && p < -kFar;
       if (p == 0) continue;  // the cone is flat
       const double sign = p < 0 ? -1.0 : 1.0;
       solid += sign * (angle - seen);
@@ -128,7 +133,8 @@ class NormalSource {
   // a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up the
   // rounding of distances, which the integrals over the same angles then take away again.
   static constexpr double kFar = 0.5;
-  static constexpr double kSliver = 1e-14;  // area of a face that may be left out, doubled
+  static constexpr double kSharp = 1e-8;    // width from which on a facet's plane is known well enough to say so
+  static constexpr double kSliver = 1e-13;  // width of a face that may be left out
   static constexpr double kRoot = 0.70710678118654752440;  // 1 / sqrt 2
 
   static double density(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
@@ -149,9 +155,10 @@ class NormalSource {
     return true;
   }
 
-  // A normal of a face from all of its corners, twice its area long (Newell's formula).
-  static void newell(const double* const (&x)[3], const int* loop, int size, double (&normal)[3]) {
+  // A normal of a face from all of its corners, twice its area long (Newell's formula); returns how long the face is.
+  static double newell(const double* const (&x)[3], const int* loop, int size, double (&normal)[3]) {
     std::fill(normal, normal + 3, 0.0);
+    double length = 0;
     for (int i = 1; i + 1 < size; ++i) {
       double a[3], b[3];
       for (int axis = 0; axis < 3; ++axis) {
@@ -160,7 +167,9 @@ class NormalSource {
       }
       for (int axis = 0; axis < 3; ++axis)
         normal[axis] += a[(axis + 1) % 3] * b[(axis + 2) % 3] - a[(axis + 2) % 3] * b[(axis + 1) % 3];
+      length = std::max({length, std::hypot(a[0], a[1], a[2]), std::hypot(b[0], b[1], b[2])});
     }
+    return length;
   }
 
   // The angle under which the origin sees the edge at distance q from `from` to `to`; 0 for a line through it.
