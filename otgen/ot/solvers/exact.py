@@ -183,8 +183,8 @@ class _Search:
             if error < ROUNDING and norm_after > 0.5 * norm and error_after > 0.5 * error:
                 return (after if error_after < error else point), True
             grown = float((after.diagram.measures / self.nu).min()) >= self.floor
-            share = 1 - 0.5 * damping
-            if grown and (norm_after <= share * norm or (norm < NOISE and error_after <= share * error)):
+            better = norm_after <= (1 - 0.5 * damping) * norm or (norm < NOISE and error_after <= 0.5 * error)
+            if grown and better:
                 return after, False
             damping /= 2
         return point, True

@@ -109,8 +109,8 @@ def test_a_line():
 def test_two_targets(d, small):
     y, nu = randn(2, d, seed=d), torch.tensor([small, 1 - small], dtype=torch.float64)
     ot = fit(y, nu, source="normal")
-    assert_exact(ot, 1e-3 if small < 1e-9 else 1e-6 if small < 1e-6 else 1e-9)
-    assert_close(ot.heights_, oracles.two_heights_normal(y, nu), rtol=1e-6, atol=1e-12)
+    assert_exact(ot, max(1e-9, 1e-15 / small))
+    assert_close(ot.heights_, oracles.two_heights_normal(y, nu), rtol=max(1e-9, 1e-15 / small), atol=1e-12)
     assert_close(ot.certificate_.primal, oracles.two_cost_normal(y, nu), rtol=1e-10, atol=0)
 
 
@@ -253,10 +253,13 @@ def test_duplicates_share_and_zero_weights_get_nothing(d):
 @pytest.mark.parametrize("d", [2, 3])
 def test_tiny_weights(d, source):
     nu = torch.ones(40, dtype=torch.float64)
-    nu[::4] = 1e-12
-    assert_exact(fit(randn(40, d), nu, source=source), 1e-3)
     nu[::4] = 1e-6
-    assert_exact(fit(randn(40, d), nu, source=source), 1e-8)
+    assert_exact(fit(randn(40, d), nu, source=source), 1e-7)
+    nu[::4] = 1e-12
+    ot = fit(randn(40, d), nu, source=source)
+    assert_exact(ot, 0.05)  # their cells are as exact as the largest ones: to rounding of the whole
+    assert_close(ot.cell_measures_, ot.weights_, rtol=0, atol=2e-15)
+    assert len(ot.history_) < 100
 
 
 def test_zipf_weights():
