@@ -41,6 +41,7 @@ resuming, devices, and a clear error for each of them that makes no sense for it
   another `Model`; a file holds them as JSON, with the class's name. All but `shape` (and `d`) are given by name.
 - What training changes is in submodules, buffers, optimisers and `torch.Generator`s (see `Stateful`). Noise that `step`
   draws comes from `_noise`, or from `self.rng` alone.
+- What is not a step on a batch has its place in `prepare` and `finish`.
 - `step` returns the same names at every call; the first is the loss to look at first.
 - Losses are pure functions in `otgen.nn`.
 """
@@ -63,7 +64,7 @@ from otgen.models.storage import Foreign, Recipe
 from otgen.nn import critic, decoder, squash
 from otgen.nn.networks import Shape, check_shape
 from otgen.ot.streams import stream
-from otgen.train import Callback, Data, train
+from otgen.train import Callback, Data, History, Samples, train
 
 BATCH = 1024  # samples that go through a network at a time where nothing is trained
 
@@ -80,7 +81,7 @@ class Model(Stateful, ABC):
 
     Attributes:
         shape: As given.
-        history_: Every value that `step` gave in the last `fit`, by name, one per step.
+        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,).
         rng: Noise of training, on the CPU, so that a seed means the same numbers on every device.
     """
 
@@ -117,7 +118,7 @@ class Model(Stateful, ABC):
             raise ValueError(f"{self._name}: device must be one that torch finds here, got {device!r}") from error
         self.shape, self.seed = shape, seed
         self._device = torch.device(device)
-        self.history_: dict[str, list[float]] = {}
+        self.history_: History = {}
         self.rng = torch.Generator().manual_seed(stream(seed, "noise"))
 
     # ---- training ---------------------------------------------------------------------------------------------------
@@ -168,6 +169,22 @@ class Model(Stateful, ABC):
             compile=compile,
         )
         return self
+
+    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+        """Do what comes before the first step of a run that starts at the beginning; by default nothing.
+
+        Args:
+            data: Training data; `data.once()` gives them all, in order, in pieces.
+            batch_size: Of the run.
+            progress: Whether to show bars.
+        """
+
+    def step_rows(self, batch: Tensor, rows: Tensor | None) -> dict[str, float]:
+        """Train on one batch whose row numbers (b,) are known, or `None`; by default they do not matter."""
+        return self.step(batch)
+
+    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+        """Do what comes after the last step of a run; by default nothing. The arguments are those of `prepare`."""
 
     def check(self, data: Tensor) -> None:
         """Refuse samples (n, ...) on which the model cannot be trained, with the mend in the message.

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from otgen.files import read_safetensors, write_safetensors
+from otgen.train import History
+from otgen.train.checkpoint import pack, unpack
 
 FORMAT = "otgen-model-1"
 
@@ -38,7 +40,7 @@ class Stored:
 
     recipe: Recipe
     state: dict[str, Tensor]
-    history: dict[str, list[float]]
+    history: History
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,13 @@ class Foreign:
     name: str
 
 
-def write(
-    path: str | os.PathLike[str], recipe: Recipe, state: dict[str, Tensor], history: dict[str, list[float]]
-) -> None:
+def write(path: str | os.PathLike[str], recipe: Recipe, state: dict[str, Tensor], history: History) -> None:
     """Write a model, whole or not at all.
 
     Raises:
         TypeError: An argument of its constructor cannot be written down.
     """
-    record = {"model": _encode(recipe), "history": history}
-    write_safetensors(path, state, {"format": FORMAT, "record": json.dumps(record)})
+    write_safetensors(path, pack(state, history), {"format": FORMAT, "recipe": json.dumps(_encode(recipe))})
 
 
 def read(path: str | os.PathLike[str]) -> Stored:
@@ -71,19 +70,17 @@ def read(path: str | os.PathLike[str]) -> Stored:
         OSError: The file cannot be opened.
         ValueError: It is damaged, or not a model of otgen.
     """
-    state, metadata = read_safetensors(path)
+    tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         came = metadata.get("format", "another file")
         raise ValueError(f"{path}: wanted a model saved by otgen ({FORMAT}), got {came}")
     try:
-        record = json.loads(metadata["record"])
-        history = {str(name): [float(value) for value in values] for name, values in record["history"].items()}
-        recipe = _decode(record["model"])
+        recipe = _decode(json.loads(metadata["recipe"]))
         if not isinstance(recipe, Recipe):
             raise ValueError("it names no class")
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole model of otgen: {error}") from None
-    return Stored(recipe, state, history)
+    return Stored(recipe, *unpack(tensors))
 
 
 def _encode(value: Any) -> Any:
