@@ -79,9 +79,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata to a .safetensors file, which appears whole or not at all."""
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
-    )
+    # copies: safetensors refuses tensors that share memory, as tied weights do
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(copies, metadata)
     path = Path(path)
     try:
         _replace(path, lambda file: file.write(data))

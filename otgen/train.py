@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from otgen.files import read_safetensors, write_safetensors
 
 FORMAT = 1  # of checkpoint files; a file of another format is refused
 BAR_DELAY = 2.0  # seconds before the progress bar appears; what is over by then needs none
 
 History = dict[str, list[float]]
+
+Data = Tensor
+"""What can be trained on."""
+
+Callback = Callable[["Trainable", int, dict[str, float]], "bool | None"]
+"""Called after each step with the model, the number of steps made and what `step` gave; True ends the run."""
 
 
 class Trainable(Protocol):
@@ -28,8 +34,14 @@ class Trainable(Protocol):
     def step(self, batch: Tensor) -> dict[str, float]:
         """Train on one batch and say how it went, by the same names each time."""
 
+    def check(self, data: Tensor) -> None:
+        """Refuse data (n, ...) that it cannot be trained on."""
+
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters, on the device to which batches go."""
+        """Parameters, with the device and dtype that batches get."""
+
+    def children(self) -> Iterator[nn.Module]:
+        """Networks, each of which can be compiled."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes, as tensors."""
@@ -67,6 +79,9 @@ def train(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = 60.0,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    amp: bool = False,
+    compile: bool | str = False,
 ) -> History:
     """Train a model on batches of `data`, shuffled anew in every epoch.
 
@@ -85,27 +100,39 @@ def train(
         checkpoint: File to keep the run in (safetensors), replaced as a whole or not at all; `None` keeps nothing.
         checkpoint_seconds: Time between two checkpoints; there is always one at the end.
         resume: Whether to go on from `checkpoint`. If there is no such file yet, the run starts at the beginning.
+        callbacks: Called after each step with the model, the number of steps made and what `step` gave; if one returns
+            True, the run ends there.
+        amp: Whether to compute in bfloat16 where torch holds that to be safe. It has float32's range, so losses need no
+            scaling.
+        compile: Whether to compile the networks with torch.compile, or by which of its backends.
 
     Returns:
         Every value that `model.step` gave, by name, one per step from the first, those before resuming included.
     """
     total = _total_steps(data, epochs, steps, batch_size, seed)
+    model.check(data)
     settings = {"model": type(model).__name__, "data": list(data.shape), "batch_size": batch_size, "seed": seed}
     path = _checkpoint_path(checkpoint, resume)
     start, history = _resume(model, path, settings, total) if path and path.exists() else (0, {})
-    device = next(model.parameters()).device
+    like = next(model.parameters())
+    _compile(model, compile)
     saved = time.monotonic()
     order = islice(_batches(len(data), batch_size, seed), start, total)
     with tqdm(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar:
         for step, rows in enumerate(order, start + 1):
-            values = model.step(data[rows].to(device))
+            with torch.autocast(like.device.type, torch.bfloat16, enabled=amp):
+                values = model.step(data[rows].to(like.device, like.dtype))
             _record(history, values, step)
             bar.set_postfix(values, refresh=False)
             bar.update()
+            stops = [callback(model, step, values) for callback in callbacks]
+            ended = step == total or any(stops)
             # never on an interrupt: it may come between two halves of a step
-            if path and (step == total or time.monotonic() - saved >= checkpoint_seconds):
+            if path and (ended or time.monotonic() - saved >= checkpoint_seconds):
                 write_checkpoint(path, Checkpoint(settings, step, history, model.state_dict()))
                 saved = time.monotonic()
+            if ended:
+                break
     return history
 
 
@@ -116,22 +143,11 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> No
         path: The file, in a folder that is there.
         checkpoint: What to write.
     """
-    path = Path(path)
-    # copies: safetensors refuses tensors that share memory, as tied weights do
-    tensors = {f"state.{name}": value.detach().to("cpu", copy=True) for name, value in checkpoint.state.items()}
+    tensors = {f"state.{name}": value for name, value in checkpoint.state.items()}
     for name, values in checkpoint.history.items():
         tensors[f"history.{name}"] = torch.tensor(values, dtype=torch.float64)
     about = {"format": FORMAT, "step": checkpoint.step, "settings": checkpoint.settings}
-    contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(save(contiguous, metadata={"otgen": json.dumps(about)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_safetensors(path, tensors, {"otgen": json.dumps(about)})
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -146,9 +162,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     path.open("rb").close()  # a missing file is the system's to report
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("otgen", "{}"))
-            tensors = {name: file.get_tensor(name).clone() for name in list(file.keys())}
+        tensors, metadata = read_safetensors(path)
+        about = json.loads(metadata.get("otgen", "{}"))
         if about.get("format") != FORMAT:
             raise ValueError(f"its format must be {FORMAT}, got {about.get('format')}")
         settings, step = dict(about["settings"]), int(about["step"])
@@ -224,6 +239,16 @@ def _record(history: History, values: dict[str, float], step: int) -> None:
         if not isfinite(value):
             raise FloatingPointError(f"train: {name} must stay finite, got {value} at step {step}; try a smaller lr")
         history.setdefault(name, []).append(value)
+
+
+def _compile(model: Trainable, how: bool | str) -> None:
+    """Compile each network in place, which leaves the names in `state_dict` as they are."""
+    if how is False:
+        return
+    if getattr(model, "second_order", False):
+        raise ValueError(f"train: {type(model).__name__} takes gradients of gradients, which torch.compile cannot")
+    for network in model.children():
+        network.compile(**({} if how is True else {"backend": how}))
 
 
 def _one_line(error: Exception) -> str:

@@ -16,11 +16,11 @@ ALLOWED = {
     "ops": {"_ext", "torch"},
     "ot": {"ops", "files", "torch", "numpy", "tqdm"},
     "nn": {"torch"},
-    "models": {"ops", "ot", "nn", "torch"},
+    "models": {"ops", "ot", "nn", "train", "files", "torch"},
     "metrics": {"ops", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
-    "train": {"torch", "numpy", "safetensors", "tqdm"},
+    "train": {"files", "torch", "numpy", "tqdm"},
     "plots": {"torch", "numpy", "matplotlib"},
 }
 BELOW = set().union(*ALLOWED.values()) - {"_ext", "matplotlib"} | set(ALLOWED) - {"_ext"}

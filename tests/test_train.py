@@ -20,7 +20,7 @@ class Line(Model):
     """Fits a constant to noisy data: two optimisers, own noise and a counter, as a GAN has them."""
 
     def __init__(self, stop_at=None, seed=0):
-        super().__init__()
+        super().__init__((2,))
         self.a, self.b = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
         self.adam, self.rms = torch.optim.Adam([self.a], lr=0.1), torch.optim.RMSprop([self.b], lr=0.1, momentum=0.9)
         self.noise = torch.Generator().manual_seed(seed)
@@ -245,7 +245,7 @@ def test_missing_checkpoint(tmp_path):
         ({"seed": 1}, "was made with seed=0, got seed=1"),
         ({"batch_size": 5}, "was made with batch_size=4, got batch_size=5"),
         ({"data": points(24)}, r"was made with data=\[20, 2\], got data=\[24, 2\]"),
-        ({"model": AE(SHAPE, 2, width=4)}, "was made with model=Line, got model=AE"),
+        ({"model": AE((2,), 2, width=4)}, "was made with model=Line, got model=AE"),
         ({"steps": 3}, "has 4 steps behind it, more than the 3 asked for"),
         ({"resume": False}, "is there already; go on from it with resume=True, or remove it"),
     ],
