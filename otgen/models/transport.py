@@ -15,7 +15,7 @@ class BatchTransport:
     """The solution of a transport problem between real samples x and generated samples y, b of each.
 
     Attributes:
-        cost: Least mean cost, float64 as a Python number.
+        cost: Least mean cost, scalar, like the samples.
         dual_real: f(x_i), (b,), like the samples.
         dual_fake: f(y_j), (b,), like the samples: `f(x_i) - f(y_j) <= c(x_i, y_j)`, with equality for partners, so
             `mean f(x) - mean f(y)` is the least mean cost. The constant that a dual leaves free is chosen so that the
@@ -23,7 +23,7 @@ class BatchTransport:
         partner: For each generated sample the number of its real partner, (b,), int64.
     """
 
-    cost: float
+    cost: Tensor
     dual_real: Tensor
     dual_fake: Tensor
     partner: Tensor
@@ -65,7 +65,7 @@ def solve_batch(real: Tensor, fake: Tensor, scale: float) -> BatchTransport:
     f_x, f_y = log["u"], -log["v"]
     middle = (f_x.mean() + f_y.mean()) / 2
     return BatchTransport(
-        float(log["cost"]),
+        torch.as_tensor(log["cost"]).to(real),
         (f_x - middle).to(real),
         (f_y - middle).to(real),
         plan.argmax(dim=0).to(real.device),
