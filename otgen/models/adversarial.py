@@ -108,7 +108,11 @@ class Adversarial(Generative):
     def _adam(self, lr: float, betas: Betas) -> Callable[[Iterator[nn.Parameter]], Optimizer]:
         """Makes an Adam, if its numbers are sound."""
         self._positive(lr=lr)
-        if not isinstance(betas, tuple) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if (
+            not isinstance(betas, tuple)
+            or len(betas) != 2
+            or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas)
+        ):
             raise ValueError(f"{self._name}: betas must be two numbers in [0, 1), got {betas!r}")
         return partial(Adam, lr=lr, betas=betas)
 
