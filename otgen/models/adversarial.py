@@ -102,6 +102,9 @@ class Adversarial(Generative):
 
     def _optimise(self, make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None:
         """Give each network an optimiser; the last thing that a constructor does."""
+        for name, network in (("critic", self.critic), ("generator", self.generator)):
+            if not list(network.parameters()):
+                raise ValueError(f"{self._name}: {name} must have parameters to learn, got {type(network).__name__}")
         self.critic_optimiser = make(self.critic.parameters())
         self.generator_optimiser = make(self.generator.parameters())
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from generators import Constant
 from torch import nn
 from torch.testing import assert_close
 
@@ -30,17 +31,6 @@ def assert_same_state(a, b):
 
 def weights(network):
     return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
-
-
-class Constant(nn.Module):
-    """A generator of one's own: every number is `value`, a parameter."""
-
-    def __init__(self, shape, value=0.0):
-        super().__init__()
-        self.shape, self.value = shape, nn.Parameter(torch.tensor(value))
-
-    def forward(self, z):
-        return self.value.expand(len(z), *self.shape)
 
 
 def test_all_nine_are_listed():
