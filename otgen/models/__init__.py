@@ -7,11 +7,16 @@ from otgen.models.base import Generative, Model, load
 from otgen.models.began import BEGAN
 from otgen.models.gan import GAN, LSGAN, PacGAN
 from otgen.models.sngan import SNGAN
+from otgen.models.vae import VAE
+from otgen.models.wae import WAEGAN, WAEMMD
 from otgen.models.wgan import WGAN, WGANGP, WGANDiv
 from otgen.models.wgan_qc import WGANQC
 
 MODELS: dict[str, type[Model]] = {
     "ae": AE,
+    "vae": VAE,
+    "wae-gan": WAEGAN,
+    "wae-mmd": WAEMMD,
     "gan": GAN,
     "lsgan": LSGAN,
     "pacgan": PacGAN,
@@ -30,6 +35,9 @@ __all__ = [
     "LSGAN",
     "MODELS",
     "SNGAN",
+    "VAE",
+    "WAEGAN",
+    "WAEMMD",
     "WGAN",
     "WGANGP",
     "WGANQC",
