@@ -97,7 +97,7 @@ class BEGAN(Adversarial):
 
     def _score(self, packs: Tensor) -> Tensor:
         """Mean absolute error (b,) of the reconstructions of packs (b, ...); low for real ones."""
-        errors: Tensor = (self.critic(packs) - packs).abs()
+        errors: Tensor = (self.critic(packs) - packs).abs().to(self._like.dtype)
         return errors.flatten(1).mean(dim=1)
 
     def _after_critic(self, losses: dict[str, Tensor]) -> None:

@@ -160,6 +160,18 @@ def test_saved_and_loaded_model_samples_and_goes_on_alike(cls, data, tmp_path):
     assert_same_state(other.state_dict(), model.state_dict())
 
 
+@each_class
+def test_bfloat16(cls):
+    """Losses are means of float32 numbers, near those of full precision."""
+    full, half = (cls((1, 8, 8), 3, width=2, pack=2, n_critic=1) for _ in range(2))
+    full.fit(images(), steps=2, batch_size=16, progress=False)
+    half.fit(images(), steps=2, batch_size=16, progress=False, amp=True)
+    for name, values in full.history_.items():
+        assert abs(values[0] - half.history_[name][0]) < 0.05
+        assert values[0] != half.history_[name][0] or name == "k"
+    assert half.sample(2).dtype == torch.float32
+
+
 # --- packing ---------------------------------------------------------------------------------------------------------
 
 
