@@ -13,6 +13,7 @@ from otgen.nn.adversarial import gan_critic, nonsaturating_generator
 from otgen.nn.networks import Shape
 
 BETAS = (0.5, 0.999)  # of Adam, as in the authors' code
+PAPER_WEIGHT = 10 / 0.05 / 784  # lambda per pixel: the paper's 10 for MNIST over the factor of the cost in its code
 ADVERSARY = (512, 512, 512, 512)  # hidden units of the latent discriminator, as in the lecture
 
 
@@ -27,7 +28,7 @@ class WAE(Autoencoder, Generative):
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
-        penalty_weight: The papers' lambda.
+        penalty_weight: The paper's lambda; `None` for the paper's for MNIST, in proportion to the number of pixels.
         lr: Learning rate of the autoencoder's Adam.
         width: Channels of our networks at full resolution.
         network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
@@ -42,7 +43,7 @@ class WAE(Autoencoder, Generative):
         shape: Shape,
         d: int | None,
         *,
-        penalty_weight: float,
+        penalty_weight: float | None,
         lr: float,
         width: int,
         network: str,
@@ -51,11 +52,12 @@ class WAE(Autoencoder, Generative):
         seed: int,
         device: str | torch.device,
     ):
-        self._positive(penalty_weight=penalty_weight, lr=lr)
+        self._positive(lr=lr, **({} if penalty_weight is None else {"penalty_weight": penalty_weight}))
         super().__init__(
             shape, d, width=width, network=network, encoder=encoder, decoder=decoder, seed=seed, device=device
         )
-        self.penalty_weight = penalty_weight
+        numbers = torch.Size(self.shape).numel()
+        self.penalty_weight = PAPER_WEIGHT * numbers if penalty_weight is None else penalty_weight
         self.optimiser = Adam([*self.encoder.parameters(), *self.decoder.parameters()], lr=lr, betas=BETAS)
 
     def step(self, batch: Tensor) -> dict[str, float]:
@@ -84,13 +86,13 @@ class WAEGAN(WAE):
 
     Each step first lets the discriminator ascend `lambda/n sum log D(z_i) + log(1 - D(E(x_i)))`, then the autoencoder
     descend `1/n sum c(x_i, G(E(x_i))) - lambda log D(E(x_i))`. The discriminator has four hidden layers of 512 units.
-    The default lambda is the paper's 10 for MNIST, divided by the 0.05 that stands before the cost in the authors'
-    code; their schedule of learning rates and pretraining of the encoder are left out.
+    The paper's lambda for MNIST is 10, and 200 beside a cost without the factor 0.05 of the authors' code. Their
+    schedule of learning rates and pretraining of the encoder are left out.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
-        penalty_weight: The paper's lambda.
+        penalty_weight: The paper's lambda; `None` for the paper's for MNIST, in proportion to the number of pixels.
         lr: Learning rate of the autoencoder's Adam.
         critic_lr: Learning rate of the discriminator's Adam.
         width: Channels of our networks at full resolution.
@@ -107,7 +109,7 @@ class WAEGAN(WAE):
         shape: Shape,
         d: int | None = None,
         *,
-        penalty_weight: float = 200.0,
+        penalty_weight: float | None = None,
         lr: float = 1e-3,
         critic_lr: float = 5e-4,
         width: int = 32,
@@ -148,13 +150,13 @@ class WAEMMD(WAE):
     """WAE whose penalty is the maximum mean discrepancy to the prior (Algorithm 2 of the paper and the lecture).
 
     The estimate is unbiased, so it may be negative, and its noise is that of one batch: take batches of 64 or more.
-    The default lambda is the paper's 10 for MNIST, divided by the 0.05 that stands before the cost in the authors'
-    code; their schedule of learning rates is left out.
+    The paper's lambda for MNIST is 10, and 200 beside a cost without the factor 0.05 of the authors' code. Their
+    schedule of learning rates is left out.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
-        penalty_weight: The paper's lambda.
+        penalty_weight: The paper's lambda; `None` for the paper's for MNIST, in proportion to the number of pixels.
         lr: Learning rate of Adam.
         width: Channels of our networks at full resolution.
         network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
@@ -169,7 +171,7 @@ class WAEMMD(WAE):
         shape: Shape,
         d: int | None = None,
         *,
-        penalty_weight: float = 200.0,
+        penalty_weight: float | None = None,
         lr: float = 1e-3,
         width: int = 32,
         network: str = "plain",
