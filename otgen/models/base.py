@@ -51,7 +51,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import isfinite
 from typing import Any, TypeVar
 
 import torch
@@ -59,8 +58,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from otgen.models import storage
-from otgen.models.state import Stateful, evaluating, seeded
-from otgen.models.storage import Foreign, Recipe
+from otgen.models.checks import Checked
+from otgen.models.state import evaluating, seeded
+from otgen.models.storage import Recipe
 from otgen.nn import critic, decoder, squash
 from otgen.nn.networks import Shape, check_shape
 from otgen.ot.streams import stream
@@ -71,7 +71,7 @@ BATCH = 1024  # samples that go through a network at a time where nothing is tra
 M = TypeVar("M", bound="Model")
 
 
-class Model(Stateful, ABC):
+class Model(Checked, ABC):
     """Networks together with the optimisers that train them, behind one face.
 
     Args:
@@ -312,21 +312,11 @@ class Model(Stateful, ABC):
     # ---- for subclasses ---------------------------------------------------------------------------------------------
 
     _arguments: dict[str, Any]
-    d: int
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
 
     @property
     def device(self) -> torch.device:
         """Where the model lives."""
         return self._like.device
-
-    @property
-    def _like(self) -> Tensor:
-        """A tensor with the model's dtype and device."""
-        return next(self.parameters())
 
     @contextmanager
     def _building(self) -> Iterator[None]:
@@ -335,73 +325,10 @@ class Model(Stateful, ABC):
             yield
         self.to(self._device)
 
-    def _given(self, name: str, network: nn.Module, inputs: Shape, outputs: Shape) -> nn.Module:
-        """Return a network of the user's own if it maps (b, *inputs) to (b, *outputs)."""
-        if not isinstance(network, nn.Module):
-            raise TypeError(f"{self._name}: {name} must be a torch.nn.Module, got {type(network).__name__}")
-        network.to(self._device)
-        with evaluating(network):
-            try:
-                made = network(torch.zeros(2, *inputs, device=self._device))
-            except Exception as error:  # a user's network can raise anything
-                reason = " ".join(str(error).split())
-                raise ValueError(f"{self._name}: {name} must take {_sized(inputs)}, but: {reason}") from error
-        if not isinstance(made, Tensor) or tuple(made.shape) != (2, *outputs):
-            came = _sized(tuple(made.shape[1:])) if isinstance(made, Tensor) else type(made).__name__
-            raise ValueError(f"{self._name}: {name} must make {_sized(outputs)} from {_sized(inputs)}, got {came}")
-        return network
-
     def _critic(self, given: nn.Module | None, width: int, norm: str = "none", shape: Shape | None = None) -> nn.Module:
         """A network from samples (b, *shape) to scores (b,): ours by size, or the user's."""
         shape = self.shape if shape is None else shape
         return critic(shape, width, norm) if given is None else self._given("critic", given, shape, ())
-
-    def _positive(self, **numbers: float) -> None:
-        """Refuse an argument that is not a positive finite number."""
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 and isfinite(value)):
-                raise ValueError(f"{self._name}: {name} must be a positive number, got {value!r}")
-
-    def _at_least(self, least: int, **numbers: int) -> None:
-        """Refuse an argument that is not a whole number, or below the least."""
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{self._name}: {name} must be a whole number >= {least}, got {value!r}")
-
-    def _check_samples(self, method: str, x: Tensor) -> None:
-        what = "images" if len(self.shape) == 3 else "vectors"
-        self._check_tensor(method, what, x, self.shape)
-        if len(x) == 0 and method in ("step", "fit"):
-            raise ValueError(f"{self._name}.{method}: {what} must be at least one, got none")
-        if len(x) == 0:
-            return
-        low, high = x.min().item(), x.max().item()
-        if what == "images" and not (low >= 0 and high <= 1):  # true for NaN as well
-            raise ValueError(
-                f"{self._name}.{method}: images must lie in [0, 1], got {low:g} to {high:g}{_mend(low, high)}"
-            )
-        if not (isfinite(low) and isfinite(high)):
-            raise ValueError(f"{self._name}.{method}: vectors must be finite, got {low:g} to {high:g}")
-
-    def _check_codes(self, method: str, z: Tensor) -> None:
-        self._check_tensor(method, "codes", z, (self.d,))
-
-    def _check_tensor(self, method: str, what: str, x: Tensor, shape: Shape) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{self._name}.{method}: {what} must be a torch tensor, got {type(x).__name__}")
-        if x.shape[1:] != shape or x.ndim != 1 + len(shape):
-            fits = x.ndim > 1 and x[0].numel() == torch.Size(shape).numel()
-            mend = f": take x.reshape(-1, {', '.join(map(str, shape))})" if fits else ""
-            raise ValueError(
-                f"{self._name}.{method}: {what} must have shape {_sized(shape, 'n')}, got {tuple(x.shape)}{mend}"
-            )
-        if method == "fit" and x.dtype.is_floating_point:  # the loop makes each batch like the model
-            return
-        if x.dtype != self._like.dtype:
-            mend = "x.float() / 255" if x.dtype == torch.uint8 and len(shape) == 3 else f"x.to({self._like.dtype})"
-            raise TypeError(
-                f"{self._name}.{method}: {what} must be {self._like.dtype} like the model, got {x.dtype}: take {mend}"
-            )
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
         with evaluating(self):
@@ -480,35 +407,6 @@ class Generative(Model):
         return nn.Sequential(decoder(self.d, self.shape, width), squash(self.shape))
 
 
-def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", **networks: nn.Module) -> Model:
-    """Read a model that `save` wrote; nothing is unpickled.
-
-    Args:
-        path: The file.
-        device: Where the model is to live.
-        **networks: Networks of your own with which it was made, under the names of the constructor's arguments, as
-            new ones: a file holds their weights and not their code.
-
-    Returns:
-        The model, which samples as the saved one does, and goes on training where it stood.
-
-    Raises:
-        OSError: The file cannot be opened.
-        ValueError: It is damaged, not a model, or made with networks that are not given.
-    """
-    stored = storage.read(path)
-    try:
-        model = _build(stored.recipe, device, networks)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    try:
-        model.load_state_dict(stored.state)
-    except Exception as error:  # a forged file can raise anything, and torch's message fills many lines
-        raise ValueError(f"{path}: its weights do not fit the model: {' '.join(str(error).split())}") from error
-    model.history_ = stored.history
-    return model
-
-
 def descend(optimiser: Optimizer, loss: Tensor) -> None:
     """Take one step of an optimiser down a loss."""
     optimiser.zero_grad()
@@ -525,38 +423,3 @@ def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
     if isinstance(generator, bool) or not isinstance(generator, int):
         raise TypeError(f"generator must be a torch.Generator, a seed or None, got {type(generator).__name__}")
     return torch.Generator().manual_seed(stream(generator, "sample"))
-
-
-def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module]) -> Model:
-    known = {cls.__name__: cls for cls in _subclasses(Model)}
-    if recipe.name not in known:
-        raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")
-    arguments = {
-        name: _build(value, device, {}) if isinstance(value, Recipe) and name not in networks else value
-        for name, value in recipe.arguments.items()
-    } | networks
-    for name, value in arguments.items():
-        if isinstance(value, Foreign):
-            raise ValueError(
-                f"{recipe.name} was made with {name}=a {value.name} of your own: load(path, {name}=...) wants one"
-            )
-    model: Model = known[recipe.name](**arguments, device=device)
-    return model
-
-
-def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
-    for child in cls.__subclasses__():
-        yield from () if inspect.isabstract(child) else (child,)
-        yield from _subclasses(child)
-
-
-def _sized(shape: Shape, first: str = "b") -> str:
-    return f"({', '.join(map(str, (first, *shape)))}{',' if not shape else ''})"
-
-
-def _mend(low: float, high: float) -> str:
-    if -1 <= low < 0 and high <= 1:
-        return ": take (x + 1) / 2"
-    if low >= 0 and 1 < high <= 255:
-        return ": take x / 255"
-    return ": take (x - x.min()) / (x.max() - x.min())" if isfinite(low) and isfinite(high) else ""
