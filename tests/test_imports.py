@@ -17,7 +17,7 @@ ALLOWED = {
     "ot": {"ops", "files", "torch", "numpy", "tqdm"},
     "nn": {"torch"},
     "models": {"ops", "ot", "nn", "torch"},
-    "metrics": {"ops", "torch"},
+    "metrics": {"ops", "ot", "files", "torch", "POT"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
     "train": {"torch", "numpy", "safetensors", "tqdm"},
@@ -27,7 +27,10 @@ BELOW = set().union(*ALLOWED.values()) - {"_ext", "matplotlib"} | set(ALLOWED) -
 ALLOWED |= {"experiments": BELOW, "cli": BELOW | {"experiments", "__init__"}, "__init__": BELOW, "__main__": {"cli"}}
 
 # Packages that otgen works without: imported where they are used, all others at the top of a file.
-OPTIONAL = {"matplotlib", "mlxtend", "sklearn", "PIL"}
+OPTIONAL = {"matplotlib", "mlxtend", "sklearn", "PIL", "POT"}
+
+# A package whose module has the name of a part of otgen.
+PACKAGES = {"ot": "POT"}
 
 MODULES = sorted(ROOT.rglob("*.py"))
 
@@ -39,7 +42,7 @@ def name_of(path):
 def part_of(name):
     """`ops` for otgen.ops.check, `__init__` for otgen itself, `torch` for torch.nn."""
     words = name.removesuffix(".__init__").split(".")
-    return words[0] if words[0] != "otgen" else words[1] if len(words) > 1 else "__init__"
+    return PACKAGES.get(words[0], words[0]) if words[0] != "otgen" else words[1] if len(words) > 1 else "__init__"
 
 
 def modules_of(node):
