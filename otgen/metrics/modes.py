@@ -99,7 +99,7 @@ def reverse_kl(counts: Tensor) -> Score:
     n, k = int(counts.sum()), len(counts)
     p = counts[counts > 0].double() / n
     entropy = -float((p * p.log()).sum())
-    first = float((p * p.log().square()).sum()) - entropy**2
+    first = float((p * p.log().square()).sum()) - entropy**2 - (k - 1) / n  # noise in p makes even counts look uneven
     spread = math.sqrt(max(first, 0.0) / n + (k - 1) / (2 * n**2))
     return Score(math.log(k) - entropy, spread, n, (k - 1) / (2 * n))
 

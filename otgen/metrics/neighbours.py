@@ -76,9 +76,10 @@ def balls_around(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     counts = torch.zeros(len(x), dtype=torch.int64)
     open_, k = torch.arange(len(x)), min(16, len(c))
     while open_.numel():
-        for rows in torch.split(open_, max(1, ROWS // k)):
-            score = ops.topk(x[rows] - middle, c, h, k)[1]
-            counts[rows] = (score >= 0.5 * (x[rows] - middle).square().sum(1, keepdim=True)).sum(1)
+        for rows in torch.split(open_, max(1, ROWS // (k * x.shape[1]))):
+            near = ops.topk(x[rows] - middle, c, h, k)[0]
+            distance = torch.linalg.vector_norm(x[rows, None] - centres[near], dim=2)  # copies lie on the surface
+            counts[rows] = (distance <= radii[near]).sum(1)
         open_ = open_[counts[open_] == k] if k < len(c) else open_[:0]
         k = min(4 * k, len(c))
     return counts

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otgen import ops
 from otgen.metrics.score import Score, average, features
+from otgen.ot.streams import stream
 
 SATURATED = 0.9
 """Part of log N from which the mutual information says little but that N codes can be told apart."""
@@ -67,7 +68,7 @@ def aggregate_posterior(
         wanted = f"logvar must have shape {tuple(mu.shape)} and draws be at least 1"
         raise ValueError(f"aggregate_posterior: {wanted}, got {tuple(logvar.shape)} and {draws}")
     kl = 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(stream(seed, "posterior"))  # not the noise that made the codes
     information = torch.zeros(n, dtype=torch.float64)
     for _ in range(draws):
         noise = torch.randn(n, d, generator=generator, dtype=torch.float64)

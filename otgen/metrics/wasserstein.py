@@ -15,6 +15,7 @@ from otgen.metrics.score import Score, features, jackknife
 from otgen.ops import check
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.sources import Sampler
+from otgen.ot.streams import stream
 
 DIRECTIONS = 256
 """Directions of the sliced distance; their part of the error is then some percent."""
@@ -75,7 +76,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     check.integer("sliced_wasserstein", "directions", directions, 2)
     x = features("sliced_wasserstein", "x", x)
     y = features("sliced_wasserstein", "y", y, like=x)
-    v = torch.randn(x.shape[1], directions, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(stream(seed, "directions"))
+    v = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
     v = v / v.norm(dim=0)
     powers = _power_1d(x @ v, y @ v, p)
     if float(powers.max()) == 0:
