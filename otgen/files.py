@@ -9,10 +9,10 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import safetensors.torch
@@ -40,6 +40,26 @@ def load_array(path: str | os.PathLike[str], name: str | None = None) -> Tensor:
         return read(path, name)
     except Exception as error:  # a forged file can raise anything
         raise ValueError(f"load_array: wanted an array from {path}: {_reason(error)}") from error
+
+
+def map_array(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Open a .npy file whose numbers stay on the disk until they are looked at, for arrays larger than the memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array, not to be written to.
+    """
+    path = Path(path)
+    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"the array must hold real numbers or truth values, got dtype {array.dtype}")
+        return array
+    except Exception as error:  # a forged file can raise anything
+        raise ValueError(f"map_array: wanted an array from {path}: {_reason(error)}") from error
 
 
 def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
@@ -79,9 +99,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata to a .safetensors file, which appears whole or not at all."""
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
-    )
+    # copies: safetensors refuses tensors that share memory, as tied weights do
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(copies, metadata)
     path = Path(path)
     try:
         _replace(path, lambda file: file.write(data))
@@ -206,17 +226,36 @@ def images(folder: str | os.PathLike[str], size: int) -> Tensor:
     """
     if size < 1:
         raise ValueError(f"images: size must be at least 1, got {size}")
+    return read_images(image_paths(folder), size)
+
+
+def image_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    """A folder's .png and .jpg files in the order of their names, one at least."""
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
         raise ValueError(f"images: the folder must hold .png or .jpg files, got none in {folder}")
-    pictures = [_read_image(path, size) for path in paths]
-    channels = max(picture.shape[2] for picture in pictures)
+    return paths
+
+
+def read_images(paths: Sequence[Path], size: int, channels: int | None = None) -> Tensor:
+    """Read images, cut to the middle square and resized.
+
+    Args:
+        paths: .png or .jpg files.
+        size: Height and width h = w of the result.
+        channels: 1 for grey, 3 for colour; `None` for 1 if every image is grey, else 3.
+
+    Returns:
+        Images (n, c, h, w), float32 in [0, 1]. Transparency is dropped.
+    """
+    pictures = [_read_image(path, size, channels == 1) for path in paths]
+    channels = channels or max(picture.shape[2] for picture in pictures)
     pixels = np.stack([np.broadcast_to(picture, (size, size, channels)) for picture in pictures])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
-def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read one image (size, size, c), c = 1 for grey and 3 for colour."""
+def _read_image(path: Path, size: int, grey: bool) -> NDArray[np.uint8]:
+    """Read one image (size, size, c), c = 1 if it is grey or asked to be, and 3 for colour."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -226,7 +265,7 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
             image = Image.open(file)
             if image.mode[0] in "IF":
                 raise ValueError(f"it must have 8 bits a channel, got Pillow's mode {image.mode}")
-            plain = ImageOps.exif_transpose(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            plain = ImageOps.exif_transpose(image).convert("L" if grey or image.mode in ("1", "L", "LA") else "RGB")
             return np.asarray(ImageOps.fit(plain, (size, size))).reshape(size, size, -1)
         except Exception as error:  # a damaged image can raise anything
             raise ValueError(f"images: wanted an image from {path}: {_reason(error)}") from error

@@ -1,0 +1,104 @@
+"""BEGAN: the critic is an autoencoder, and a control keeps the two networks in balance."""
+
+import torch
+from torch import Tensor, nn
+
+from otgen.models.adversarial import Adversarial, Betas
+from otgen.nn import adversarial, decoder, encoder, squash
+from otgen.nn.networks import Shape
+
+
+class BEGAN(Adversarial):
+    """An autoencoder as critic, with L(v) the mean absolute error of its v: good at real samples, bad at generated.
+
+    Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", section 3.4: the critic
+    descends `L(x) - k L(G(z))`, the generator `L(G(z))`, and `k ← k + rate (gamma L(x) - L(G(z)))`, cut to [0, 1] and
+    0 at first. "convergence" is `L(x) + |gamma L(x) - L(G(z))|`. The paper's noise is uniform in [-1, 1]; here it is
+    N(0, I), as in all models. "critic", "real" and "fake" are what is descended, `L(x)` and `L(G(z))`.
+
+    Args:
+        shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
+        d: Size of the noise.
+        gamma: Wanted ratio of L(G(z)) to L(x), in (0, 1]; lower for cleaner samples, higher for more diverse ones.
+        rate: Step size of the control, the paper's λ_k.
+        codes: Size of the critic's codes, the paper's N_h.
+        lr: Learning rate of both Adams.
+        betas: Decay of their moments.
+        width: Channels of our networks at full resolution.
+        n_critic: Steps of the critic for one of the generator.
+        pack: Samples that the critic sees at a time; see `PacGAN`.
+        generator: A network of your own; see `Adversarial`.
+        critic: A network of your own from packs to their reconstructions, (b, pack * c, h, w) both; `None` for ours.
+        seed: Decides the initial weights and the noise of training.
+        device: Where the model lives.
+
+    Attributes:
+        k: The control, in [0, 1].
+    """
+
+    k: Tensor
+
+    def __init__(
+        self,
+        shape: Shape,
+        d: int = 64,
+        *,
+        gamma: float = 0.75,
+        rate: float = 1e-3,
+        codes: int = 64,
+        lr: float = 1e-4,
+        betas: Betas = (0.5, 0.999),
+        width: int = 32,
+        n_critic: int = 1,
+        pack: int = 1,
+        generator: nn.Module | None = None,
+        critic: nn.Module | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ):
+        self._positive(gamma=gamma, rate=rate)
+        self._at_least(1, codes=codes)
+        if gamma > 1:
+            raise ValueError(f"{self._name}: gamma must lie in (0, 1], got {gamma!r}")
+        self.codes = codes  # the critic is built in the next call
+        super().__init__(
+            shape,
+            d,
+            width=width,
+            n_critic=n_critic,
+            pack=pack,
+            generator=generator,
+            critic=critic,
+            seed=seed,
+            device=device,
+        )
+        self.gamma, self.rate = gamma, rate
+        self.register_buffer("k", torch.zeros((), device=self._device))
+        self._optimise(self._adam(lr, betas))
+
+    def _critic_loss(self, real: Tensor, fake: Tensor, f_real: Tensor, f_fake: Tensor) -> dict[str, Tensor]:
+        l_real, l_fake = f_real.mean(), f_fake.mean()
+        return {
+            "critic": l_real - self.k * l_fake,
+            "real": l_real,
+            "fake": l_fake,
+            "k": self.k.clone(),
+            "convergence": adversarial.imbalance(l_real, l_fake, self.gamma),
+        }
+
+    def _generator_loss(self, f_fake: Tensor) -> Tensor:
+        return f_fake.mean()
+
+    def _score(self, packs: Tensor) -> Tensor:
+        """Mean absolute error (b,) of the reconstructions of packs (b, ...); low for real ones."""
+        errors: Tensor = (self.critic(packs) - packs).abs()
+        return errors.flatten(1).mean(dim=1)
+
+    def _after_critic(self, losses: dict[str, Tensor]) -> None:
+        self.k.copy_(adversarial.balance(self.k, losses["real"], losses["fake"], self.gamma, self.rate))
+
+    def _make_critic(self, given: nn.Module | None, width: int, norm: str) -> nn.Module:
+        shape = self._packed_shape
+        if given is not None:
+            return self._given("critic", given, shape, shape)
+        return nn.Sequential(encoder(shape, self.codes, width), decoder(self.codes, shape, width), squash(shape))
