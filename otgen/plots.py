@@ -72,15 +72,15 @@ def digits_figure(real: Tensor, reconstructed: Tensor, generated: Tensor) -> "Fi
         A figure with three axes.
     """
     sheets = {"real": real, "reconstructed": reconstructed, "generated": generated}
-    figure = _figure(12, 4.4, between=0.05)
+    figure = figure_of(12, 4.4, between=0.05)
     for axes, (name, images) in zip(figure.subplots(1, 3), sheets.items(), strict=True):
-        axes.imshow(_sheet(images), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(sheet(images), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(name)
         axes.set_axis_off()
     return figure
 
 
-def _sheet(images: Tensor) -> NDArray[np.float64]:
+def sheet(images: Tensor) -> NDArray[np.float64]:
     """Lay images (n, h, w) out in a square of rows and columns, with white between them."""
     if images.dim() == 4 and images.shape[1] == 1:
         images = images[:, 0]
@@ -132,7 +132,7 @@ def power_diagram(
     points, info = ot.sample(n, angle_threshold, seed=seed, return_info=True)
     mixed, mixed_info = ot.sample(n, math.pi, seed=seed, return_info=True)
 
-    figure = _figure(16, 10.5)
+    figure = figure_of(16, 10.5)
     (top_left, top, top_right), (bottom_left, bottom, bottom_right) = figure.subplots(2, 3)
     _draw_cells(top_left, cells, box, colours)
     _draw_facets(top_left, facets(cells, pairs[angles > angle_threshold]), box)
@@ -308,7 +308,7 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
     if not history:
         raise ValueError("convergence: the history must hold at least one measurement, got none")
     samples = [record["samples"] for record in history]
-    figure = _figure(7, 4.5)
+    figure = figure_of(7, 4.5)
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
     axes = figure.subplots()
@@ -326,7 +326,7 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
     return figure
 
 
-def _figure(width: float, height: float, between: float = 0.02) -> "Figure":
+def figure_of(width: float, height: float, between: float = 0.02) -> "Figure":
     """Make an empty figure, width x height in inches, with a part of the axes' width between them."""
     try:
         from matplotlib.figure import Figure

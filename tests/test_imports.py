@@ -22,6 +22,7 @@ ALLOWED = {
     "files": {"torch", "numpy", "safetensors", "PIL"},
     "train": {"files", "torch", "numpy", "tqdm"},
     "plots": {"torch", "numpy", "matplotlib"},
+    "charts": {"plots", "torch", "matplotlib"},
 }
 BELOW = set().union(*ALLOWED.values()) - {"_ext", "matplotlib"} | set(ALLOWED) - {"_ext"}
 ALLOWED |= {"experiments": BELOW, "cli": BELOW | {"experiments", "__init__"}, "__init__": BELOW, "__main__": {"cli"}}
