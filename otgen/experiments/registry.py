@@ -1,11 +1,14 @@
 """Experiments, by the names that recipes call them."""
 
-from otgen.experiments import minimax, parallel_lines, perfect_discriminator, singular_set
 from otgen.experiments.experiment import Experiment
+from otgen.experiments.minimax import EXPERIMENT as minimax
+from otgen.experiments.parallel_lines import EXPERIMENT as parallel_lines
+from otgen.experiments.perfect_discriminator import EXPERIMENT as perfect_discriminator
+from otgen.experiments.singular_set import EXPERIMENT as singular_set
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "parallel_lines": parallel_lines.EXPERIMENT,
-    "perfect_discriminator": perfect_discriminator.EXPERIMENT,
-    "minimax": minimax.EXPERIMENT,
-    "singular_set": singular_set.EXPERIMENT,
+    "parallel_lines": parallel_lines,
+    "perfect_discriminator": perfect_discriminator,
+    "minimax": minimax,
+    "singular_set": singular_set,
 }
