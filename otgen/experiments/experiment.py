@@ -3,13 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Verdict = Literal["confirmed", "not confirmed", "not testable at this size"]
 
@@ -81,11 +78,11 @@ class Picture:
     """A figure for reports.
 
     Attributes:
-        figure: What `plots.render` takes.
+        figure: A matplotlib figure, which `plots.render` takes.
         caption: What to look at.
     """
 
-    figure: "Figure"
+    figure: Any
     caption: str
 
 

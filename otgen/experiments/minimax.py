@@ -1,7 +1,8 @@
 """Minimax against non-saturating: the same GAN trained with either loss of the generator.
 
-Goodfellow et al. 2014, section 3, for the slow beginning of log(1 - D); Arjovsky and Bottou 2017, theorem 2.6, for the
-noise in the gradient of -log D.
+Goodfellow et al. 2014, section 3, for the slow beginning of log(1 - D), where D tells generated samples easily;
+Arjovsky and Bottou 2017, theorem 2.6, for the noise in the gradient of -log D. How far D is ahead decides both, so it
+is trained on a par with the generator and with several steps for each of the generator's.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.metrics import LeNet, compare, train_lenet
+from otgen.metrics import kid, train_lenet
 from otgen.models import GAN
 from otgen.nn import adversarial
 from otgen.ot.streams import stream
@@ -26,8 +27,11 @@ LOSSES = {"minimax": adversarial.minimax_generator, "nonsaturating": adversarial
 BATCHES, BATCH = 8, 64
 """Batches of noise on which the generator's gradient is measured, always the same, and samples in each."""
 
-EARLY = 0.1
+EARLY = 0.2
 """Part of a training that is its beginning."""
+
+DIGITS = 1797
+"""Size of the data set."""
 
 SHOWN = 36
 """Generated digits to look at."""
@@ -35,34 +39,56 @@ SHOWN = 36
 CURVE = 200
 """Points of a loss curve that are kept, each a mean over steps."""
 
-FIGURE, SHEETS = "minimax.png", "minimax-digits.png"
+FIGURE, LOSS_CURVES, SHEETS = "minimax.png", "minimax-losses.png", "minimax-digits.png"
+
+Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
+"""Trainings by loss and n_critic."""
 
 
 def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each training."""
-    repeats = range(context.settings["repeats"])
-    return {f"{loss}-{repeat}": partial(_train, context, loss, repeat) for loss in LOSSES for repeat in repeats}
-
-
-def _train(context: Context, loss: str, repeat: int) -> Outcome:
-    """Train one GAN and look at it every few steps; both losses start from the same weights."""
     s = context.settings
+    if s["every"] > EARLY / 2 * s["epochs"] * (DIGITS // s["batch"]):
+        raise ValueError(f"every must be at most a tenth of the training's steps, got {s['every']}")
+    return {
+        f"{loss}-{n_critic}-{repeat}": partial(_train, context, loss, n_critic, repeat)
+        for n_critic in s["n_critic"]
+        for loss in LOSSES
+        for repeat in range(s["repeats"])
+    }
+
+
+def _train(context: Context, loss: str, n_critic: int, repeat: int) -> Outcome:
+    """Train one GAN and look at it every few steps; both losses start from the same weights."""
+    s, seed = context.settings, context.seed + repeat
     pixels, labels = data.digits()
     lenet = train_lenet(pixels.view(-1, 1, 8, 8), labels, seed=context.seed, cache=context.cache)
-    gan = GAN((64,), s["d"], loss=loss, lr=s["lr"], width=s["width"], seed=context.seed + repeat, device=context.device)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(stream(context.seed, "halves")))
+    real = lenet(pixels[order].view(-1, 1, 8, 8))
+    floor = kid(*real.chunk(2))
+    gan = GAN(
+        (64,), s["d"], loss=loss, n_critic=n_critic, lr=s["lr"], width=s["width"], seed=seed, device=context.device
+    )
     z = torch.randn(BATCHES * BATCH, s["d"], generator=torch.Generator().manual_seed(stream(context.seed, "probe")))
     z = z.to(context.device)
     rows: list[dict[str, float]] = []
 
     def look(model: Any, step: int, values: dict[str, float]) -> None:
         if step == 1 or step % s["every"] == 0:
-            rows.append({"step": float(step)} | _gradient(gan, loss, z) | _quality(gan, pixels, lenet, s["n"]))
+            made = gan.sample(s["n"], generator=stream(context.seed, "measured")).cpu().clamp(0, 1)
+            score = kid(real[: s["n"]], lenet(made.view(-1, 1, 8, 8)))
+            rows.append({"step": float(step), "kid": score.value} | _gradient(gan, loss, z))
 
-    gan.fit(
-        pixels, epochs=s["epochs"], batch_size=s["batch"], seed=context.seed + repeat, progress=False, callbacks=[look]
-    )
-    curves = {name: _thinned(torch.from_numpy(gan.history_[name])) for name in ("critic", "generator")}
-    values = {"loss": loss, "repeat": repeat, "rows": rows, "curves": curves, "extractor": lenet.fingerprint}
+    gan.fit(pixels, epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False, callbacks=[look])
+    values = {
+        "loss": loss,
+        "n_critic": n_critic,
+        "seed": seed,
+        "rows": rows,
+        "curves": {name: _thinned(torch.from_numpy(gan.history_[name])) for name in ("critic", "generator")},
+        "extractor": lenet.fingerprint,
+        "floor": [floor.value, floor.spread],
+    }
     images = gan.sample(SHOWN, generator=stream(context.seed, "shown")).cpu().clamp(0, 1)
     return Outcome(values, {"images": images.view(-1, 1, 8, 8)})
 
@@ -80,13 +106,6 @@ def _gradient(gan: GAN, loss: str, z: Tensor) -> dict[str, float]:
     return {"gradient": float(each.mean(0).norm()), "noise": math.sqrt(float(each.var(0).sum())), "believed": believed}
 
 
-def _quality(gan: GAN, pixels: Tensor, lenet: LeNet, n: int) -> dict[str, float]:
-    """Kernel distance between generated digits and the data, which suits few samples."""
-    made = gan.sample(n, generator=0).cpu().clamp(0, 1)
-    (report,) = compare(pixels.view(-1, 1, 8, 8), made.view(-1, 1, 8, 8), lenet, ["KID"])
-    return {"kid": report.score.value, "kid_floor": report.floor.value + 2 * report.floor.spread}
-
-
 def _thinned(values: Tensor) -> list[float]:
     """Means over pieces of a curve."""
     pieces = values.tensor_split(min(CURVE, len(values)))
@@ -94,60 +113,76 @@ def _thinned(values: Tensor) -> list[float]:
 
 
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
-    """Loss curves, gradients and quality of both."""
-    runs = {loss: [o.values for o in outcomes.values() if o.values["loss"] == loss] for loss in LOSSES}
-    last = max(row["step"] for row in runs["minimax"][0]["rows"])
-    early = {loss: _mean(runs[loss], "gradient", 0, EARLY * last) for loss in LOSSES}
-    noise = {loss: _mean(runs[loss], "noise", last / 2, last) for loss in LOSSES}
-    soon = {loss: _mean(runs[loss], "kid", 0.5 * EARLY * last, 2 * EARLY * last) for loss in LOSSES}
-    end = {loss: _mean(runs[loss], "kid", 0.9 * last, last) for loss in LOSSES}
-    swing = {loss: statistics.mean(_swing(run["curves"]["generator"]) for run in runs[loss]) for loss in LOSSES}
-    fingerprint = runs["minimax"][0]["extractor"]
+    """Gradients, quality and loss curves of both losses."""
+    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for outcome in outcomes.values():
+        runs.setdefault((outcome.values["loss"], outcome.values["n_critic"]), []).append(outcome.values)
+    first = next(iter(runs.values()))[0]
+    last, name = first["rows"][-1]["step"], f"KID[{first['extractor']}]"
+    ahead = max(context.settings["n_critic"])
+    early = {key: _means(some, "gradient", 0, EARLY * last) for key, some in runs.items()}
+    soon = {key: _means(some, "kid", EARLY * last / 2, EARLY * last) for key, some in runs.items()}
+    end = {key: _means(some, "kid", (1 - EARLY) * last, last) for key, some in runs.items()}
+    noise = {key: _means(some, "noise", last / 2, last) for key, some in runs.items()}
+    swing = {key: [_swing(run["curves"]["generator"]) for run in some] for key, some in runs.items()}
+    rule = "Confirmed means: by more than two standard errors of the difference."
     claims = [
         Claim(
-            "The minimax gradient is small at the beginning, the non-saturating one is not.",
-            verdict(early["minimax"] < early["nonsaturating"]),
-            f"Mean length over the first {EARLY:.0%} of the steps: {_both(early)}.",
+            "While D tells generated samples easily, the minimax gradient is small and the non-saturating one is not.",
+            verdict(_above(early["nonsaturating", ahead], early["minimax", ahead])),
+            f"Mean length in the first {EARLY:.0%} of the steps: {_all(early)}. {rule}",
             FIGURE,
         ),
         Claim(
             "So minimax learns slowly at the beginning.",
-            verdict(soon["minimax"] > soon["nonsaturating"]),
-            f"KID[{fingerprint}] between {EARLY / 2:.0%} and {2 * EARLY:.0%} of the steps: {_both(soon)}; at the end:"
-            f" {_both(end)}.",
+            verdict(_above(soon["minimax", ahead], soon["nonsaturating", ahead])),
+            f"{name} from {EARLY / 2:.0%} to {EARLY:.0%} of the steps: {_all(soon)}; in the last {EARLY:.0%}:"
+            f" {_all(end)}. {rule}",
             FIGURE,
         ),
         Claim(
-            "The non-saturating loss is less stable: its gradient is noisier.",
-            verdict(noise["nonsaturating"] > noise["minimax"]),
-            f"Standard deviation of the gradient between batches, second half of the training: {_both(noise)}; the"
-            f" generator's loss moves from one point of the curve to the next by {_both(swing)} on average.",
+            "The non-saturating loss is less stable: along training its gradient is noisier.",
+            verdict(all(_above(noise["nonsaturating", k], noise["minimax", k]) for k in context.settings["n_critic"])),
+            f"Deviation between batches in the second half: {_all(noise)}. {rule}",
             FIGURE,
         ),
     ]
+    header = ("loss of G", "steps of D for one of G", "gradient early", f"{name} early", "late", "gradient noise late",
+              "change between points of G's loss curve")  # fmt: skip
+    measured = (early, soon, end, noise, swing)
     table = Table(
-        f"GANs on 8 x 8 digits, mean of {context.settings['repeats']} trainings of {context.settings['epochs']} epochs"
-        f" with equal networks; KID of {context.settings['n']} samples",
-        ("loss of the generator", "gradient, first tenth", f"KID[{fingerprint}] early", "at the end", "gradient noise",
-         "mean step of the loss curve"),
-        [
-            (loss, *(f"{values[loss]:.3g}" for values in (early, soon, end, noise, swing))) for loss in LOSSES
-        ],
-    )  # fmt: skip
-    sheets = [
-        Panel(f"{o.values['loss']}, seed {context.seed + o.values['repeat']}", images=o.tensors["images"])
+        f"GANs on 8 x 8 digits: mean ± standard deviation of {context.settings['repeats']} trainings of"
+        f" {context.settings['epochs']} epochs with equal networks; KID of {context.settings['n']} samples, real"
+        f" against real {first['floor'][0]:.2g} ± {first['floor'][1]:.1g}",
+        header,
+        [(loss, str(k), *(_cell(values[loss, k]) for values in measured)) for loss, k in runs],
+    )
+    seen = [
+        Panel(f"{o.values['loss']}, {o.values['n_critic']} D : 1 G", images=o.tensors["images"])
         for o in outcomes.values()
+        if o.values["seed"] == context.seed
     ]
     pictures = {
-        FIGURE: Picture(chart(_panels(context, runs), columns=3), _caption()),
-        SHEETS: Picture(chart(sheets, columns=context.settings["repeats"]), "Generated digits at the end."),
+        FIGURE: Picture(chart(_panels(runs, last, name), columns=4), _caption()),
+        LOSS_CURVES: Picture(
+            chart([_losses(key, some) for key, some in runs.items()], columns=2), "Losses along training."
+        ),
+        SHEETS: Picture(chart(seen, columns=4), "Generated digits at the end, first seed."),
     }
     return Findings(claims, pictures, [table])
 
 
-def _mean(runs: Sequence[Mapping[str, Any]], key: str, low: float, high: float) -> float:
-    """Mean over the measurements at steps in [low, high] of all trainings."""
-    return statistics.mean(float(row[key]) for run in runs for row in run["rows"] if low <= row["step"] <= high)
+def _means(runs: Sequence[Mapping[str, Any]], key: str, low: float, high: float) -> list[float]:
+    """For each training the mean over the measurements at steps in [low, high]."""
+    return [statistics.mean(row[key] for row in run["rows"] if low <= row["step"] <= high) for run in runs]
+
+
+def _above(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether a is above b on average, by more than two standard errors."""
+    if min(len(a), len(b)) < 2:
+        return False
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+    return statistics.mean(a) - statistics.mean(b) > 2 * error
 
 
 def _swing(curve: Sequence[float]) -> float:
@@ -155,57 +190,63 @@ def _swing(curve: Sequence[float]) -> float:
     return statistics.mean(abs(b - a) for a, b in zip(curve, curve[1:], strict=False))
 
 
-def _both(values: Mapping[str, float]) -> str:
-    return f"{values['minimax']:.3g} (minimax), {values['nonsaturating']:.3g} (non-saturating)"
+def _cell(values: Sequence[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3g} ± {spread:.1g}"
 
 
-def _panels(context: Context, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Panel]:
-    believed = [0.005 * i for i in range(1, 200)]
+def _all(values: Mapping[tuple[str, int], Sequence[float]]) -> str:
+    return ", ".join(f"{_cell(some)} ({loss}, {k} : 1)" for (loss, k), some in values.items())
 
-    def curve(loss: str, colour: int, key: str) -> Line:
-        steps = [row["step"] for row in runs[loss][0]["rows"]]
-        values = list(zip(*([row[key] for row in run["rows"]] for run in runs[loss]), strict=True))
-        means = [statistics.mean(v) for v in values]
-        bands = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in values]
-        return Line(steps, means, loss, bands, colour=colour)
 
-    def losses(loss: str) -> Panel:
-        last = runs[loss][0]["rows"][-1]["step"]
-        lines = []
-        for colour, name in enumerate(("critic", "generator")):
-            for number, run in enumerate(runs[loss]):
-                points = run["curves"][name]
-                steps = [last * (i + 0.5) / len(points) for i in range(len(points))]
-                label = {"critic": "D", "generator": "G"}[name]
-                lines.append(Line(steps, points, label if number == 0 else "", colour=colour))
-        return Panel(f"losses of each training, {loss}", "steps", "loss", lines)
+def _panels(runs: Runs, last: float, name: str) -> list[Panel]:
+    """For each number of D's steps a row: what D believes, the gradient and its noise, the quality."""
+    panels = []
+    for k in sorted({k for _, k in runs}):
+        some = {loss: runs[loss, k] for loss in LOSSES}
+        floor = some["minimax"][0]["floor"]
+        limit = floor[0] + 2 * floor[1]
+        what = f"{k} : 1"
+        real = Line([0.0, last], [limit, limit], "real against real + 2 s.e.", style="--", colour=7)
+        panels += [
+            Panel(f"{what}, D of generated samples", "steps of D", "D(G(z))", _curves(some, "believed"), ylim=(0, 1)),
+            Panel(
+                f"{what}, length of G's gradient", "steps of D", "‖gradient‖", _curves(some, "gradient"), yscale="log"
+            ),
+            Panel(f"{what}, noise of G's gradient", "steps of D", "deviation", _curves(some, "noise"), yscale="log"),
+            Panel(f"{what}, {name}", "steps of D", "KID", [*_curves(some, "kid"), real], yscale="log"),
+        ]
+    return panels
 
-    both = list(enumerate(LOSSES, 2))
-    floor = runs["minimax"][0]["rows"][-1]["kid_floor"]
-    quality = [curve(loss, colour, "kid") for colour, loss in both]
-    ends = [quality[0].x[0], quality[0].x[-1]]
-    return [
-        losses("minimax"),
-        losses("nonsaturating"),
-        Panel("the two losses", "D(G(z))", "loss of the generator", [
-            Line(believed, [math.log(1 - s) for s in believed], "log(1 − D)", colour=2),
-            Line(believed, [-math.log(s) for s in believed], "−log D", colour=3),
-        ]),
-        Panel("length of G's gradient", "steps", "‖gradient‖", [curve(n, c, "gradient") for c, n in both],
-              yscale="log"),
-        Panel("its noise", "steps", "deviation between batches", [curve(n, c, "noise") for c, n in both],
-              yscale="log"),
-        Panel(f"KID[{runs['minimax'][0]['extractor']}]", "steps", "KID", [
-            *quality, Line(ends, [floor, floor], "real against real + 2 s.e.", style="--", colour=7),
-        ], yscale="log"),
-    ]  # fmt: skip
+
+def _curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[Line]:
+    """Mean over the trainings and a band of their deviation."""
+    lines = []
+    for colour, (loss, some) in enumerate(runs.items(), 2):
+        columns = list(zip(*([row[key] for row in run["rows"]] for run in some), strict=True))
+        bands = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
+        steps = [row["step"] for row in some[0]["rows"]]
+        lines.append(Line(steps, [statistics.mean(column) for column in columns], loss, bands, colour=colour))
+    return lines
+
+
+def _losses(key: tuple[str, int], runs: Sequence[Mapping[str, Any]]) -> Panel:
+    last = runs[0]["rows"][-1]["step"]
+    lines = []
+    for colour, (name, label) in enumerate({"critic": "D", "generator": "G"}.items()):
+        for number, run in enumerate(runs):
+            points = run["curves"][name]
+            steps = [last * (i + 0.5) / len(points) for i in range(len(points))]
+            lines.append(Line(steps, points, label if number == 0 else "", colour=colour))
+    return Panel(f"{key[0]}, {key[1]} : 1", "steps of D", "loss", lines)
 
 
 def _caption() -> str:
     return (
-        "The same networks from the same weights with either loss of the generator. Bands: standard deviation over"
-        f" trainings. Gradient: mean of {BATCHES} batches of {BATCH}, and deviation between them. Where KID falls below"
-        " the dashed line it cannot be told from that of the data itself."
+        "The same networks from the same weights with either loss of the generator; each row has another number of"
+        " steps of D for one of G. Bands: standard deviation over trainings. Gradient: mean of"
+        f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
+        " that of the data itself."
     )
 
 
