@@ -220,13 +220,12 @@ def _panels(runs: Runs, last: float, name: str) -> list[Panel]:
 
 
 def _curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> list[Line]:
-    """Mean over the trainings and a band of their deviation."""
+    """A line for each training."""
     lines = []
     for colour, (loss, some) in enumerate(runs.items(), 2):
-        columns = list(zip(*([row[key] for row in run["rows"]] for run in some), strict=True))
-        bands = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
-        steps = [row["step"] for row in some[0]["rows"]]
-        lines.append(Line(steps, [statistics.mean(column) for column in columns], loss, bands, colour=colour))
+        for number, run in enumerate(some):
+            steps, values = [row["step"] for row in run["rows"]], [row[key] for row in run["rows"]]
+            lines.append(Line(steps, values, loss if number == 0 else "", colour=colour))
     return lines
 
 
@@ -244,7 +243,7 @@ def _losses(key: tuple[str, int], runs: Sequence[Mapping[str, Any]]) -> Panel:
 def _caption() -> str:
     return (
         "The same networks from the same weights with either loss of the generator; each row has another number of"
-        " steps of D for one of G. Bands: standard deviation over trainings. Gradient: mean of"
+        " steps of D for one of G. A line for each training. Gradient: mean of"
         f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
         " that of the data itself."
     )
