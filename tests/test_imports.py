@@ -16,7 +16,7 @@ ALLOWED = {
     "ops": {"_ext", "torch"},
     "ot": {"ops", "files", "torch", "numpy", "tqdm"},
     "nn": {"torch"},
-    "models": {"ops", "ot", "nn", "train", "files", "torch"},
+    "models": {"ops", "ot", "nn", "train", "files", "torch", "tqdm"},
     "metrics": {"ops", "ot", "files", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},

@@ -92,7 +92,7 @@ class Adversarial(Generative):
     def _score(self, packs: Tensor) -> Tensor:
         """Scores (b,) of packs (b, ...)."""
         scores: Tensor = self.critic(packs)
-        return scores
+        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
 
     def _after_critic(self, losses: dict[str, Tensor]) -> None:
         """Do what is to be done after the critic's step, for which it had these losses."""
@@ -102,13 +102,20 @@ class Adversarial(Generative):
 
     def _optimise(self, make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None:
         """Give each network an optimiser; the last thing that a constructor does."""
+        for name, network in (("critic", self.critic), ("generator", self.generator)):
+            if not list(network.parameters()):
+                raise ValueError(f"{self._name}: {name} must have parameters to learn, got {type(network).__name__}")
         self.critic_optimiser = make(self.critic.parameters())
         self.generator_optimiser = make(self.generator.parameters())
 
     def _adam(self, lr: float, betas: Betas) -> Callable[[Iterator[nn.Parameter]], Optimizer]:
         """Makes an Adam, if its numbers are sound."""
         self._positive(lr=lr)
-        if not isinstance(betas, tuple) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if (
+            not isinstance(betas, tuple)
+            or len(betas) != 2
+            or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas)
+        ):
             raise ValueError(f"{self._name}: betas must be two numbers in [0, 1), got {betas!r}")
         return partial(Adam, lr=lr, betas=betas)
 

@@ -22,6 +22,7 @@ class AE(Autoencoder):
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
         width: Channels of our networks at full resolution.
+        network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
         lr: Learning rate of Adam.
         loss: "mse", or "bce" for images that are nearly black and white.
         encoder: A network of your own from (b, *shape) to (b, d); `None` for ours.
@@ -40,17 +41,19 @@ class AE(Autoencoder):
         width: int = 32,
         lr: float = 1e-3,
         loss: str = "mse",
+        network: str = "plain",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         seed: int = 0,
         device: str | torch.device = "cpu",
     ):
-        super().__init__(shape, d, width=width, encoder=encoder, decoder=decoder, seed=seed, device=device)
         self._positive(lr=lr)
         if loss not in LOSSES:
-            raise ValueError(f"AE: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
-        if loss == "bce" and len(self.shape) == 1:
-            raise ValueError('AE: loss must be "mse" for plain vectors, got "bce", which is for images in [0, 1]')
+            raise ValueError(f"{self._name}: loss must be one of {', '.join(LOSSES)}, got {loss!r}")
+        super().__init__(
+            shape, d, width=width, network=network, encoder=encoder, decoder=decoder, seed=seed, device=device
+        )
+        self._images_only(loss == "bce", 'loss="bce"')
         self.error = self._mse if loss == "mse" else self._bce
         self.optimiser = Adam(self.parameters(), lr=lr)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
 from otgen.models.base import Model
-from otgen.nn import decoder, encoder, losses, squash
+from otgen.nn import losses, networks
 from otgen.nn.networks import Shape
 
 LARGEST = 16  # default size of a code: enough for digits and faces of 64 pixels to be known again
@@ -18,6 +18,7 @@ class Autoencoder(Model):
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
         width: Channels of our networks at full resolution.
+        network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
         encoder: A network of your own from (b, *shape) to (b, codes * d); `None` for ours.
         decoder: A network of your own from (b, d) to samples as they are to be, (b, *shape); `None` for ours.
         codes: How many vectors of size d the encoder makes: 2 if it makes means and log-variances.
@@ -31,6 +32,7 @@ class Autoencoder(Model):
         d: int | None = None,
         *,
         width: int = 32,
+        network: str = "plain",
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         codes: int = 1,
@@ -42,9 +44,15 @@ class Autoencoder(Model):
         self._at_least(1, d=d, width=width)
         self.d = d
         with self._building():
-            self.encoder = self._encoder_or(encoder, codes * d, width)
-            self.decoder = self._decoder_or(decoder, width)
-            self.squash = squash(self.shape) if decoder is None else nn.Identity()
+            if encoder is None:
+                self.encoder = networks.encoder(self.shape, codes * d, width, network)
+            else:
+                self.encoder = self._given("encoder", encoder, self.shape, (codes * d,))
+            if decoder is None:
+                self.decoder = networks.decoder(d, self.shape, width, network)
+            else:
+                self.decoder = self._given("decoder", decoder, (d,), self.shape)
+            self.squash = networks.squash(self.shape) if decoder is None else nn.Identity()
 
     def _encode(self, x: Tensor) -> Tensor:
         codes: Tensor = self.encoder(x)
@@ -64,12 +72,7 @@ class Autoencoder(Model):
             return losses.bce(self.decoder(z), x)
         return binary_cross_entropy(self._decode(z), x, reduction="sum") / len(x)  # a network of the user's own
 
-    def _encoder_or(self, given: nn.Module | None, size: int, width: int) -> nn.Module:
-        return encoder(self.shape, size, width) if given is None else self._given("encoder", given, self.shape, (size,))
-
-    def _decoder_or(self, given: nn.Module | None, width: int) -> nn.Module:
-        return (
-            decoder(self.d, self.shape, width)
-            if given is None
-            else self._given("decoder", given, (self.d,), self.shape)
-        )
+    def _images_only(self, asked: bool, what: str) -> None:
+        """Refuse a choice that is for numbers in [0, 1] where samples are any real numbers."""
+        if asked and len(self.shape) == 1:
+            raise ValueError(f"{self._name}: {what} is for images in [0, 1], got plain vectors of shape {self.shape}")

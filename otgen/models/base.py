@@ -469,7 +469,9 @@ class Generative(Model):
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"{self._name}.sample: n must be a whole number >= 1, got {n!r}")
-        return self._in_batches(self._decode, self._noise(n, as_generator(generator)), batch_size)
+        with evaluating(self):
+            z = self._noise(n, as_generator(generator))
+        return self._in_batches(self._decode, z, batch_size)
 
     def _generator(self, given: nn.Module | None, width: int) -> nn.Module:
         """A network from noise (b, d) to samples (b, *shape): ours by size, or the user's."""

@@ -1,11 +1,15 @@
 """BEGAN: the critic is an autoencoder, and a control keeps the two networks in balance."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from otgen.models.adversarial import Adversarial, Betas
 from otgen.nn import adversarial, decoder, encoder, squash
 from otgen.nn.networks import Shape
+
+CODES = 64  # the paper's size of the critic's codes
 
 
 class BEGAN(Adversarial):
@@ -21,7 +25,8 @@ class BEGAN(Adversarial):
         d: Size of the noise.
         gamma: Wanted ratio of L(G(z)) to L(x), in (0, 1]; lower for cleaner samples, higher for more diverse ones.
         rate: Step size of the control, the paper's λ_k.
-        codes: Size of the critic's codes, the paper's N_h.
+        codes: Size of the critic's codes, the paper's N_h; `None` for 64, or half the numbers of a pack if that is
+            less, since a critic that can copy its input tells nothing.
         lr: Learning rate of both Adams.
         betas: Decay of their moments.
         width: Channels of our networks at full resolution.
@@ -45,7 +50,7 @@ class BEGAN(Adversarial):
         *,
         gamma: float = 0.75,
         rate: float = 1e-3,
-        codes: int = 64,
+        codes: int | None = None,
         lr: float = 1e-4,
         betas: Betas = (0.5, 0.999),
         width: int = 32,
@@ -57,7 +62,8 @@ class BEGAN(Adversarial):
         device: str | torch.device = "cpu",
     ):
         self._positive(gamma=gamma, rate=rate)
-        self._at_least(1, codes=codes)
+        if codes is not None:
+            self._at_least(1, codes=codes)
         if gamma > 1:
             raise ValueError(f"{self._name}: gamma must lie in (0, 1], got {gamma!r}")
         self.codes = codes  # the critic is built in the next call
@@ -91,7 +97,7 @@ class BEGAN(Adversarial):
 
     def _score(self, packs: Tensor) -> Tensor:
         """Mean absolute error (b,) of the reconstructions of packs (b, ...); low for real ones."""
-        errors: Tensor = (self.critic(packs) - packs).abs()
+        errors: Tensor = (self.critic(packs) - packs).abs().to(self._like.dtype)
         return errors.flatten(1).mean(dim=1)
 
     def _after_critic(self, losses: dict[str, Tensor]) -> None:
@@ -99,6 +105,7 @@ class BEGAN(Adversarial):
 
     def _make_critic(self, given: nn.Module | None, width: int, norm: str) -> nn.Module:
         shape = self._packed_shape
+        codes = min(CODES, max(1, math.prod(shape) // 2)) if self.codes is None else self.codes
         if given is not None:
             return self._given("critic", given, shape, shape)
-        return nn.Sequential(encoder(shape, self.codes, width), decoder(self.codes, shape, width), squash(shape))
+        return nn.Sequential(encoder(shape, codes, width), decoder(codes, shape, width), squash(shape))

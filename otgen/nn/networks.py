@@ -5,8 +5,11 @@ a fully connected network has HIDDEN layers of UNITS * width units. What comes o
 images in [0, 1] puts `squash` behind its decoder.
 """
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
+from otgen.nn import lecture
 from otgen.nn.conv import ConvDecoder, ConvEncoder
 from otgen.nn.mlp import MLP
 from otgen.nn.norms import normaliser, spectral
@@ -18,20 +21,48 @@ LEAK = 0.2  # slope of a critic's leaky ReLU (Radford et al. 2016, DCGAN)
 Shape = tuple[int, ...]
 
 
-def encoder(shape: Shape, d: int, width: int = 32) -> nn.Module:
-    """Make a network from samples (b, *shape) to codes (b, d)."""
-    check_shape("encoder", shape)
+KINDS = ("plain", "wae", "ae-ot")
+
+
+def encoder(shape: Shape, d: int, width: int = 32, kind: str = "plain") -> nn.Module:
+    """Make a network from samples (b, *shape) to codes (b, d).
+
+    Args:
+        shape: Size of a sample.
+        d: Size of a code.
+        width: Channels at full resolution.
+        kind: "plain", or for images the network of the lecture, "wae" (Tolstikhin et al. 2018; its width is 128) or
+            "ae-ot" (An et al. 2020; its width is 80).
+    """
+    _check("encoder", shape, kind)
     if len(shape) == 1:
         return MLP((shape[0], *_hidden(width), d), nn.SiLU)
-    return ConvEncoder((shape[0], shape[1], shape[2]), d, width)
+    makers: dict[str, Callable[..., nn.Module]] = {
+        "plain": ConvEncoder,
+        "wae": lecture.WAEEncoder,
+        "ae-ot": lecture.AEOTEncoder,
+    }
+    return makers[kind]((shape[0], shape[1], shape[2]), d, width)
 
 
-def decoder(d: int, shape: Shape, width: int = 32) -> nn.Module:
-    """Make a network from codes (b, d) to samples (b, *shape), any real numbers; a GAN's generator is one, too."""
-    check_shape("decoder", shape)
+def decoder(d: int, shape: Shape, width: int = 32, kind: str = "plain") -> nn.Module:
+    """Make a network from codes (b, d) to samples (b, *shape), any real numbers; a GAN's generator is one, too.
+
+    Args:
+        d: Size of a code.
+        shape: Size of a sample.
+        width: Channels at full resolution.
+        kind: As for `encoder`.
+    """
+    _check("decoder", shape, kind)
     if len(shape) == 1:
         return MLP((d, *_hidden(width), shape[0]), nn.SiLU)
-    return ConvDecoder(d, (shape[0], shape[1], shape[2]), width)
+    makers: dict[str, Callable[..., nn.Module]] = {
+        "plain": ConvDecoder,
+        "wae": lecture.WAEDecoder,
+        "ae-ot": lecture.AEOTDecoder,
+    }
+    return makers[kind](d, (shape[0], shape[1], shape[2]), width)
 
 
 def critic(shape: Shape, width: int = 32, norm: str = "none") -> "Critic":
@@ -88,6 +119,14 @@ def check_shape(name: str, shape: Shape) -> None:
     whole = isinstance(shape, tuple) and all(isinstance(side, int) and side >= 1 for side in shape)
     if not whole or len(shape) not in (1, 3):
         raise ValueError(f"{name}: shape must be (features,) or (c, h, w), whole numbers >= 1, got {shape!r}")
+
+
+def _check(name: str, shape: Shape, kind: str) -> None:
+    check_shape(name, shape)
+    if kind not in KINDS:
+        raise ValueError(f"{name}: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "plain" and len(shape) == 1:
+        raise ValueError(f"{name}: kind {kind!r} is for images (c, h, w), got shape {shape}")
 
 
 def _hidden(width: int) -> tuple[int, ...]:

@@ -29,10 +29,13 @@ class Samples(ABC):
     """Samples (n, ...) of which training asks for batches.
 
     Attributes:
-        size: (n, ...), with n = -1 where it is not known: what must be the same for a run to go on.
+        size: (n, ...), n being the number of batches for a `DataLoader`, or -1 where it is not known: what must be the
+            same for a run to go on.
+        numbered: Whether batches come with row numbers below n.
     """
 
     size: tuple[int, ...]
+    numbered = False
 
     @abstractmethod
     def epoch_steps(self, batch_size: int) -> int:
@@ -100,6 +103,8 @@ class Rows(Samples):
         take: Samples (b, ...) by their numbers (b,).
         look: Pieces to look at before training; `None` for the first row.
     """
+
+    numbered = True
 
     def __init__(self, n: int, take: Callable[[Tensor], Tensor], look: Callable[[], Iterator[Tensor]] | None = None):
         if n < 1:
