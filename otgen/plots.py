@@ -99,7 +99,7 @@ def points_figure(points: Tensor) -> "Figure":
     """Show points of the plane, (n, 2), with equal scales on both axes."""
     if points.dim() != 2 or points.shape[1] != 2:
         raise ValueError(f"points_figure: points must have shape (n, 2), got {tuple(points.shape)}")
-    figure = _figure(5, 5)
+    figure = figure_of(5, 5)
     axes = figure.subplots()
     x, y = points.detach().cpu().double().numpy().T
     axes.scatter(x, y, s=4, color=PALETTE[0], linewidths=0)
