@@ -1,15 +1,18 @@
+import io
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
+from otgen import plots
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import report, run
 from otgen.experiments.experiment import Claim, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.record import read_json, write_json
 from otgen.experiments.registry import EXPERIMENTS
-from otgen.experiments.report import BEGIN, END
+from otgen.experiments.report import BEGIN, END, _smaller
 
 pytest.importorskip("matplotlib")
 
@@ -200,3 +203,13 @@ def test_a_report_of_nothing(tmp_path):
     (tmp_path / "x/results.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a result of `otgen run`"):
         report(tmp_path)
+
+
+def test_figures_on_the_page_are_smaller_and_look_the_same():
+    image = pytest.importorskip("PIL.Image")
+    png = plots.render(chart([Panel("t", lines=[Line(range(50), [i % 7 for i in range(50)], band=[1.0] * 50)])]))
+    small = _smaller(png)
+    assert len(small) < 0.7 * len(png)
+    a, b = (np.asarray(image.open(io.BytesIO(p)).convert("RGB")).astype(float) for p in (png, small))
+    assert a.shape == b.shape
+    assert np.abs(a - b).mean() < 1

@@ -47,6 +47,15 @@ def test_exact_agrees_with_the_line():
         assert exact_wasserstein(x, y, p).value == pytest.approx(wasserstein_1d(x[:, 0], y[:, 0], p).value, rel=1e-9)
 
 
+def test_the_spread_to_a_point_has_a_closed_form():
+    x, point = normal(50, 3), torch.zeros(40, 3)
+    squares = x.square().sum(1)
+    want = float(squares.std()) / math.sqrt(50) / (2 * math.sqrt(float(squares.mean())))
+    for score in (exact_wasserstein(x, point), exact_wasserstein(point, x)):
+        assert score.value == pytest.approx(math.sqrt(float(squares.mean())))
+        assert score.spread == pytest.approx(want)
+
+
 def test_the_spread_of_the_exact_distance_is_honest():
     scores = [exact_wasserstein(normal(80, 2, seed=s), normal(80, 2, seed=500 + s, shift=1.0)) for s in range(60)]
     spread_is_honest([s.value for s in scores], [s.spread for s in scores])
