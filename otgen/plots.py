@@ -5,7 +5,7 @@ The only module that imports matplotlib, and only when a figure is made: the res
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -80,14 +80,32 @@ def digits_figure(real: Tensor, reconstructed: Tensor, generated: Tensor) -> "Fi
     return figure
 
 
-def sheet(images: Tensor) -> NDArray[np.float64]:
-    """Lay images (n, h, w) out in a square of rows and columns, with white between them."""
+def contact_sheet(rows: Mapping[str, Tensor]) -> "Figure":
+    """Show a row of images for each name, to compare at a glance.
+
+    Args:
+        rows: Images (n, h, w) or (n, 1, h, w) in [0, 1], 0 for the background, as many of one size for each name.
+
+    Returns:
+        A figure with an axes per name.
+    """
+    figure = figure_of(9, 0.45 * len(rows) + 0.2, between=0.02)
+    for axes, (name, images) in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows.items(), strict=True):
+        axes.imshow(sheet(images, len(images)), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.set_ylabel(name, rotation=0, horizontalalignment="right", verticalalignment="center")
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure
+
+
+def sheet(images: Tensor, columns: int | None = None) -> NDArray[np.float64]:
+    """Lay images (n, h, w) out in rows and columns, by default a square, with white between them."""
     if images.dim() == 4 and images.shape[1] == 1:
         images = images[:, 0]
     if images.dim() != 3 or len(images) == 0:
         raise ValueError(f"digits_figure: images must have shape (n, h, w) with n >= 1, got {tuple(images.shape)}")
     n, h, w = images.shape
-    columns = math.ceil(math.sqrt(n))
+    columns = columns or math.ceil(math.sqrt(n))
     sheet = np.zeros((math.ceil(n / columns) * (h + GAP) - GAP, columns * (w + GAP) - GAP))
     for i, image in enumerate(images.detach().cpu().double().numpy()):
         top, left = (h + GAP) * (i // columns), (w + GAP) * (i % columns)

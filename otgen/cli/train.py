@@ -73,11 +73,9 @@ def run(args: argparse.Namespace) -> int:
     model = _model(args, shape)
     record = {
         "data": args.data,
-        "shape": list(model.shape),
         "model": model.recipe.name,
-        "settings": {name: repr(value) for name, value in model.recipe.arguments.items()},
         "batch_size": args.batch_size,
-        "seed": args.seed,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
     }
     _check_record(folder, record, args.resume)
     folder.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ class AEOT(AE, Generative):
         device: Where the networks live; the transport is solved on the CPU.
 
     Attributes:
-        prior: The fitted `OTPrior`; `prior.certificate_` says how exact the map is.
+        prior: The fitted `OTPrior`; `prior.ot_.certificate_` says how exact the map is.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from otgen.models.base import as_generator
-from otgen.ot import Certificate, NotFittedError, SemiDiscreteOT
+from otgen.ot import NotFittedError, SemiDiscreteOT
 
 PREFIX = "ot."  # of the map's tensors among those of the module
 RECORD = "record"
@@ -32,7 +32,7 @@ class OTPrior(nn.Module):
         seed: Decides every sample of the fit.
 
     Attributes:
-        ot_: The fitted `SemiDiscreteOT`, which knows heights, certificate and singular set.
+        ot_: The fitted `SemiDiscreteOT`, which knows heights, certificate and singular set; `None` before `fit`.
     """
 
     def __init__(
@@ -93,13 +93,6 @@ class OTPrior(nn.Module):
         rng = as_generator(generator)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         return self.ot_.sample(n, self.angle_threshold, seed=seed).to(self.like)
-
-    @property
-    def certificate_(self) -> Certificate:
-        """How well the noise fills the codes' cells, on fresh samples."""
-        if self.ot_ is None:
-            raise NotFittedError("this OTPrior is not fitted yet: call fit(codes) first")
-        return self.ot_.certificate_
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one safetensors file, which `SemiDiscreteOT.load` and `otgen sample` read, too."""
