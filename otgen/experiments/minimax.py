@@ -163,11 +163,11 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         if o.values["seed"] == context.seed
     ]
     pictures = {
-        FIGURE: Picture(chart(_panels(runs, last, name), columns=4), _caption()),
+        FIGURE: Picture(chart(_panels(runs, last, name), columns=2), _caption()),
         LOSS_CURVES: Picture(
             chart([_losses(key, some) for key, some in runs.items()], columns=2), "Losses along training."
         ),
-        SHEETS: Picture(chart(seen, columns=4), "Generated digits at the end, first seed."),
+        SHEETS: Picture(chart(seen, columns=2), "Generated digits at the end, first seed."),
     }
     return Findings(claims, pictures, [table])
 
@@ -196,7 +196,7 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def _all(values: Mapping[tuple[str, int], Sequence[float]]) -> str:
-    return ", ".join(f"{_cell(some)} ({loss}, {k} : 1)" for (loss, k), some in values.items())
+    return ", ".join(f"{_cell(some)} ({loss}, {k} D : 1 G)" for (loss, k), some in values.items())
 
 
 def _panels(runs: Runs, last: float, name: str) -> list[Panel]:
@@ -206,7 +206,7 @@ def _panels(runs: Runs, last: float, name: str) -> list[Panel]:
         some = {loss: runs[loss, k] for loss in LOSSES}
         floor = some["minimax"][0]["floor"]
         limit = floor[0] + 2 * floor[1]
-        what = f"{k} : 1"
+        what = f"{k} D : 1 G"
         real = Line([0.0, last], [limit, limit], "real against real + 2 s.e.", style="--", colour=7)
         panels += [
             Panel(f"{what}, D of generated samples", "steps of D", "D(G(z))", _curves(some, "believed"), ylim=(0, 1)),
@@ -237,13 +237,13 @@ def _losses(key: tuple[str, int], runs: Sequence[Mapping[str, Any]]) -> Panel:
             points = run["curves"][name]
             steps = [last * (i + 0.5) / len(points) for i in range(len(points))]
             lines.append(Line(steps, points, label if number == 0 else "", colour=colour))
-    return Panel(f"{key[0]}, {key[1]} : 1", "steps of D", "loss", lines)
+    return Panel(f"{key[0]}, {key[1]} D : 1 G", "steps of D", "loss", lines)
 
 
 def _caption() -> str:
     return (
-        "The same networks from the same weights with either loss of the generator; each row has another number of"
-        " steps of D for one of G. A line for each training. Gradient: mean of"
+        "The same networks from the same weights with either loss of the generator; D takes one step or more for"
+        " one of G. A line for each training. Gradient: mean of"
         f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
         " that of the data itself."
     )
