@@ -10,12 +10,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from otgen import plots
-from otgen.experiments import minimax, parallel_lines, perfect_discriminator, singular_set
+from otgen.experiments import minimax, parallel_lines, perfect_discriminator, singular_set, vae_regulariser
 from otgen.experiments import recipe as recipes
 from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
-from otgen.models import GAN
+from otgen.models import GAN, VAE
 from otgen.nn import adversarial
 from otgen.ot import SemiDiscreteOT
 
@@ -26,6 +26,7 @@ TINY = {
     "parallel-lines": {"thetas": [0.0, 0.5], "repeats": 2, "steps": 16, "batch": 32, "hidden": [8]},
     "perfect-discriminator": {"epochs": [1], "steps": 20, "looks": 4, "width": 2, "d": 3},
     "minimax": {"repeats": 1, "epochs": 1, "every": 2, "n": 50, "width": 2, "d": 3, "n_critic": [2]},
+    "vae-regulariser": {"latents": [2, 3], "repeats": 1, "epochs": 1, "width": 2},
     "singular-set": {"sets": ["eight-gaussians"], "m": 32, "n": 100, "angles": 4, "tol": 0.05},
 }
 
@@ -171,6 +172,27 @@ def test_curves_are_thinned_to_means():
     thin = minimax._thinned(torch.arange(1000.0))
     assert (len(thin), thin[0], thin[-1]) == (200, 2.0, 997.0)
     assert minimax._swing([0.0, 1.0, -1.0]) == 1.5
+
+
+# --- regulariser of the VAE ------------------------------------------------------------------------------------------
+
+
+def test_likelihood_and_posterior_are_those_of_the_training_loss():
+    x = (torch.rand(9, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    vae = VAE((1, 8, 8), 2, likelihood="bernoulli", width=4, seed=0)
+    mu, logvar = vae_regulariser._posterior(vae, x)
+    want = 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(1).mean()
+    assert_close(vae.step(x)["kl"], float(want), rtol=1e-5, atol=1e-6)
+    z = torch.zeros(9, 2)
+    logits = torch.logit(vae.decode(z).double())
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, x.double(), reduction="none").flatten(1).sum(1)
+    assert_close(vae_regulariser._log_likelihood(vae, x, z), -bce, rtol=1e-5, atol=1e-5)
+
+
+def test_an_unknown_data_set_is_refused(tmp_path):
+    _, context = context_of("vae-regulariser", tmp_path)
+    with pytest.raises(ValueError, match="data must be one of digits, mnist, got 'celeba'"):
+        vae_regulariser.parts(replace(context, settings=context.settings | {"data": "celeba"}))
 
 
 # --- singular set ----------------------------------------------------------------------------------------------------
