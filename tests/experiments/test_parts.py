@@ -37,7 +37,10 @@ def context_of(name, tmp_path):
     return recipe, Context(recipe.sized(True) | TINY[name], 0, torch.device("cpu"), tmp_path)
 
 
-@pytest.mark.parametrize("name", TINY)
+TRAINED = ("minimax", "vae-regulariser")  # networks and metrics of images: seconds each
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in TRAINED else n for n in TINY])
 def test_from_end_to_end(name, tmp_path, monkeypatch):
     monkeypatch.setattr(minimax, "train_lenet", partial(train_lenet, epochs=1))
     monkeypatch.setattr(perfect_discriminator, "BATCHES", 2)
