@@ -44,6 +44,7 @@ TRAINED = ("minimax", "vae-regulariser")  # networks and metrics of images: seco
 def test_from_end_to_end(name, tmp_path, monkeypatch):
     monkeypatch.setattr(minimax, "train_lenet", partial(train_lenet, epochs=1))
     monkeypatch.setattr(perfect_discriminator, "BATCHES", 2)
+    monkeypatch.setattr(perfect_discriminator, "BATCH", 16)
     recipe, context = context_of(name, tmp_path)
     experiment = EXPERIMENTS[recipe.experiment]
     outcomes = {part: work() for part, work in experiment.parts(context).items()}
