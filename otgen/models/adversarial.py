@@ -22,7 +22,7 @@ class Adversarial(Generative):
 
     The order is that of Algorithm 1 of Goodfellow et al. 2014 and of Arjovsky et al. 2017: every step shows the critic
     a fresh batch of data and fresh noise; every `n_critic`-th step goes on to the generator, with fresh noise again.
-    So an epoch shows the critic all data once, and the generator takes a step in `n_critic` of them.
+    So an epoch shows the critic all data once, and the generator takes one step for `n_critic` of the critic's.
 
     Packing (Lin et al. 2018, PacGAN) works for every subclass: the critic sees `pack` independent samples at a time,
     all real or all generated, one behind the other on the axis of channels or features. To the losses a pack is one

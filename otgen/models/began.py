@@ -13,12 +13,14 @@ CODES = 64  # the paper's size of the critic's codes
 
 
 class BEGAN(Adversarial):
-    """An autoencoder as critic, with L(v) the mean absolute error of its v: good at real samples, bad at generated.
+    """GAN whose critic is an autoencoder that wants to copy real samples well and generated ones badly, in balance.
 
-    Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", section 3.4: the critic
-    descends `L(x) - k L(G(z))`, the generator `L(G(z))`, and `k ← k + rate (gamma L(x) - L(G(z)))`, cut to [0, 1] and
-    0 at first. "convergence" is `L(x) + |gamma L(x) - L(G(z))|`. The paper's noise is uniform in [-1, 1]; here it is
-    N(0, I), as in all models. "critic", "real" and "fake" are what is descended, `L(x)` and `L(G(z))`.
+    Berthelot et al. 2017, "BEGAN: Boundary Equilibrium Generative Adversarial Networks", section 3.4. With L(v) the
+    mean absolute error of the copy of v, the critic descends `L(x) - k L(G(z))`, the generator `L(G(z))`, and `k ← k +
+    rate (gamma L(x) - L(G(z)))`, cut to [0, 1] and 0 at first. "convergence" is `L(x) + |gamma L(x) - L(G(z))|`. The
+    paper's noise is uniform in [-1, 1]; here it is N(0, I), as in all models. Known trouble: few modes, and in runs of
+    some thousand steps the control hardly moves; raise `gamma` and `rate`. It is made for images: among vectors of a
+    few numbers its generator ends in one point.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.

@@ -73,7 +73,7 @@ class GAN(Adversarial):
 
 
 class PacGAN(GAN):
-    """A GAN whose critic sees `pack` independent samples at a time, so that missing modes catch its eye.
+    """GAN whose critic sees `pack` independent samples at a time, so that missing modes catch its eye.
 
     Lin et al. 2018, "PacGAN: The Power of Two Samples in Generative Adversarial Networks". The generator and the losses
     are those of `GAN`, the critic's first layer is wider. Every other adversarial model takes `pack`, too.
@@ -126,7 +126,7 @@ class PacGAN(GAN):
 
 
 class LSGAN(Adversarial):
-    """The critic regresses labels, 1 for real and 0 for generated, and the generator wants 1, all by least squares.
+    """GAN whose critic regresses labels, 1 for real and 0 for generated, by least squares; the generator wants 1.
 
     Mao et al. 2017, "Least Squares Generative Adversarial Networks", equation 9: `½ E (f(x) - 1)² + ½ E f(G(z))²` for
     the critic, `½ E (f(G(z)) - 1)²` for the generator, f without a sigmoid. Samples that the critic holds for real but

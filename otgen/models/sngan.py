@@ -10,12 +10,13 @@ from otgen.nn.networks import Shape
 
 
 class SNGAN(Adversarial):
-    """Spectral normalisation makes the critic about 1-Lipschitz at little cost; both learn by the hinge loss.
+    """GAN whose critic's weights are divided by their largest singular values, which makes it about 1-Lipschitz.
 
-    Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", equations 16 and 17: the critic
-    descends `E relu(1 - f(x)) + E relu(1 + f(G(z)))`, the generator `-E f(G(z))`; one power iteration at each use of a
-    weight. A convolution's matrix is its kernel, reshaped, and to bound that is not to bound the operator. The
-    paper's linear decay of the step size is left out, as a model does not know how long it will train.
+    Miyato et al. 2018, "Spectral Normalization for Generative Adversarial Networks", equations 16 and 17 (hinge loss):
+    the critic descends `E relu(1 - f(x)) + E relu(1 + f(G(z)))`, the generator `-E f(G(z))`. There is one power
+    iteration at each use of a weight. A convolution's matrix is its kernel, reshaped, and to bound that is not to bound
+    the operator. The paper's linear decay of the step size is left out, as a model does not know how long it will
+    train.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.

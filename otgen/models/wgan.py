@@ -12,7 +12,7 @@ from otgen.nn.networks import Shape
 
 
 class WGAN(Adversarial):
-    """The critic's weights stay in a box, so it is K-Lipschitz: `min_G max_f E f(x) - E f(G(z))` is about K W1.
+    """GAN whose critic's weights stay in a box, so it is K-Lipschitz: `min_G max_f E f(x) - E f(G(z))`, about K W1.
 
     Arjovsky et al. 2017, "Wasserstein GAN", Algorithm 1: RMSProp, and after every step of the critic its weights are
     clipped. "gap" is `E f(x) - E f(G(z))`; nobody knows K, so do not take it for W1. Known trouble: Adam and other
@@ -141,7 +141,7 @@ class WGANGP(Adversarial):
 
 
 class WGANDiv(Adversarial):
-    """The Wasserstein divergence: a power of the critic's gradient is paid for, instead of a bound on it.
+    """WGAN whose critic pays for a power of its gradient, instead of keeping a bound: the Wasserstein divergence.
 
     Wu et al. 2018, "Wasserstein Divergence for GANs", Algorithm 1: the critic descends
     `E f(G(z)) - E f(x) + k E |∇f(x̂)|^p`, each x̂ uniform on the segment from a generated sample to a real one; the

@@ -12,7 +12,7 @@ from otgen.nn.networks import Shape
 
 
 class WGANQC(Adversarial):
-    """The critic regresses the exact dual of the transport between each batch and as many generated samples.
+    """WGAN whose critic regresses the exact dual of the transport between each batch and as many generated samples.
 
     Liu, Gu and Samaras 2019, "Wasserstein GAN with Quadratic Transport Cost". The cost is `½ K |x - y|²` with K = 1 /
     (numbers in a sample). POT solves the linear program; the constant that its dual leaves free is chosen so that the
