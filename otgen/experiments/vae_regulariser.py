@@ -102,8 +102,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         Claim(
             "The marginal KL grows with the number of latents.",
             verdict(max(marginal[few]) < min(marginal[many])),
-            f"{_each(marginal)}. The mutual information is at its ceiling {ceiling} for {_some(saturated)} latents;"
-            " there the marginal KL is the average KL minus log N and says nothing of its own.",
+            f"{_each(marginal)}. {_about_ceiling(saturated, ceiling)}",
             FIGURE,
         ),
         Claim(
@@ -161,8 +160,14 @@ def _each(values: Mapping[int, Sequence[float]]) -> str:
     return ", ".join(f"{_cell(some)} nats ({d} latents)" for d, some in values.items())
 
 
-def _some(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers)) or "no"
+def _about_ceiling(saturated: Sequence[int], ceiling: str) -> str:
+    if not saturated:
+        return f"The mutual information stays well below its ceiling {ceiling}."
+    latents = " and ".join(map(str, saturated))
+    return (
+        f"The mutual information is at its ceiling {ceiling} for {latents} latents; there the marginal KL is the average"
+        " KL minus log N and says nothing of its own."
+    )
 
 
 def _curves(runs: Mapping[int, Sequence[Mapping[str, Any]]], n: int) -> list[Panel]:

@@ -193,6 +193,11 @@ def test_likelihood_and_posterior_are_those_of_the_training_loss():
     assert_close(vae_regulariser._log_likelihood(vae, x, z), -bce, rtol=1e-5, atol=1e-5)
 
 
+def test_what_is_said_of_the_ceiling():
+    assert "stays well below its ceiling log N = 3" in vae_regulariser._about_ceiling([], "log N = 3")
+    assert "at its ceiling log N = 3 for 10 and 20 latents" in vae_regulariser._about_ceiling([10, 20], "log N = 3")
+
+
 def test_an_unknown_data_set_is_refused(tmp_path):
     _, context = context_of("vae-regulariser", tmp_path)
     with pytest.raises(ValueError, match="data must be one of digits, mnist, got 'celeba'"):
