@@ -165,8 +165,8 @@ def _about_ceiling(saturated: Sequence[int], ceiling: str) -> str:
         return f"The mutual information stays well below its ceiling {ceiling}."
     latents = " and ".join(map(str, saturated))
     return (
-        f"The mutual information is at its ceiling {ceiling} for {latents} latents; there the marginal KL is the average"
-        " KL minus log N and says nothing of its own."
+        f"The mutual information is at its ceiling {ceiling} for {latents} latents; there the marginal KL is the"
+        " average KL minus log N and says nothing of its own."
     )
 
 
