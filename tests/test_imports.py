@@ -17,11 +17,12 @@ ALLOWED = {
     "ot": {"ops", "files", "torch", "numpy", "scipy", "pyamg", "tqdm"},
     "nn": {"torch"},
     "models": {"ops", "ot", "nn", "train", "files", "torch", "tqdm"},
-    "metrics": {"ops", "torch"},
+    "metrics": {"ops", "ot", "files", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
     "train": {"files", "torch", "numpy", "tqdm"},
     "plots": {"torch", "numpy", "matplotlib"},
+    "charts": {"plots", "torch", "matplotlib"},
 }
 BELOW = set().union(*ALLOWED.values()) - {"_ext", "matplotlib"} | set(ALLOWED) - {"_ext"}
 ALLOWED |= {"experiments": BELOW, "cli": BELOW | {"experiments", "__init__"}, "__init__": BELOW, "__main__": {"cli"}}

@@ -1,4 +1,4 @@
-"""The program: `otgen demo | fit | train | sample | models | info`.
+"""The program: `otgen demo | fit | train | sample | models | run | report | info`.
 
 What a command was asked for goes to stdout, bars and messages go to stderr. What cannot work is refused before any
 work is done, in one line, with exit code 2.
@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from otgen.cli import demo, fit, info, models, sample, train
+from otgen.cli import demo, fit, info, models, report, run, sample, train
 from otgen.cli.parser import BAD_INPUT, FAILED, INTERRUPTED, OK, Parser
 from otgen.ot import ConvergenceWarning
 
-COMMANDS = (demo, fit, train, sample, models, info)
+COMMANDS = (demo, fit, train, sample, models, run, report, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
