@@ -27,7 +27,7 @@ FREE = 4.0
 """Cells that far from the sides, in units of m^(-1/d), are the same in a box and on a torus (3 is not enough)."""
 
 LOST = 1e-3
-"""Share of facets that scipy's Voronoi may lack: it leaves out one in 1e4 at the sides in 3-D, which brute force finds."""
+"""Share of facets that scipy's Voronoi may lack: in 3-D it leaves out one in 1e4, which brute force finds."""
 
 CHECKED = 1000
 """Polyhedra whose volume is found from their corners, one by one."""
