@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "../score.h"
 #include "isa/isa.h"
@@ -37,13 +38,29 @@ float up(double v) { return float(v * kRoundUp); }
 }  // namespace
 
 template <class T>
-Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads)
-    : y_(y), h_(h), k_(k), isa_(isa_for(d)), order_(static_cast<size_t>(m)) {
+Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, std::vector<float> middle)
+    : y_(y), h_(h), k_(k), isa_(isa_for(d)), middle_(std::move(middle)), order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
+  if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
+  const Frame where = frame(threads);
+  lifted_.resize(static_cast<size_t>(m));
+  parallel_for(ceil_div(m, kPackRows), {threads, {}}, [&](int64_t b, int) {
+    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, where);
+  });
   std::iota(order_.begin(), order_.end(), int64_t{0});
-  std::stable_sort(order_.begin(), order_.end(), [h](int64_t a, int64_t b) { return h[a] > h[b]; });
-  pack(frame(threads), threads);
+  std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
+  pack(where, threads);
+}
+
+// h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
+template <class T>
+double Search<T>::lifted(int64_t j, const Frame& frame) const {
+  double sum = (double(h_[j]) - frame.h_centre) * frame.scale;
+  for (int64_t c = 0; c < panels_.d; ++c)
+    if (middle_[c] != 0.0f)
+      sum += double(middle_[c]) * ((double(y_[j * panels_.d + c]) - frame.centre[c]) * frame.scale);
+  return sum;
 }
 
 template <class T>
@@ -62,7 +79,8 @@ typename Search<T>::Frame Search<T>::frame(int threads) const {
   Frame frame{std::vector<double>(static_cast<size_t>(d), 0.0), 0.0, 1.0};
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t c = 0; c < d; ++c) frame.centre[c] += sums[b * d + c] / double(m) * 0x1p40;
-  const double h_max = double(h_[order_.front()]), h_min = double(h_[order_.back()]);
+  const auto [lowest, highest] = std::minmax_element(h_, h_ + m);
+  const double h_max = double(*highest), h_min = double(*lowest);
   frame.h_centre = 0.5 * h_min + 0.5 * h_max;
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
     rows(b, [&](int64_t j) {
@@ -82,35 +100,39 @@ void Search<T>::pack(const Frame& frame, int threads) {
   const int64_t d = panels_.d, groups = panels_.groups, group = isa_.group;
   packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
-  bounds_.assign(size_t(groups) * 6 + kMaxGroup, 0.0f);
+  bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
+  originals_.assign(static_cast<size_t>(groups), 0.0);
   if (isa_.packing == Packing::kBfloat16) {
     tiles_.assign(size_t(ceil_div(groups, 2) * 2) * ceil_div(d, kDepth) * group * kDepth, 0);
     tops_.assign(size_t(ceil_div(groups, 2) * 2), -kInf);
   }
   const int64_t rows = std::max<int64_t>(1, kPackRows / group), blocks = ceil_div(groups, rows);
-  std::vector<double> largest(static_cast<size_t>(blocks), 0.0);
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
-    for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g)
-      largest[b] = std::max(largest[b], pack_group(g, frame));
+    for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g) pack_group(g, frame);
   });
-  const double y_largest = *std::max_element(largest.begin(), largest.end());
+  const double y_largest = *std::max_element(originals_.begin(), originals_.end());
   huge_norm_ = float(std::min(double(kHugeNorm), kHugeScore * frame.scale / y_largest));
   float* bounds = bounds_.data();
+  for (int64_t g = 0; g < groups; ++g)
+    if (originals_[g] > 0)
+      whole_share_ = std::max(whole_share_, double(2 * d + 4) * kUnit64 * originals_[g] / double(bounds[groups + g]));
   panels_.y = packed_y_.data(), panels_.h = packed_h_.data();
   panels_.tiles = tiles_.data(), panels_.top = tops_.data();
   panels_.filter = {bounds, bounds + groups, bounds + 2 * groups, bounds + 3 * groups};
-  panels_.single = {bounds, bounds + 4 * groups, bounds + 5 * groups, bounds + 5 * groups};
+  panels_.single = {bounds + 4 * groups, bounds + 5 * groups, bounds + 6 * groups, bounds + 6 * groups};
 }
 
-// Packs one group and its bounds; returns the largest |y| 2^-a in it.
+// Packs one group and its bounds.
 template <class T>
-double Search<T>::pack_group(int64_t g, const Frame& frame) {
+void Search<T>::pack_group(int64_t g, const Frame& frame) {
   const int64_t m = panels_.m, d = panels_.d, groups = panels_.groups, group = isa_.group;
   const int64_t steps = ceil_div(d, kDepth);
   const bool bfloat16 = isa_.packing == Packing::kBfloat16;
   const double scale = frame.scale;
   double y_norm = 0, y_residual = 0, y_original = 0, h_abs = 0, h_residual = 0, h_original = 0;
-  double b_norm = 0, b_residual = 0;
+  double b_norm = 0, b_residual = 0, lifted_abs = 0, middle_norm = 0;
+  for (const float c : middle_) middle_norm += square(double(c));
+  middle_norm = std::sqrt(middle_norm);
   const int64_t count = std::min(group, m - g * group);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t j = order_[g * group + t];
@@ -138,6 +160,7 @@ double Search<T>::pack_group(int64_t g, const Frame& frame) {
     h_abs = std::max(h_abs, std::abs(double(rounded)));
     h_residual = std::max(h_residual, std::abs(centred - double(rounded)) + 2 * kUnit64 * std::abs(centred));
     h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
+    lifted_abs = std::max(lifted_abs, std::abs(lifted_[j]));
   }
   if (bfloat16) {
     // Rows past the last target repeat it, for the maximum must be that of a target.
@@ -145,7 +168,7 @@ double Search<T>::pack_group(int64_t g, const Frame& frame) {
       for (int64_t t = count; t < group; ++t)
         std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
                     &tiles_[((g * steps + s) * group + t) * kDepth]);
-    tops_[g] = packed_h_[g * group];
+    tops_[g] = float(lifted_[order_[g * group]]);
   }
   y_norm = std::sqrt(y_norm), y_residual = std::sqrt(y_residual), y_original = std::sqrt(y_original);
   b_norm = std::sqrt(b_norm), b_residual = std::sqrt(b_residual);
@@ -153,15 +176,23 @@ double Search<T>::pack_group(int64_t g, const Frame& frame) {
   const double largest = y_norm + y_residual;                                             // >= |y'|
   const double underflow =
       kTiny32 * (2.0 * double(d) + 4 + std::sqrt(double(d)) * largest) + double(d) * kTiny64 * scale;
-  float* bound = bounds_.data() + g;  // alpha, beta, gamma and spread of the filter, then beta of single scores
-  bound[0] = up(chain * h_abs + h_residual + exact * h_original + underflow);
+  originals_[g] = y_original;
+  float* bound =
+      bounds_.data() + g;  // alpha, beta, gamma and spread of the filter, then alpha and beta of single scores
+  const float alpha = up(chain * h_abs + h_residual + exact * h_original + underflow);
   // 2 u |y'| covers the rounding of double samples to float32.
-  const float single = up((chain + 2 * kUnit32) * largest + y_residual + exact * y_original);
-  bound[4 * groups] = single;
-  bound[groups] = bfloat16 ? up((chain + 2 * kUnit32) * (b_norm + largest) + b_residual + exact * y_original) : single;
-  bound[2 * groups] = bfloat16 ? up(largest) : 0.0f;
-  bound[3 * groups] = bfloat16 ? up(double(packed_h_[g * group]) - double(packed_h_[g * group + count - 1])) : 0.0f;
-  return y_original;
+  const float beta = up((chain + 2 * kUnit32) * largest + y_residual + exact * y_original);
+  bound[4 * groups] = alpha, bound[5 * groups] = beta;
+  if (!bfloat16) {
+    bound[0] = alpha, bound[groups] = beta;
+    return;
+  }
+  const double lifting = double(d + 4) * kUnit64 * (h_abs + lifted_abs + middle_norm * largest);
+  bound[0] = up(chain * lifted_abs + kUnit32 * lifted_abs + lifting + exact * h_original + underflow);
+  bound[groups] = up((chain + 2 * kUnit32) * (b_norm + largest) + b_residual + exact * y_original);
+  bound[2 * groups] = up(largest);
+  bound[3 * groups] =
+      up(lifted_[order_[g * group]] - lifted_[order_[g * group + count - 1]] + 2 * kUnit32 * lifted_abs);
 }
 
 template <class T>
@@ -229,19 +260,28 @@ void Search<T>::Block<X>::begin(int tile) {
     const X* x = samples(tile);
     std::transform(x, x + d * kTile, rounded_.begin() + size_t(tile) * d * kTile, [](X v) { return float(v); });
   }
-  double squares[kTile], residuals[kTile] = {};
+  double squares[kTile], about[kTile], residuals[kTile];
   search_.isa_.norms(rounded(tile), d, squares);
-  if (search_.isa_.prepare != nullptr)
-    search_.isa_.prepare(rounded(tile), d, prepared_.data() + size_t(tile) * prepared_size(d), residuals);
+  const bool prepares = search_.isa_.prepare != nullptr;
+  if (prepares)
+    search_.isa_.prepare(rounded(tile), search_.middle_.data(), d, prepared_.data() + size_t(tile) * prepared_size(d),
+                         about, residuals);
 
   TileState& state = states_[tile];
   state.search = this;
   state.shortlist = shortlist;
   for (int l = 0; l < kTile; ++l) {
+    const double whole = std::sqrt(squares[l]);
+    double norm = whole, residual = 0;
+    if (prepares) {
+      norm = std::sqrt(about[l]);
+      residual = std::sqrt(residuals[l]) * kRoundUp + 2 * kUnit32 * (whole + norm);
+      norm += search_.whole_share_ * whole;
+    }
     // The norm also stands for that of x^, and for x before it was rounded to float32.
-    const double residual = std::sqrt(residuals[l]) * kRoundUp;
-    const float norm = up(std::sqrt(squares[l]) + residual);
-    state.norm[l] = norm < search_.huge_norm_ ? norm : kInf;
+    const auto guarded = [&](double v) { return up(v) < search_.huge_norm_ ? up(v) : kInf; };
+    state.whole[l] = guarded(whole);
+    state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
     state.residual[l] = up(residual);
     state.floor[l] = -kInf;
     Shortlist& list = lists_[tile * kTile + l];
@@ -281,7 +321,7 @@ void Search<T>::Block<X>::score_listed(int tile, int lane) {
   Shortlist& list = lists_[tile * kTile + lane];
   const Panels& panels = search_.panels();
   const int64_t d = panels.d, group = search_.isa_.group;
-  const float norm = states_[tile].norm[lane];
+  const float norm = states_[tile].whole[lane];
   float floor = states_[tile].floor[lane];
 
   candidates_.clear();

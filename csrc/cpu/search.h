@@ -19,9 +19,16 @@
 // product of two bfloat16 is exact in float32, and Intel documents the matrix unit's sums as rounded to nearest in
 // float32 with denormals flushed (TDPBF16PS).
 //
-// Targets are packed by falling height, so that the heights of a group are nearly equal. The matrix unit's filter adds
-// the largest of them to the largest product: that is at least the largest score, and at most spread_g, the range of
-// the group's heights, above it. So its lower bounds are E_g + spread_g below the maximum, its upper ones E_g above.
+// The filter may read samples about a point c of their middle: <x, y'> + h' = <x - c, y'> + (h' + <c, y'>), which
+// halves the error where samples lie in the unit cube. All of the above then holds with x' = x - c for x and h'' = h' +
+// <c, y'> for h', but for two small terms: x' carries the rounding of x, u |x|, beside its own, u |x'|, both of which
+// are counted to |x - x^|; and the float64 score's error is relative to |x|, so |x| times the largest ratio of that
+// error's factor to beta is added to |x'|.
+//
+// Targets are packed by falling height (h'' where there is one), so that the heights of a group are nearly equal. The
+// matrix unit's filter adds the largest of them to the largest product: that is at least the largest score, and at most
+// spread_g, the range of the group's heights, above it. So its lower bounds are E_g + spread_g below the maximum, its
+// upper ones E_g above.
 #pragma once
 
 #include <cstring>
@@ -75,7 +82,7 @@ struct Panels {
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; zero past the last
-  const float* top = nullptr;       // (groups even,), with tiles: the largest height of each group, -inf past the last
+  const float* top = nullptr;       // (groups even,), with tiles: the largest h'' of each group, -inf past the last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
 };
 
@@ -94,8 +101,9 @@ struct Shortlist {
 // What the filter updates: `floor` is the k-th largest lower bound so far, -inf until there are k.
 struct TileState {
   alignas(64) float floor[kTile];
-  alignas(64) float norm[kTile];      // |x|, rounded up
+  alignas(64) float norm[kTile];      // |x|, or |x'|, as the filter's bound wants it, rounded up
   alignas(64) float residual[kTile];  // |x - x^|, rounded up
+  float whole[kTile];                 // |x|, rounded up
   void* search;                       // for `shortlist`
   void (*shortlist)(TileState&, int lane, int32_t group, float upper, float lower);
 };
@@ -104,8 +112,9 @@ struct TileState {
 template <class T>
 class Search {
  public:
-  // Packs the targets; y and h are kept by reference.
-  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads);
+  // Packs the targets; y and h are kept by reference. `middle` (d,) is about where the samples' middle lies; any point
+  // is right, a near one is fast.
+  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, std::vector<float> middle);
 
   const Panels& panels() const { return panels_; }
   int64_t k() const { return k_; }
@@ -159,16 +168,20 @@ class Search {
   };
   Frame frame(int threads) const;
   void pack(const Frame& frame, int threads);
-  double pack_group(int64_t g, const Frame& frame);
+  void pack_group(int64_t g, const Frame& frame);
+  double lifted(int64_t j, const Frame& frame) const;
 
   const T* y_;
   const T* h_;
   int64_t k_;
-  float huge_norm_ = 0;  // of samples beyond which nothing is filtered
+  float huge_norm_ = 0;     // of samples beyond which nothing is filtered
+  double whole_share_ = 0;  // of |x| in the norm that the filter's bound wants
   const Isa& isa_;
+  std::vector<float> middle_;
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
   std::vector<float> packed_y_, packed_h_, tops_, bounds_;
+  std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
 };
 

@@ -156,19 +156,23 @@ static inline __m512i rounded(__m512 v) {
 }
 
 // Pairs of coordinates side by side, (steps, half, kDepth / 2, 16, 2) bfloat16: the order the matrix unit wants.
-static void prepare(const float* x, int64_t d, void* out, double* residual_squares) {
+static void prepare(const float* x, const float* middle, int64_t d, void* out, double* squares,
+                    double* residual_squares) {
   uint16_t* tile = static_cast<uint16_t*>(out);
+  const auto add_squares = [](__m512 v, __m512d* sums) {
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+    sums[0] = _mm512_fmadd_pd(low, low, sums[0]);
+    sums[1] = _mm512_fmadd_pd(high, high, sums[1]);
+  };
   for (int half = 0; half < 2; ++half) {
-    __m512d sums[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    __m512d norm[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()}, residual[2] = {norm[0], norm[1]};
     const auto coordinate = [&](int64_t c) {
       if (c >= d) return _mm512_setzero_si512();
-      const __m512 v = _mm512_loadu_ps(x + c * kTile + half * Vec::kWidth);
+      const __m512 v = _mm512_sub_ps(_mm512_loadu_ps(x + c * kTile + half * Vec::kWidth), _mm512_set1_ps(middle[c]));
       const __m512i b = rounded(v);
-      const __m512 r = _mm512_sub_ps(v, _mm512_castsi512_ps(b));  // exact: 16 bits are left
-      const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(r));
-      const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(r, 1));
-      sums[0] = _mm512_fmadd_pd(low, low, sums[0]);
-      sums[1] = _mm512_fmadd_pd(high, high, sums[1]);
+      add_squares(v, norm);
+      add_squares(_mm512_sub_ps(v, _mm512_castsi512_ps(b)), residual);  // exact: 16 bits are left
       return b;
     };
     for (int64_t c = 0; c < ceil_div(d, kDepth) * kDepth; c += 2) {
@@ -176,8 +180,10 @@ static void prepare(const float* x, int64_t d, void* out, double* residual_squar
       uint16_t* row = tile + ((c / kDepth) * 2 + half) * kStep + (c % kDepth) / 2 * kDepth;
       _mm512_storeu_si512(row, _mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
     }
-    _mm512_storeu_pd(residual_squares + half * Vec::kWidth, sums[0]);
-    _mm512_storeu_pd(residual_squares + half * Vec::kWidth + 8, sums[1]);
+    for (int i = 0; i < 2; ++i) {
+      _mm512_storeu_pd(squares + half * Vec::kWidth + 8 * i, norm[i]);
+      _mm512_storeu_pd(residual_squares + half * Vec::kWidth + 8 * i, residual[i]);
+    }
   }
 }
 

@@ -13,9 +13,10 @@ struct Isa {
   // each tile's shortlist.
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states);
-  // Rewrites a tile, (d, kTile) at x, as `filter` reads it, prepared_bytes(d) at out, and gives the squared distance
-  // between each sample and what became of it. Null where the filter reads tiles as they are.
-  void (*prepare)(const float* x, int64_t d, void* out, double* residual_squares);
+  // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_size(d) at out;
+  // gives the squared norm of each x - middle, and its squared distance to what became of it. Null where the filter
+  // reads tiles as they are.
+  void (*prepare)(const float* x, const float* middle, int64_t d, void* out, double* squares, double* residual_squares);
   // Scores of one sample, a column of its tile, against one group of panels: out holds kMaxGroup.
   void (*score_group)(const float* x, const float* y, const float* h, int64_t d, float* out);
   // Squared norms of the samples of a tile.
