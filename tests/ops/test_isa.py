@@ -56,6 +56,7 @@ for call in (lambda: ops.assign(*map(torch.zeros, ((3, 2), (4, 2), (4,)))), lamb
     assert all(line.startswith("OTGEN_ISA: ") and line.endswith("got 'sse9'") for line in lines)
 
 
+@pytest.mark.parametrize("isa", _ext.available_isas(), indirect=True)
 def test_setting_an_unknown_name_changes_nothing(isa):
     with pytest.raises(ValueError, match="this machine runs scalar.*, got 'sse9'"):
         _ext.set_isa("sse9")
