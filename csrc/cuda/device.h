@@ -75,6 +75,12 @@ OTGEN_DEVICE void copy_16(void* to, const void* from) {
 }
 OTGEN_DEVICE void copy_wait() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
+// 16 bytes of shared memory at once.
+OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t (&to)[4]) {
+  const uint4 v = *reinterpret_cast<const uint4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+
 // c += a b on the matrix unit, a (16, 16) and b (16, 8) bfloat16, c (16, 8) float32, spread over the warp as the PTX
 // manual says of mma.m16n8k16: with g = lane / 4 and q = lane % 4, c holds (g, 2q), (g, 2q + 1), (g + 8, 2q),
 // (g + 8, 2q + 1); a holds pairs (g, 2q..), (g + 8, 2q..), (g, 2q + 8..), (g + 8, 2q + 8..); b holds pairs (2q.., g),
@@ -107,6 +113,13 @@ class OnDevice {
 };
 
 inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }
+
+// Bytes of shared memory that a block may have.
+inline int64_t shared_limit(const Run& run) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, run.device), "otgen");
+  return bytes;
+}
 
 // Starts blocks 0, ..., blocks - 1 of a kernel on the caller's stream and checks that they were accepted.
 template <class P>

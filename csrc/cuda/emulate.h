@@ -3,6 +3,7 @@
 // this cannot show are races that a barrier would not order anyway, speed, and launch limits.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <utility>
@@ -37,45 +39,51 @@ constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kSlotBytes = 64;  // the largest value that lanes exchange
 
 struct Fiber {
-  ucontext_t context;
+  jmp_buf context;
+  bool started = false;
   std::unique_ptr<char[]> stack;
-  Wait wait = Wait::kNothing;
+  Wait wait = Wait::kForever;
   int exchanges = 0;
   std::vector<std::pair<void*, const void*>> copies;  // begun in the background
 };
 
+// Suspends one fiber (or the scheduler) and goes on with another. Unlike swapcontext, without a call to the system.
+__attribute__((noinline)) inline void change(jmp_buf& from, jmp_buf& to) {
+  if (_setjmp(from) == 0) _longjmp(to, 1);
+}
+
 class Block {
  public:
-  Block(int threads, size_t shared_bytes) : fibers(threads), slots(threads * 2 * kSlotBytes) {
+  explicit Block(int threads) : fibers(threads), slots(threads * 2 * kSlotBytes) {
     if (threads % kWarp != 0) throw std::logic_error("emulate: a block must be whole warps");
-    shared.resize(shared_bytes / sizeof(max_align_t) + 1);
     for (Fiber& fiber : fibers) fiber.stack.reset(new char[kStackBytes]);
   }
 
-  void run(int64_t block, const std::function<void()>& kernel) {
+  // Fibers and their stacks are kept for the next launch.
+  static Block& of(int threads) {
+    static thread_local std::map<int, std::unique_ptr<Block>> blocks;
+    auto& block = blocks[threads];
+    if (!block || block->error) block.reset(new Block(threads));
+    return *block;
+  }
+
+  void run(int64_t block, size_t shared_bytes, const std::function<void()>& kernel) {
     index = block;
     body = &kernel;
+    shared.resize(shared_bytes / sizeof(max_align_t) + 1);
     std::memset(shared.data(), 0xC5, shared.size() * sizeof(max_align_t));  // nothing is zero by luck
-    for (Fiber& fiber : fibers) {
-      getcontext(&fiber.context);
-      fiber.context.uc_stack.ss_sp = fiber.stack.get();
-      fiber.context.uc_stack.ss_size = kStackBytes;
-      fiber.context.uc_link = &scheduler;
-      fiber.wait = Wait::kNothing;
-      makecontext(&fiber.context, enter, 0);
-    }
-    Block* outer = running();
+    for (Fiber& fiber : fibers) fiber.wait = Wait::kNothing, fiber.copies.clear();
     running() = this;
     while (step()) {
     }
-    running() = outer;
     if (error) std::rethrow_exception(error);
   }
 
   // Called by a fiber: lets the others go on until all of its warp or block have come here.
   void wait(Wait what) {
-    fibers[thread].wait = what;
-    swapcontext(&fibers[thread].context, &scheduler);
+    Fiber& fiber = fibers[thread];
+    fiber.wait = what;
+    change(fiber.context, scheduler);
   }
 
   void copy_later(void* to, const void* from) { fibers[thread].copies.emplace_back(to, from); }
@@ -107,14 +115,28 @@ class Block {
   std::vector<max_align_t> shared;
 
  private:
+  // A fiber's life: one thread of every block.
   static void enter() {
     Block& block = *running();
-    try {
-      (*block.body)();
-    } catch (...) {
-      block.error = std::current_exception();
+    while (true) {
+      try {
+        (*block.body)();
+      } catch (...) {
+        block.error = std::current_exception();
+      }
+      block.wait(Wait::kForever);
     }
-    block.fibers[block.thread].wait = Wait::kForever;
+  }
+
+  void resume(Fiber& fiber) {
+    if (fiber.started) return change(scheduler, fiber.context);
+    fiber.started = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.get();
+    context.uc_stack.ss_size = kStackBytes;
+    makecontext(&context, enter, 0);
+    if (_setjmp(scheduler) == 0) setcontext(&context);
   }
 
   // Runs every fiber that need not wait, forwards in even blocks and backwards in odd ones, so that nothing can lean on
@@ -126,7 +148,7 @@ class Block {
       thread = index % 2 == 0 ? i : count - 1 - i;
       if (fibers[thread].wait != Wait::kNothing) continue;
       ran = true;
-      swapcontext(&scheduler, &fibers[thread].context);
+      resume(fibers[thread]);
       if (error) return false;
     }
     const auto all = [&](int first, int last, Wait what) {
@@ -149,7 +171,7 @@ class Block {
   const std::function<void()>* body = nullptr;
   std::vector<Fiber> fibers;
   std::vector<char> slots;
-  ucontext_t scheduler;
+  jmp_buf scheduler;
   std::exception_ptr error;
 };
 
@@ -212,7 +234,9 @@ inline int float_as_bits(float f) {
 inline void copy_16(void* to, const void* from) { emulator::block().copy_later(to, from); }
 inline void copy_wait() { emulator::block().copy_now(); }
 
-// The matrix unit as coarse as search.h's bound allows it to be, without the bound's margin: all addends are cut off
+inline void load_16(const uint32_t* from, uint32_t (&to)[4]) { std::memcpy(to, from, 16); }
+
+// The matrix unit as coarse as products.h's bound allows it to be, without the bound's margin: all addends are cut off
 // below 2^-23 of the largest, their sum is cut off to float32.
 inline void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const uint32_t* a, const uint32_t* b) {
   struct Fragments {
@@ -254,12 +278,14 @@ struct OnDevice {
   explicit OnDevice(const Run&) {}
 };
 
+inline int64_t shared_limit(const Run&) { return 100 << 10; }
+
 template <class P>
 void launch(const char*, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run&,
             const P& params) {
   const KeepDenormals guard;  // as GPUs do
-  emulator::Block block(threads, shared_bytes);
-  for (int64_t b = 0; b < blocks; ++b) block.run(b, [&] { kernel(params); });
+  emulator::Block& block = emulator::Block::of(threads);
+  for (int64_t b = 0; b < blocks; ++b) block.run(b, shared_bytes, [&] { kernel(params); });
 }
 
 inline void fill_zero(void* at, size_t bytes, const Run&) { std::memset(at, 0, bytes); }

@@ -79,7 +79,7 @@ struct Samples {
 template <class X, class T>
 void search(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
 
-// The samples of one slab, which bounds the work space: a multiple of kTileRows, `bytes` for each of them.
+// The samples of one slab, which bounds the work space: a multiple of a block's, `bytes` for each of them.
 int64_t slab_rows(int64_t n, int64_t bytes);
 
 // A list of the k best so far, in falling order.
