@@ -20,6 +20,7 @@ void soft_assign_cuda(const SoftAssignParams<T>& p);
 template <class T>
 void soft_assign_grad_cuda(const SoftAssignGradParams<T>& p);
 void sample_cuda(const SampleParams& p);
+void rounding_cuda(const RoundingParams& p);
 
 // Bytes of work space that each wants in run.space.
 template <class T>

@@ -1,8 +1,9 @@
 // The thin layer that device code is written against: what of CUDA the kernels use, under names of our own. Without a
 // CUDA compiler the same names run on the host (emulate.h), where tests execute every kernel.
 //
-// A kernel is `OTGEN_KERNEL(threads) void f(Params p)`; threads of a block come in whole warps of 32; its shared memory
-// is one struct, `shared<S>()`, of the size that `launch` was given.
+// A kernel is `OTGEN_KERNEL(threads) f(Params p)`, with the blocks that are to share a processor as a second number if
+// it matters; threads of a block come in whole warps of 32; its shared memory is one struct, `shared<S>()`, of the size
+// that `launch` was given.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,7 @@
 
 #include <cuda_runtime.h>
 
-#define OTGEN_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define OTGEN_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 #define OTGEN_DEVICE static __device__ __forceinline__
 #define OTGEN_DEVICE_MEMBER __device__ __forceinline__
 
@@ -130,8 +131,10 @@ void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, si
   constexpr size_t kAlwaysGranted = 48 << 10;
   if (shared_bytes > kAlwaysGranted)
     check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), name);
-  kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream_of(run)> > >(params);
-  check_cuda(cudaGetLastError(), name);
+  void* arguments[] = {const_cast<P*>(&params)};
+  check_cuda(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(blocks)), dim3(unsigned(threads)),
+                              arguments, shared_bytes, stream_of(run)),
+             name);
 }
 
 inline void fill_zero(void* at, size_t bytes, const Run& run) {

@@ -20,7 +20,7 @@
 #include "../common.h"
 #include "../cpu/threads.h"
 
-#define OTGEN_KERNEL(threads) void
+#define OTGEN_KERNEL(...) void
 #define OTGEN_DEVICE static inline
 #define OTGEN_DEVICE_MEMBER
 

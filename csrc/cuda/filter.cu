@@ -260,7 +260,7 @@ OTGEN_DEVICE void begin_copies(const Filtered<X, T>& p, Shortlists& lists, char*
 
 // A block searches 128 samples among all targets. Two stages: while one chunk is multiplied, the next one is copied.
 template <class X, class T, class P>
-OTGEN_KERNEL(kThreads)
+OTGEN_KERNEL(kThreads, 2)
 filter_kernel(Filtered<X, T> p) {
   using Word = typename P::Word;
   static_assert(kTileRows * P::kDepth * sizeof(Word) == kChunkBytes);
