@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "cpu/cpu.h"
+#include "cpu/geometry/site_tree.h"
 #include "cpu/isa/isa.h"
 #include "cuda/cuda.h"
 
@@ -38,6 +39,13 @@ P* pointer(uintptr_t address) {
   return reinterpret_cast<P*>(address);
 }
 
+template <class F>
+void run(int threads, py::object progress, F&& kernel) {
+  PythonPoll poll(std::move(progress));
+  const py::gil_scoped_release nogil;
+  kernel(Run{threads, poll.poll()});
+}
+
 // Where a kernel is to run: threads of the CPU, or a CUDA device (-1 for none) with a stream and work space on it.
 using Where = std::tuple<int, int, uintptr_t, uintptr_t>;
 
@@ -54,7 +62,7 @@ bool on_cuda(int device) { return device >= 0 || emulating; }
 // Calls one of the two with params(Run). A CUDA kernel that is only started need not ask for Ctrl-C; what waits for its
 // result `waits`.
 template <class Params, class OnCpu, class OnCuda>
-void run(const Where& where, py::object progress, bool waits, Params&& params, OnCpu&& on_cpu, OnCuda&& on_gpu) {
+void dispatch(const Where& where, py::object progress, bool waits, Params&& params, OnCpu&& on_cpu, OnCuda&& on_gpu) {
   const auto [threads, device, stream, space] = where;
   const bool ask = waits || !on_cuda(device) || !progress.is_none();
   PythonPoll poll(std::move(progress));
@@ -91,6 +99,24 @@ Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t
   return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions)};
 }
 
+// An array of a length that only the kernel knows; Python reads it in place by the buffer protocol.
+template <class T>
+struct Column {
+  std::vector<T> values;
+};
+
+template <class T>
+void define_column(py::module_& module, const char* name) {
+  py::class_<Column<T>>(module, name, py::buffer_protocol()).def_buffer([](Column<T>& c) {
+    return py::buffer_info(c.values.data(), sizeof(T), py::format_descriptor<T>::format(), 1, {c.values.size()},
+                           {sizeof(T)});
+  });
+}
+
+PowerDomain domain(const std::string& source, uintptr_t corners, int64_t count) {
+  return {source == "normal" ? Source::kNormal : Source::kUniform, pointer<const double>(corners), count};
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_ext, module) {
@@ -115,7 +141,7 @@ PYBIND11_MODULE(_ext, module) {
   module.def("cuda_filters", &cuda_filters);
   module.def("set_cuda_filter", &set_cuda_filter);
   module.def("rounding", [](uintptr_t a, uintptr_t b, int64_t n, int64_t k, const Where& where, uintptr_t c) {
-    run(
+    dispatch(
         where, py::none(), false,
         [&](const Run& r) {
           return RoundingParams{pointer<uint16_t>(a), pointer<uint16_t>(b), n, k, r, pointer<float>(c)};
@@ -137,7 +163,7 @@ PYBIND11_MODULE(_ext, module) {
 
   module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, int64_t n,
                           int64_t d, const Where& where, uintptr_t x) {
-    run(
+    dispatch(
         where, py::none(), false,
         [&](const Run& r) { return SampleParams{stream(source, seed, first, directions), n, d, r, pointer<float>(x)}; },
         [](const auto& p) { sample_cpu(p); }, [](const auto& p) { sample_cuda(p); });
@@ -147,7 +173,7 @@ PYBIND11_MODULE(_ext, module) {
                           int64_t d, const Where& where, py::object progress, uintptr_t winner, uintptr_t score) {
     by_type(dtype, [&](auto t) {
       using T = decltype(t);
-      run(
+      dispatch(
           where, progress, false,
           [&](const Run& r) {
             return AssignParams<T>{pointer<T>(x),    pointer<T>(y), pointer<T>(h), n, m, d, r, pointer<int64_t>(winner),
@@ -162,7 +188,7 @@ PYBIND11_MODULE(_ext, module) {
                 int64_t k, const Where& where, py::object progress, uintptr_t index, uintptr_t score) {
                by_type(dtype, [&](auto t) {
                  using T = decltype(t);
-                 run(
+                 dispatch(
                      where, progress, false,
                      [&](const Run& r) {
                        return TopkParams<T>{pointer<T>(x),           pointer<T>(y),    pointer<T>(h), n, m, d, k, r,
@@ -178,7 +204,7 @@ PYBIND11_MODULE(_ext, module) {
     double mean_u = 0;
     by_type(dtype, [&](auto t) {
       using T = decltype(t);
-      run(
+      dispatch(
           where, progress, true,
           [&](const Run& r) {
             return MeasureParams<T>{pointer<T>(y),
@@ -203,7 +229,7 @@ PYBIND11_MODULE(_ext, module) {
                                int64_t d, double eps, const Where& where, uintptr_t value, uintptr_t columns) {
     by_type(dtype, [&](auto t) {
       using T = decltype(t);
-      run(
+      dispatch(
           where, py::none(), false,
           [&](const Run& r) {
             return SoftAssignParams<T>{pointer<T>(x),     pointer<T>(y),      pointer<T>(h), n, m, d, eps, r,
@@ -219,7 +245,7 @@ PYBIND11_MODULE(_ext, module) {
                 uintptr_t grad_x, uintptr_t grad_y, uintptr_t grad_h) {
                by_type(dtype, [&](auto t) {
                  using T = decltype(t);
-                 run(
+                 dispatch(
                      where, py::none(), false,
                      [&](const Run& r) {
                        return SoftAssignGradParams<T>{pointer<T>(x),
@@ -248,4 +274,44 @@ PYBIND11_MODULE(_ext, module) {
                    pointer<int64_t>(edges), pointer<double>(weights), &count});
     return count;
   });
+
+  define_column<int64_t>(module, "IntColumn");
+  define_column<double>(module, "DoubleColumn");
+  py::class_<SiteTree>(module, "SiteTree")
+      .def(py::init([](uintptr_t y, int64_t m, int d, int threads) {
+        const py::gil_scoped_release nogil;
+        return std::make_unique<SiteTree>(pointer<const double>(y), m, d, threads);
+      }))
+      .def("order",
+           [](const SiteTree& tree, uintptr_t numbers) {
+             for (int64_t p = 0; p < tree.size(); ++p) pointer<int64_t>(numbers)[p] = tree.number(p);
+           })
+      .def("set_heights",
+           [](SiteTree& tree, uintptr_t h, int threads) {
+             const py::gil_scoped_release nogil;
+             tree.set_heights(pointer<const double>(h), threads);
+           })
+      .def("diagram",
+           [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count, int threads,
+              py::object progress, uintptr_t measures, uintptr_t first, uintptr_t second) {
+             Column<int64_t> pairs;
+             Column<double> facets;
+             run(threads, std::move(progress), [&](const Run& r) {
+               power_diagram_cpu({tree, domain(source, corners, count), r, pointer<double>(measures),
+                                  pointer<double>(first), pointer<double>(second), pairs.values, facets.values});
+             });
+             return std::make_pair(std::move(pairs), std::move(facets));
+           })
+      .def("cells", [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count,
+                       uintptr_t which, int64_t cells) {
+        Column<int64_t> sizes, labels, loop_sizes, loops;
+        Column<double> points;
+        {
+          const py::gil_scoped_release nogil;
+          power_cells_cpu({tree, domain(source, corners, count), pointer<const int64_t>(which), cells, sizes.values,
+                           points.values, labels.values, loop_sizes.values, loops.values});
+        }
+        return std::make_tuple(std::move(sizes), std::move(points), std::move(labels), std::move(loop_sizes),
+                               std::move(loops));
+      });
 }

@@ -3,10 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "common.h"
 
 namespace otgen {
+
+class SiteTree;
 
 enum class Source : int32_t { kUniform = 0, kNormal = 1 };
 
@@ -112,6 +115,45 @@ struct LaplacianParams {
   int64_t* edges;    // (capacity, 2) i < j, sorted
   double* weights;   // (capacity,)
   int64_t* count;    // (1,) edges found
+};
+
+// Where the source of a power diagram lives: the uniform one on an interval (count 2: its ends), on a convex polygon
+// (its corners, counter-clockwise) or on a box (count 2: its lowest and highest corner); the normal one on something of
+// the same kind that holds all of its mass.
+struct PowerDomain {
+  Source source;
+  const double* corners;  // (count, d)
+  int64_t count;
+};
+
+struct Facet {
+  int64_t i, j;
+  double measure;
+};
+
+// Exact integrals of the source over the power cells of the tree's targets with the heights it was given.
+struct PowerDiagramParams {
+  const SiteTree& tree;
+  PowerDomain domain;
+  Run run;
+  double* measures;  // (m,): of 1
+  double* first;     // (m, d): of x
+  double* second;    // (m,): of |x|^2
+  std::vector<int64_t>& pairs;  // two a facet, i < j
+  std::vector<double>& facets;  // integral of the density over each
+};
+
+// The cells of some targets as lists of corners and facets.
+struct PowerCellsParams {
+  const SiteTree& tree;
+  PowerDomain domain;
+  const int64_t* which;  // (count,): targets
+  int64_t count;
+  std::vector<int64_t>& sizes;      // corners and facets of each cell
+  std::vector<double>& corners;     // d each
+  std::vector<int64_t>& labels;     // of each facet: the target behind it, or -1 - k for side k of the domain
+  std::vector<int64_t>& loop_sizes; // of each facet in three dimensions: how many corners it has
+  std::vector<int64_t>& loops;      // and which of its cell's
 };
 
 }  // namespace otgen

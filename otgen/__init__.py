@@ -3,7 +3,15 @@
 from importlib.metadata import version
 
 from otgen import ops
-from otgen.ot import Certificate, ConvergenceWarning, NotFittedError, SampleInfo, SemiDiscreteOT, SingularSet
+from otgen.ot import (
+    Certificate,
+    ConvergenceWarning,
+    NotFittedError,
+    PowerDiagram,
+    SampleInfo,
+    SemiDiscreteOT,
+    SingularSet,
+)
 
 __version__ = version("otgen")
 
@@ -11,6 +19,7 @@ __all__ = [
     "Certificate",
     "ConvergenceWarning",
     "NotFittedError",
+    "PowerDiagram",
     "SampleInfo",
     "SemiDiscreteOT",
     "SingularSet",

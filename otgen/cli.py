@@ -23,7 +23,7 @@ from otgen import ops
 from otgen.experiments import demo
 from otgen.files import load_array, save_array
 from otgen.ot import Certificate, ConvergenceWarning, SemiDiscreteOT
-from otgen.ot.solvers import SOLVERS
+from otgen.ot.solvers import METHODS
 from otgen.ot.streams import stream
 
 OK, NOT_CERTIFIED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -132,7 +132,7 @@ def _add_fit(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--source", default="uniform", help="the noise: uniform (unit cube) or normal [default: %(default)s]"
     )
-    parser.add_argument("--method", default="auto", help=f"one of {', '.join(SOLVERS)} [default: %(default)s]")
+    parser.add_argument("--method", default="auto", help=f"one of {', '.join(METHODS)} [default: %(default)s]")
     parser.add_argument(
         "--tol",
         type=float,

@@ -5,8 +5,8 @@ The only module that imports matplotlib, and only when a figure is made: the res
 
 import io
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 
 DPI = 150
 
-GRID = 700
-"""Points along a side of the raster of cells, which is about the panel's size in pixels."""
-
 BOXES = {"uniform": (0.0, 1.0), "normal": (-3.0, 3.0)}
 """What is shown of each source: [low, high]^2; three deviations hold 99.5 % of the plane's normal."""
 
@@ -35,16 +32,41 @@ ENLARGED = 10
 """Targets in the panel that looks closely."""
 
 
+class Polygon(Protocol):
+    """A cell of the plane; `otgen.ops.Cell` is one."""
+
+    @property
+    def corners(self) -> Tensor:
+        """In counter-clockwise order, (k, 2)."""
+
+    @property
+    def neighbours(self) -> Tensor:
+        """The cell behind each edge, (k,), int64, or a negative number."""
+
+
+class PlanarCells(Protocol):
+    """What `power_diagram` asks of a diagram; `otgen.PowerDiagram` has it."""
+
+    domain: Any
+    sites: Tensor
+    centroids: Tensor
+    measures: Tensor
+
+    def cells(self) -> Sequence[Polygon]:
+        """One a site."""
+
+
+@runtime_checkable
 class PlanarMap(Protocol):
-    """What `power_diagram` asks of a fitted map; `otgen.SemiDiscreteOT` has it."""
+    """What `planar_map` asks of a fitted map; `otgen.SemiDiscreteOT` has it."""
 
     source: Any
     targets_: Tensor
-    weights_: Tensor
+    cell_measures_: Tensor
     centroids_: Tensor
 
-    def assign(self, x: Tensor) -> Tensor:
-        """Index of the cell of each sample."""
+    def cells(self) -> Sequence[Polygon]:
+        """One a target."""
 
     def sample(self, n: int, angle_threshold: float, *, seed: int, return_info: Literal[True]) -> tuple[Tensor, Any]:
         """New points, and a record with the nearest cells as `targets`."""
@@ -99,14 +121,76 @@ def _sheet(images: Tensor) -> NDArray[np.float64]:
 
 
 def power_diagram(
+    of: "PlanarCells | PlanarMap",
+    groups: Tensor | None = None,
+    *,
+    colour: Literal["target", "mass"] = "target",
+    arrows: bool = True,
+    angle_threshold: float | None = None,
+    axes: "Axes | None" = None,
+) -> "Figure":
+    """Draw the power cells of the plane, exactly, with the transport map and its singular set.
+
+    Args:
+        of: A fitted map of the plane from a named source, or an `otgen.PowerDiagram`.
+        groups: A number from 0 up for each target, (m,), int64, that decides its colour, such as the mode it belongs
+            to; `None` for one of its own each.
+        colour: What a cell's colour says: which "target" it belongs to, or its "mass" relative to the mean.
+        arrows: Whether to draw an arrow from each cell's centroid to its target.
+        angle_threshold: Facets between planes that meet at a larger angle, in radians, are drawn in black: the singular
+            set. `None` for none.
+        axes: Where to draw; `None` for a figure of its own.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: It is not a diagram of the plane, or a shape does not fit.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    targets, centroids, measures, box = _parts(of)
+    m = len(targets)
+    groups = torch.arange(m) if groups is None else groups
+    if tuple(groups.shape) != (m,):
+        raise ValueError(f"power_diagram: groups must have shape ({m},), got {tuple(groups.shape)}")
+    if colour not in ("target", "mass"):
+        raise ValueError(f"power_diagram: colour must be target or mass, got {colour!r}")
+    figure = axes.get_figure(root=True) if axes is not None else _figure(7, 6.5)
+    assert figure is not None  # axes that were removed from theirs
+    if axes is None:
+        axes = figure.subplots()
+    cells = of.cells()
+    if colour == "mass":
+        share = m * measures.numpy()
+        scale = ScalarMappable(Normalize(0, max(2.0, float(share.max()))), "viridis")
+        colours = np.asarray(scale.to_rgba(share))[:, :3]
+        figure.colorbar(scale, ax=axes, label="mass of a cell, relative to the mean", shrink=0.8)
+    else:
+        colours = _colours(groups)
+    _draw_cells(axes, cells, colours, pale=arrows and colour == "target")
+    if angle_threshold is not None:
+        pairs, segments = edges(cells)
+        angles = facet_angles(targets, measures, pairs)
+        _draw_facets(axes, segments[angles > angle_threshold])
+    low, high = box
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    if arrows:
+        _draw_arrows(axes, centroids, targets, colours)
+        x, y = _limits(torch.cat([targets, torch.tensor([low, high], dtype=torch.float64)]))
+        axes.set(xlim=x, ylim=y, xlabel="$x_1$, $y_1$", ylabel="$x_2$, $y_2$")
+    return figure
+
+
+def planar_map(
     ot: PlanarMap, groups: Tensor | None = None, *, angle_threshold: float, n: int = 4000, seed: int = 0
 ) -> "Figure":
     """Show a planar map: its cells and singular set, where it sends them, and what it generates.
 
     Args:
         ot: A fitted map of the plane from the "uniform" or the "normal" source.
-        groups: A number from 0 up for each target, (m,), int64, that decides its colour, such as the mode it belongs
-            to; `None` for one of its own each.
+        groups: As for `power_diagram`.
         angle_threshold: Above it, in radians, a facet is singular and is not blended across.
         n: Points to generate.
         seed: Decides those points.
@@ -116,29 +200,18 @@ def power_diagram(
         angles between neighbouring cells. Below: points generated by blending across the facets that are not singular,
         some of those enlarged, points generated by blending across everything.
     """
-    m, d = ot.targets_.shape
-    if d != 2:
-        raise ValueError(f"power_diagram: the map must be one of the plane, got {d} dimensions")
-    if ot.source not in BOXES:
-        raise ValueError(f"power_diagram: the source must be one of {', '.join(BOXES)}, got {ot.source!r}")
-    groups = torch.arange(m) if groups is None else groups
-    if tuple(groups.shape) != (m,):
-        raise ValueError(f"power_diagram: groups must have shape ({m},), got {tuple(groups.shape)}")
-    box = BOXES[ot.source]
-    cells = raster(ot.assign, box)
-    pairs = neighbours(cells)
-    angles = facet_angles(ot.targets_, ot.weights_, pairs)
-    colours = _colours(groups)
-    points, info = ot.sample(n, angle_threshold, seed=seed, return_info=True)
-    mixed, mixed_info = ot.sample(n, math.pi, seed=seed, return_info=True)
-
     figure = _figure(16, 10.5)
     (top_left, top, top_right), (bottom_left, bottom, bottom_right) = figure.subplots(2, 3)
-    _draw_cells(top_left, cells, box, colours)
-    _draw_facets(top_left, facets(cells, pairs[angles > angle_threshold]), box)
-    top_left.set(title="power cells of the source; black: the singular set", xlabel="$x_1$", ylabel="$x_2$")
-    _draw_map(top, ot, cells, box, colours)
+    power_diagram(ot, groups, arrows=False, angle_threshold=angle_threshold, axes=top_left)
+    top_left.set_title("power cells of the source; black: the singular set")
+    power_diagram(ot, groups, axes=top)
+    top.set_title("transport map: cell centroids to targets")
+    angles = facet_angles(ot.targets_, ot.cell_measures_, edges(ot.cells())[0])
     _draw_angles(top_right, angles, angle_threshold)
+
+    colours = _colours(torch.arange(len(ot.targets_)) if groups is None else groups)
+    points, info = ot.sample(n, angle_threshold, seed=seed, return_info=True)
+    mixed, mixed_info = ot.sample(n, math.pi, seed=seed, return_info=True)
     _draw_generated(bottom_left, ot.targets_, points, colours[info.targets.numpy()])
     bottom_left.set_title("generated, not blended across the singular set")
     _draw_generated(bottom, ot.targets_, points, colours[info.targets.numpy()], size=12)
@@ -151,33 +224,38 @@ def power_diagram(
     return figure
 
 
-def raster(assign: Callable[[Tensor], Tensor], box: tuple[float, float], side: int = GRID) -> NDArray[np.int64]:
-    """Find the cell of the centre of each of side x side squares that cover [low, high]^2.
+def _parts(of: "PlanarCells | PlanarMap") -> tuple[Tensor, Tensor, Tensor, tuple[list[float], list[float]]]:
+    """Targets, centroids and measures of a diagram or a map, and the lowest and highest corner of what is shown."""
+    if isinstance(of, PlanarMap):
+        targets, centroids, measures = of.targets_, of.centroids_, of.cell_measures_
+        domain = of.source
+    else:
+        targets, centroids, measures = of.sites, of.centroids, of.measures
+        domain = of.domain
+    if targets.shape[1] != 2:
+        raise ValueError(f"power_diagram: the diagram must be one of the plane, got {targets.shape[1]} dimensions")
+    if isinstance(domain, str) and domain in BOXES:
+        low, high = BOXES[domain]
+        return targets, centroids, measures, ([low, low], [high, high])
+    if callable(domain):
+        raise ValueError(f"power_diagram: the source must be one of {', '.join(BOXES)}, got {domain!r}")
+    corners = torch.as_tensor(domain).double()
+    return targets, centroids, measures, (corners.amin(0).tolist(), corners.amax(0).tolist())
 
-    Returns:
-        Cells (side, side), the first row at the bottom.
-    """
-    low, high = box
-    steps = low + (high - low) * (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    cells: NDArray[np.int64] = assign(torch.stack([x.flatten(), y.flatten()], 1)).view(side, side).numpy()
-    return cells
 
-
-def neighbours(cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pairs of cells that meet in a raster (side, side): (p, 2), the smaller first, sorted."""
-    across = np.stack([cells[:, :-1], cells[:, 1:]], axis=-1).reshape(-1, 2)
-    up = np.stack([cells[:-1], cells[1:]], axis=-1).reshape(-1, 2)
-    pairs = np.sort(np.concatenate([across, up]), axis=1)
-    found: NDArray[np.int64] = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
-    return found
+def edges(cells: Sequence[Polygon]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Pairs of neighbouring cells, (p, 2), the smaller first, and the edges between them, (p, 2 ends, 2)."""
+    pairs, segments = [], []
+    for i, cell in enumerate(cells):
+        corners, others = cell.corners.numpy(), cell.neighbours.numpy()
+        (own,) = np.nonzero(others > i)
+        pairs.append(np.stack([np.full(len(own), i), others[own]], axis=1))
+        segments.append(np.stack([corners[own], corners[(own + 1) % max(1, len(corners))]], axis=1))
+    return np.concatenate(pairs), np.concatenate(segments)
 
 
 def facet_angles(targets: Tensor, weights: Tensor, pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Dihedral angles (p,) in radians between the planes of pairs (p, 2) of targets, centred and scaled.
-
-    What `SemiDiscreteOT.singular_set` says of the pairs it knows: those it samples. A raster sees every facet.
-    """
+    """Dihedral angles (p,) in radians between the planes of pairs (p, 2) of targets, centred and scaled."""
     y = targets.numpy() - weights.numpy() @ targets.numpy()
     y = y / (np.sqrt((weights.numpy() @ (y * y)).mean()) or 1.0)
     normals = np.concatenate([y, -np.ones((len(y), 1))], axis=1)
@@ -187,64 +265,31 @@ def facet_angles(targets: Tensor, weights: Tensor, pairs: NDArray[np.int64]) -> 
     return angles
 
 
-def facets(cells: NDArray[np.int64], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Find where some pairs of cells meet in a raster.
+def _draw_cells(axes: "Axes", cells: Sequence[Polygon], colours: NDArray[np.float64], pale: bool) -> None:
+    """Paint the cells, with thin white lines between them."""
+    from matplotlib.collections import PolyCollection
 
-    Args:
-        cells: The raster, (side, side).
-        pairs: Pairs of cells, (p, 2), in either order.
-
-    Returns:
-        Line segments (q, 2 ends, 2 coordinates) in units of the raster's squares, x before y.
-    """
-    m = int(cells.max()) + 1
-    wanted = _code(pairs[:, 0], pairs[:, 1], m)
-    row, column = np.nonzero(np.isin(_code(cells[:, :-1], cells[:, 1:], m), wanted))
-    upright = np.stack([column + 1, row, column + 1, row + 1], axis=1)
-    row, column = np.nonzero(np.isin(_code(cells[:-1], cells[1:], m), wanted))
-    level = np.stack([column, row + 1, column + 1, row + 1], axis=1)
-    return np.concatenate([upright, level]).reshape(-1, 2, 2).astype(np.float64)
+    shown = [i for i, cell in enumerate(cells) if len(cell.corners)]
+    faces = (1 - 0.35 * (1 - colours) if pale else colours)[shown]
+    corners = [cells[i].corners.numpy() for i in shown]
+    axes.add_collection(PolyCollection(corners, facecolors=faces, edgecolors="white", linewidths=0.4), autolim=False)
 
 
-def _code(i: NDArray[np.int64], j: NDArray[np.int64], m: int) -> NDArray[np.int64]:
-    """One number for each pair {i, j}."""
-    code: NDArray[np.int64] = np.minimum(i, j) * m + np.maximum(i, j)
-    return code
-
-
-def _draw_cells(axes: "Axes", cells: NDArray[np.int64], box: tuple[float, float], colours: NDArray[np.float64]) -> None:
-    """Paint the cells in their targets' colours, with thin white lines between them."""
-    picture = colours[cells]
-    edge = np.zeros(cells.shape, dtype=bool)
-    edge[:, 1:] |= cells[:, 1:] != cells[:, :-1]
-    edge[1:] |= cells[1:] != cells[:-1]
-    picture[edge] = 1
-    low, high = box
-    axes.imshow(picture, origin="lower", extent=(low, high, low, high), interpolation="nearest")
-
-
-def _draw_facets(axes: "Axes", lines: NDArray[np.float64], box: tuple[float, float]) -> None:
+def _draw_facets(axes: "Axes", segments: NDArray[np.float64]) -> None:
     from matplotlib.collections import LineCollection
 
-    low, high = box
-    segments = list(low + (high - low) * lines / GRID)
-    axes.add_collection(LineCollection(segments, colors="black", linewidths=1.8, capstyle="round"), autolim=False)
+    lines = LineCollection(list(segments), colors="black", linewidths=1.8, capstyle="round")
+    axes.add_collection(lines, autolim=False)
 
 
-def _draw_map(
-    axes: "Axes", ot: PlanarMap, cells: NDArray[np.int64], box: tuple[float, float], colours: NDArray[np.float64]
-) -> None:
-    """Draw an arrow for each cell over a pale copy of the cells."""
-    _draw_cells(axes, cells, box, 1 - 0.35 * (1 - colours))
-    start, end = ot.centroids_.numpy(), ot.targets_.numpy()
-    known = np.isfinite(start).all(axis=1)  # a target of weight zero has no cell
+def _draw_arrows(axes: "Axes", centroids: Tensor, targets: Tensor, colours: NDArray[np.float64]) -> None:
+    """Draw an arrow from each cell to its target."""
+    start, end = centroids.numpy(), targets.numpy()
+    known = np.isfinite(start).all(axis=1)  # a target without mass has no cell
     start, end, colours = start[known], end[known], colours[known]
     arrows: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0018, "headwidth": 5}
     axes.quiver(*start.T, *(end - start).T, color=0.85 * colours, zorder=2, **arrows)
     axes.scatter(end[:, 0], end[:, 1], s=9, color=0.6 * colours, zorder=3)
-    x, y = _limits(torch.cat([ot.targets_, torch.tensor([box, box], dtype=torch.float64).T]))
-    axes.set(xlim=x, ylim=y, xlabel="$x_1$, $y_1$", ylabel="$x_2$, $y_2$", aspect="equal")
-    axes.set_title("transport map: cell centroids to targets")
 
 
 def _draw_angles(axes: "Axes", angles: NDArray[np.float64], threshold: float) -> None:

@@ -13,8 +13,8 @@ ROOT = Path(otgen.__file__).parent
 # Part -> what it may import besides itself and the standard library. A part is a file or a folder of otgen/.
 ALLOWED = {
     "_ext": set(),
-    "ops": {"_ext", "torch"},
-    "ot": {"ops", "files", "torch", "numpy", "tqdm"},
+    "ops": {"_ext", "torch", "numpy"},
+    "ot": {"ops", "files", "torch", "numpy", "scipy", "pyamg", "tqdm"},
     "nn": {"torch"},
     "models": {"ops", "ot", "nn", "torch"},
     "metrics": {"ops", "torch"},

@@ -17,5 +17,7 @@ template <class T>
 void soft_assign_grad_cpu(const SoftAssignGradParams<T>& p);
 void sample_cpu(const SampleParams& p);
 void laplacian_cpu(const LaplacianParams& p);
+void power_diagram_cpu(const PowerDiagramParams& p);
+void power_cells_cpu(const PowerCellsParams& p);
 
 }  // namespace otgen

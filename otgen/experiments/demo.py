@@ -158,7 +158,7 @@ def _run(
     images = ae.decode(generated[:SHEET].float())
     figures = {
         "digits.png": plots.digits_figure(x[:SHEET], reconstructed[:SHEET], images),
-        "power-cells.png": plots.power_diagram(plane, modes, angle_threshold=PLANE_ANGLE, seed=seed),
+        "power-cells.png": plots.planar_map(plane, modes, angle_threshold=PLANE_ANGLE, seed=seed),
         "convergence.png": plots.convergence(ot.history_),
     }
     pictures = {name: plots.render(figure) for name, figure in figures.items()}

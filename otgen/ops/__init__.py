@@ -4,19 +4,28 @@ from otgen.ops.assign import assign
 from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import Measure, measure
+from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
+from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
 from otgen.ops.soft_assign import soft_assign
 from otgen.ops.topk import topk
 
 __all__ = [
+    "MAX_DIM",
+    "Cell",
+    "Diagram",
+    "Domain",
     "Measure",
+    "Sites",
     "assign",
+    "cube",
     "cuda_filter",
     "has_cuda",
     "instruction_set",
     "instruction_sets",
     "laplacian",
     "measure",
+    "rounding_error",
     "sample",
     "soft_assign",
     "topk",

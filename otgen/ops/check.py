@@ -122,6 +122,11 @@ def progress(op: str, value: Progress | None) -> None:
         raise TypeError(f"{op}: progress must be a function or None, got {type(value).__name__}")
 
 
+def threads() -> int:
+    """As many as torch uses."""
+    return torch.get_num_threads()
+
+
 Where = tuple[int, int, int, int]
 """Where a kernel runs: threads of the CPU, CUDA device (-1 for none), its current stream, address of work space."""
 
@@ -129,7 +134,7 @@ Where = tuple[int, int, int, int]
 def where(like: Tensor, space: Tensor | None = None) -> Where:
     """Run on a tensor's device: with as many threads as torch uses, or in its current CUDA stream."""
     stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
-    return torch.get_num_threads(), _cuda_index(like), stream, 0 if space is None else space.data_ptr()
+    return threads(), _cuda_index(like), stream, 0 if space is None else space.data_ptr()
 
 
 def space(op: str, like: Tensor, n: int, m: int, d: int, k: int = 1) -> Tensor:

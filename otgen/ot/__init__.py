@@ -3,5 +3,14 @@
 from otgen.ot.certificate import Certificate
 from otgen.ot.estimator import ConvergenceWarning, NotFittedError, SemiDiscreteOT
 from otgen.ot.maps import SampleInfo, SingularSet
+from otgen.ot.power_diagram import PowerDiagram
 
-__all__ = ["Certificate", "ConvergenceWarning", "NotFittedError", "SampleInfo", "SemiDiscreteOT", "SingularSet"]
+__all__ = [
+    "Certificate",
+    "ConvergenceWarning",
+    "NotFittedError",
+    "PowerDiagram",
+    "SampleInfo",
+    "SemiDiscreteOT",
+    "SingularSet",
+]

@@ -27,7 +27,7 @@ from otgen.ot.maps import (
     shoot_rays,
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
-from otgen.ot.solvers import SOLVERS, Run, Solution, solve
+from otgen.ot.solvers import METHODS, Run, Solution, exact, solve
 from otgen.ot.sources import CHUNK, Sampler, make_source
 from otgen.ot.streams import stream
 
@@ -54,8 +54,8 @@ class SemiDiscreteOT:
 
     Args:
         source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples.
-        method: "auto" (Newton on fresh samples, annealed where needed), "newton", "log_ratio", or "adam" (Algorithm 1
-            of the lecture, for comparison).
+        method: "auto" (exact cells in up to three dimensions, otherwise Newton on fresh samples, annealed where
+            needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for comparison).
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
@@ -85,7 +85,7 @@ class SemiDiscreteOT:
     def __init__(
         self,
         source: str | Sampler = "uniform",
-        method: Literal["auto", "adam", "log_ratio", "newton"] = "auto",
+        method: Literal["auto", "exact", "newton", "log_ratio", "adam"] = "auto",
         tol: float = 0.01,
         max_samples: int | None = None,
         device: str | torch.device = "cpu",
@@ -181,7 +181,7 @@ class SemiDiscreteOT:
             progress=self.progress,
         )
         identity = checkpoints.fingerprint(problem, settings)
-        solution = solve(SOLVERS[self.method], run, identity)
+        solution = solve(self.method, run, identity)
         self._adopt(self._finish(problem, solution))
         if not solution.converged:
             c = solution.certificate
@@ -194,12 +194,15 @@ class SemiDiscreteOT:
         return self
 
     def _finish(self, problem: Problem, solution: Solution) -> Fitted:
-        n = max(CENTROID_SAMPLES * problem.m, 10_000)
+        centroids, n = solution.centroids, 0
+        if centroids is None:
+            n = max(CENTROID_SAMPLES * problem.m, 10_000)
+            centroids = find_centroids(problem, solution.h, self.seed, n, self.progress)
         return Fitted(
             problem,
             solution.h,
-            solution.counts.double() / float(solution.counts.sum()),
-            find_centroids(problem, solution.h, self.seed, n, self.progress),
+            solution.measures,
+            centroids,
             solution.certificate,
             solution.converged,
             solution.history,
@@ -222,8 +225,8 @@ class SemiDiscreteOT:
         self._neighbours: Neighbours | None = None
 
     def _check_settings(self) -> None:
-        if not isinstance(self.method, str) or self.method not in SOLVERS:
-            raise ValueError(f"method must be one of {', '.join(SOLVERS)}, got {self.method!r}")
+        if not isinstance(self.method, str) or self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a positive number, got {self.tol!r}")
         budget = self.max_samples
@@ -389,6 +392,31 @@ class SemiDiscreteOT:
         given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": _first_rows(problem)[info.targets]}
         return (points, SampleInfo(**given)) if return_info else points
 
+    def cells(self) -> list[ops.Cell]:
+        """Cells as intervals, polygons or polyhedra, one a target; of the normal source cut off at coordinates of 10.
+
+        Exact duplicates have one cell together, each of them all of it. Targets of weight zero have an empty one.
+
+        Returns:
+            Corners, facets, and the target behind each facet (of duplicates the first).
+
+        Raises:
+            ValueError: The targets have more than three dimensions, or the source is not a named one.
+        """
+        problem = self._fitted()
+        if not exact.knows(problem):
+            came = f"{problem.d} dimensions and the {problem.source.name} source"
+            raise ValueError(f"cells: only targets of 1 to 3 dimensions under a named source have them, got {came}")
+        domain = ops.cube(problem.source.name, problem.d)
+        found = ops.Sites(problem.y).cells(self._h, domain, torch.arange(problem.m))
+        first = _first_rows(problem)
+        nothing = ops.Cell(torch.empty(0, problem.d, dtype=torch.float64), [], torch.empty(0, dtype=torch.int64))
+        cells = [
+            ops.Cell(c.corners, c.faces, torch.where(c.neighbours < 0, c.neighbours, first[c.neighbours.clamp_min(0)]))
+            for c in found
+        ]
+        return [nothing if row < 0 else cells[row] for row in problem.index.tolist()]
+
     def singular_set(self, angle_threshold: float | Literal["auto"] = "auto") -> SingularSet:
         """Pairs of neighbouring cells across which the map jumps: angles between their planes above the threshold.
 
@@ -396,11 +424,15 @@ class SemiDiscreteOT:
             angle_threshold: In radians; "auto" as for `sample`.
 
         Returns:
-            Pairs of rows of the targets, their angles, and the threshold.
+            Pairs of rows of the targets, their angles, and the threshold. Where cells are exact these are all pairs;
+            elsewhere those that rays from 50 samples per target find, some 93 % of them.
         """
         problem = self._fitted()
         threshold = self._threshold(angle_threshold)
-        pairs = shoot_rays(problem, self._h, self.seed)
+        if exact.knows(problem):
+            pairs = ops.Sites(problem.y).diagram(self._h, ops.cube(problem.source.name, problem.d)).pairs
+        else:
+            pairs = shoot_rays(problem, self._h, self.seed)
         angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
         jump = angles > threshold
         return SingularSet(_first_rows(problem)[pairs[jump]], angles[jump], threshold)

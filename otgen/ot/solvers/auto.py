@@ -1,4 +1,4 @@
-"""The default: Newton from the best guess, or from entropic annealing where guesses are known or seen to fail."""
+"""The default where cells are sampled: Newton from the best guess, or from annealing where guesses are seen to fail."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import cast
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
-from otgen.ot.solvers.starts import anneal, best_guess, on_a_line, voronoi
+from otgen.ot.solvers.starts import anneal, best_guess, voronoi
 
 LOW_DIM = 3
 """Up to this dimension a cell has few neighbours, mass travels far through many, and Newton wants a good start."""
@@ -30,13 +30,10 @@ class Auto(Newton):
     state = AutoState
 
     def start(self, problem: Problem, run: Run) -> AutoState:
-        """The caller's heights, the solution on a line, annealed heights, or the best guess."""
+        """The caller's heights, annealed heights, or the best guess."""
         n = first_samples(problem, run)
         if run.start is not None:
             return AutoState(run.start - run.start.mean(), n=n)
-        exact = on_a_line(problem)
-        if exact is not None:
-            return AutoState(exact - exact.mean(), n=n, annealed=True, expected=0.0)
         if problem.d <= LOW_DIM and problem.m > 1:
             h = anneal(problem, run, voronoi(problem, 0.5))
             return AutoState(h - h.mean(), n=n, annealed=True)

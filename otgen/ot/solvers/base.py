@@ -70,17 +70,19 @@ class Solution:
         h: Heights, (m,), float64, in the problem's units.
         converged: Whether the certificate holds, decided where the loop stopped.
         certificate: Of these heights, on samples of its own.
-        counts: Samples in each cell behind the certificate, (m,), int64.
+        measures: Of the cells, as the certificate knows them, (m,), float64.
         history: A record for every measurement: samples so far, n, chi2, tv and its floor, empty cells, seconds.
         samples: All that were drawn, those of certificates included.
+        centroids: Of the cells, (m, d), float64, where they were computed on the way; otherwise `None`.
     """
 
     h: Tensor
     converged: bool
     certificate: Certificate
-    counts: Tensor
+    measures: Tensor
     history: list[dict[str, float]]
     samples: int
+    centroids: Tensor | None = None
 
 
 @dataclass
@@ -145,10 +147,10 @@ class Run:
             self._bar.set_postfix_str(f"chi2 {chi2:.3g} -> {self.tol:g}, {n:,} samples a step", refresh=False)
 
     def certificate(self, h: Tensor, n: int, look: int) -> tuple[Certificate, Tensor]:
-        """Certificate of `h` on n independent samples that serve nothing else."""
+        """Certificate of `h` on n independent samples that serve nothing else, and the measures of its cells there."""
         seed = stream(self.seed, "certificate", look)
         counted = self.measure(h, n, "certificate", look, sobol=False)
-        return certify(self.problem, h, counted, seed), counted.counts
+        return certify(self.problem, h, counted, seed), counted.counts.double() / n
 
     @contextmanager
     def bar(self, name: str) -> Iterator[None]:
@@ -166,7 +168,7 @@ class Run:
             self._bar.update(used - self._bar.n)
 
 
-def solve(solver: Solver, run: Run, identity: str = "") -> Solution:
+def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
     """Run a solver until a certificate holds, the budget is spent, or it knows no further.
 
     Every look at a fresh certificate risks passing by luck, so look k gets the share 1 / (k (k + 1)) of the allowed
@@ -184,15 +186,15 @@ def solve(solver: Solver, run: Run, identity: str = "") -> Solution:
                 confidence = 1 - (1 - CONFIDENCE) / ((state.looks + 1) * (state.looks + 2))
                 wanted = samples_needed(problem.m, float(problem.nu.min()), run.tol, state.expected, confidence)
                 n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
-                certificate, counts = run.certificate(state.h, n, state.looks)
+                certificate, measures = run.certificate(state.h, n, state.looks)
                 if certificate.holds(run.tol, confidence):
-                    return Solution(state.h, True, certificate, counts, run.history, run.used)
+                    return Solution(state.h, True, certificate, measures, run.history, run.used)
                 state = replace(state, looks=state.looks + 1, expected=math.inf)
             if state.exhausted or run.used >= run.max_samples:
                 needed = samples_needed(problem.m, float(problem.nu.min()), run.tol, 0.5 * run.tol, CONFIDENCE)
                 n = max(GLANCE * problem.m, min(needed, run.max_samples // 20), 1000)
-                certificate, counts = run.certificate(state.h, n, -1)
-                return Solution(state.h, False, certificate, counts, run.history, run.used)
+                certificate, measures = run.certificate(state.h, n, -1)
+                return Solution(state.h, False, certificate, measures, run.history, run.used)
             state = solver.step(problem, state, run)
             if run.path is not None:
                 checkpoint.save(run.path, state, run.history, run.used, identity)

@@ -1,0 +1,69 @@
+// A balanced kd-tree over the targets that finds every target whose plane rises above a given one somewhere in a convex
+// body, without looking at most of the others.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../../common.h"
+
+namespace otgen {
+
+// Node 1 is the root, node k has the children 2k and 2k + 1, and the nodes of the last level are the leaves.
+//
+// Heights change from call to call, targets do not. A node's bound on the scores <x, y_j> + h_j of its targets,
+//   max_j (h_j + <c, y_j>) + max over the targets' box of <x - c, y>,
+// holds for any c and is tight where h_j + <c, y_j> is nearly constant; -c is the gradient of the plane that fits the
+// heights best, so c lies about where the cells of the node's targets lie. The second term's slack then falls with the
+// square of the node's size.
+class SiteTree {
+ public:
+  static constexpr int kMaxDim = 3;
+  static constexpr int64_t kLeaf = 8;  // targets in a leaf, at most
+
+  SiteTree(const double* y, int64_t m, int d, int threads);
+
+  // The bounds for heights h, (m,).
+  void set_heights(const double* h, int threads);
+
+  int64_t size() const { return m_; }
+  int dim() const { return d_; }
+  int64_t leaves() const { return leaves_; }
+  // Targets of a node, as positions in the tree's order.
+  int64_t begin(int64_t node) const { return bound(node, 0); }
+  int64_t end(int64_t node) const { return bound(node, 1); }
+  int64_t first_leaf() const { return leaves_; }
+
+  // By position: the target's number (and back), its coordinates and its height.
+  int64_t number(int64_t position) const { return number_[position]; }
+  int64_t position(int64_t number) const { return position_[number]; }
+  const double* y(int axis) const { return y_[axis].data(); }
+  const double* h() const { return h_.data(); }
+
+  struct Node {
+    double top;                         // max_j (h_j + <c, y_j>)
+    double c[kMaxDim];
+    double low[kMaxDim], high[kMaxDim];  // box of the targets
+  };
+  const Node& node(int64_t k) const { return nodes_[k]; }
+
+ private:
+  int64_t bound(int64_t node, int64_t side) const;
+  void build(int64_t node, const double* y);
+  void fit(int64_t node);
+
+  int64_t m_;
+  int d_;
+  int64_t leaves_ = 1;
+  std::vector<int64_t> number_, position_;
+  std::vector<double> y_[kMaxDim], h_;
+  std::vector<Node> nodes_;
+  struct Moments {
+    double mean[kMaxDim];
+    double yy[kMaxDim][kMaxDim];  // sums of products of deviations from the mean
+    double h, yh[kMaxDim];        // mean height, and sums of products with the deviations
+  };
+  std::vector<Moments> moments_;
+};
+
+}  // namespace otgen

@@ -1,0 +1,181 @@
+"""Exact power diagrams in one, two and three dimensions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otgen import _ext
+from otgen.ops import check
+
+REACH = 10.0
+"""The normal source is cut off at this coordinate; less than 1e-22 of its mass lies beyond."""
+
+MAX_DIM = 3
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a source of known density lives.
+
+    Attributes:
+        source: "uniform" or "normal".
+        corners: For the uniform source the ends of an interval (2, 1), the corners of a convex polygon in
+            counter-clockwise order (k, 2), or the lowest and highest corner of a box (2, 3), float64; for the normal
+            one something of the same kind that holds its mass.
+    """
+
+    source: str
+    corners: Tensor
+
+    @property
+    def d(self) -> int:
+        """Dimension."""
+        return self.corners.shape[1]
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """Integrals of the source's density over power cells and their facets.
+
+    Attributes:
+        measures: Of the cells, (m,), float64.
+        first: Integral of x over each cell, (m, d), float64; divided by the measure it is the centroid.
+        second: Integral of |x|^2 over each cell, (m,), float64.
+        pairs: Cells that share a facet, (f, 2), int64, i < j.
+        facets: Integral of the density over each of these facets, (f,), float64; in one dimension its value there.
+    """
+
+    measures: Tensor
+    first: Tensor
+    second: Tensor
+    pairs: Tensor
+    facets: Tensor
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One power cell.
+
+    Attributes:
+        corners: (k, d), float64; of a polygon in counter-clockwise order. Empty for an empty cell.
+        faces: Rows of `corners` of each facet, (*,), int64, counter-clockwise seen from outside. Edge i of a polygon
+            goes from corner i to the next.
+        neighbours: The target behind each facet, or -1 - k for side k of the domain, (faces,), int64.
+    """
+
+    corners: Tensor
+    faces: list[Tensor]
+    neighbours: Tensor
+
+
+def cube(source: str, d: int) -> Domain:
+    """The domain of a named source: [0, 1]^d for "uniform", all of R^d (cut off at 10) for "normal"."""
+    check.source("power_diagram", source)
+    low, high = (0.0, 1.0) if source == "uniform" else (-REACH, REACH)
+    if d == 2:
+        return Domain(source, torch.tensor([[low, low], [high, low], [high, high], [low, high]], dtype=torch.float64))
+    return Domain(source, torch.tensor([[low] * d, [high] * d], dtype=torch.float64))
+
+
+class Sites:
+    """Targets indexed for power diagrams, which can then be had for one choice of heights after another.
+
+    Cell j is the part of the domain where `<x, y_j> + h_j` is largest. Of exact duplicates the highest has the cell, of
+    equally high ones the first. Time grows like m log m, for any position of the targets and any heights; the result
+    does not depend on the number of threads.
+
+    Args:
+        y: Targets, (m, d), float64, d at most 3.
+
+    Raises:
+        ValueError: A shape or value does not fit.
+        TypeError: A type does not fit.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        y = check.tensor("power_diagram", "y", y, ("m", "d"))
+        if y.dtype != torch.float64:
+            raise TypeError(f"power_diagram: y must be float64, got {check.name(y.dtype)}")
+        if not (1 <= y.shape[1] <= MAX_DIM and y.shape[0] >= 1):
+            raise ValueError(
+                f"power_diagram: y must have shape (m, d) with m >= 1, d from 1 to 3, got {tuple(y.shape)}"
+            )
+        if y.device.type != "cpu":
+            raise ValueError(f"power_diagram: y must be on the CPU, got {y.device}")
+        self.m, self.d = y.shape
+        self._y = y
+        self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, check.threads())
+
+    def order(self) -> Tensor:
+        """Targets in an order in which near ones stand close to each other, (m,), int64."""
+        numbers = torch.empty(self.m, dtype=torch.int64)
+        self._tree.order(numbers.data_ptr())
+        return numbers
+
+    def diagram(self, h: Tensor, domain: Domain, progress: check.Progress | None = None) -> Diagram:
+        """Measure all cells and facets.
+
+        Args:
+            h: Heights, (m,), float64.
+            domain: Of the source; as many dimensions as the targets.
+            progress: Told the fraction done about ten times a second; `None` for nobody.
+        """
+        self._set(h, domain)
+        check.progress("power_diagram", progress)
+        measures, second = torch.empty(2, self.m, dtype=torch.float64).unbind()
+        first = torch.empty(self.m, self.d, dtype=torch.float64)
+        pairs, facets = self._tree.diagram(
+            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], check.threads(), progress,
+            measures.data_ptr(), first.data_ptr(), second.data_ptr(),
+        )  # fmt: skip
+        return Diagram(measures, first, second, _tensor(pairs).view(-1, 2), _tensor(facets))
+
+    def cells(self, h: Tensor, domain: Domain, which: Tensor) -> list[Cell]:
+        """Make the cells of some targets.
+
+        Args:
+            h: Heights, (m,), float64.
+            domain: Of the source.
+            which: Targets, (k,), int64.
+        """
+        self._set(h, domain)
+        which = which.contiguous()
+        if which.dtype != torch.int64 or which.dim() != 1:
+            raise TypeError(f"power_diagram: which must be int64 (k,), got {which.dtype} {tuple(which.shape)}")
+        if which.numel() and not (int(which.min()) >= 0 and int(which.max()) < self.m):
+            came = f"{int(which.min())} to {int(which.max())}"
+            raise ValueError(f"power_diagram: which must lie in [0, {self.m}), got {came}")
+        columns = self._tree.cells(
+            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], which.data_ptr(), which.shape[0]
+        )
+        sizes, points, labels, loop_sizes, loops = (_tensor(column) for column in columns)
+        corners, faces = sizes.view(-1, 2).unbind(dim=1)
+        all_corners = points.view(-1, self.d).split(corners.tolist())
+        all_labels = labels.split(faces.tolist())
+        if self.d == 3:
+            rings = loops.split(loop_sizes.tolist())
+            ends = faces.cumsum(0).tolist()
+            all_faces = [list(rings[end - count : end]) for end, count in zip(ends, faces.tolist(), strict=True)]
+        else:
+            all_faces = [_edges(count, self.d) for count in corners.tolist()]
+        return [Cell(*parts) for parts in zip(all_corners, all_faces, all_labels, strict=True)]
+
+    def _set(self, h: Tensor, domain: Domain) -> None:
+        h = check.tensor("power_diagram", "h", h, (self.m,), like=self._y)
+        if domain.d != self.d:
+            raise ValueError(f"power_diagram: the domain must have {self.d} dimensions, got {domain.d}")
+        self._tree.set_heights(h.data_ptr(), check.threads())
+
+
+def _edges(corners: int, d: int) -> list[Tensor]:
+    """Facets of an interval, its ends, or of a polygon, its edges."""
+    if d == 1:
+        return [torch.tensor([k]) for k in range(corners)]
+    return [torch.tensor([k, (k + 1) % corners]) for k in range(corners)]
+
+
+def _tensor(column: "_ext.IntColumn | _ext.DoubleColumn") -> Tensor:
+    """A tensor over the memory of a column, which it keeps alive."""
+    return torch.from_numpy(np.asarray(column))

@@ -1,0 +1,240 @@
+"""Exact cells in one, two and three dimensions: damped Newton to rounding, no samples.
+
+Algorithm 1 of Kitagawa, Mérigot and Thibert 2019, "Convergence of a Newton algorithm for semi-discrete optimal
+transport": cells never get smaller than half the smallest of what they start with and what they should have, and every
+step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyamg
+import scipy.sparse
+import torch
+from pyamg.krylov import cg
+from scipy.sparse.linalg import splu
+from torch import Tensor
+from tqdm import tqdm
+
+from otgen import ops
+from otgen.ot import checkpoint
+from otgen.ot.certificate import certify_exactly
+from otgen.ot.problem import Problem
+from otgen.ot.solvers.base import Run, Solution, State
+from otgen.ot.solvers.starts import on_a_line
+
+GOAL = 1e-9
+"""Largest relative error of a cell at which the heights are exact for every purpose; rounding allows little more."""
+
+ROUNDING = 1e-5
+"""Below this error a step that no longer halves it has met rounding, and the search ends."""
+
+SMALLEST_STEP = 2.0**-40
+"""A step that must be damped below this leads nowhere."""
+
+DIRECT = 20_000
+"""Up to this many targets a sparse factorisation is faster than multigrid."""
+
+LINEAR = 1e-2
+"""Relative residual of a linear system, at most. A looser one is paid for in damping: the error sits in small cells."""
+
+MAX_ITERATIONS = 200
+"""Of conjugate gradients; 10 to 40 are usual with multigrid."""
+
+SETTLED = 1.0
+"""Largest relative error below which the Hessian changes so little that a multigrid hierarchy serves again."""
+
+PATIENCE = 25
+"""Iterations after which a hierarchy is too old."""
+
+INSET = 0.98
+"""Part of the source's cube over which the targets are laid for the start."""
+
+NORMAL_WIDTH = 6.0
+"""The same for the normal source: three standard deviations to both sides, where a cell still has some mass."""
+
+
+class Point(NamedTuple):
+    """Heights and their diagram."""
+
+    h: Tensor
+    diagram: ops.Diagram
+
+
+def knows(problem: Problem) -> bool:
+    """Whether exact cells are to be had: three dimensions at most, and a source of known density."""
+    return problem.d <= ops.MAX_DIM and problem.source.name in ("uniform", "normal")
+
+
+def solve(run: Run, identity: str = "") -> Solution:
+    """Find the heights, in the units of the problem.
+
+    Raises:
+        ValueError: The problem has no exact cells.
+    """
+    problem = run.problem
+    if not knows(problem):
+        came = f"{problem.d} dimensions and the {problem.source.name} source"
+        raise ValueError(f"method exact wants targets of 1 to 3 dimensions and a named source, got {came}")
+    search = _Search(problem)
+    resumed = checkpoint.load(run.path, State, identity, problem.m) if run.path is not None else None
+    step, start = 0, run.start
+    if resumed is not None:
+        state, run.history, run.used = resumed
+        step, start = state.step, state.h
+    point = search.start(start)
+    search.floor = 0.5 * min(float((point.diagram.measures / search.nu).min()), 1.0)
+    with tqdm(desc="exact", unit=" steps", initial=step, delay=2, disable=not run.progress) as bar:
+        while True:
+            _record(run, step, search.nu, point.diagram.measures)
+            bar.set_postfix_str(f"largest relative error {search.error(point):.2g}", refresh=False)
+            if search.error(point) <= GOAL:
+                break
+            after, done = search.step(point)
+            step, point = step + 1, after
+            bar.update()
+            if run.path is not None:
+                checkpoint.save(run.path, State(search.given(point.h), step), run.history, run.used, identity)
+            if done:
+                _record(run, step, search.nu, point.diagram.measures)
+                break
+    measures, first, second = (search.given(getattr(point.diagram, name)) for name in ("measures", "first", "second"))
+    h = search.given(point.h)
+    certificate = certify_exactly(problem, h, measures, first, float(second.sum()))
+    return Solution(
+        h, certificate.holds(run.tol), certificate, measures, run.history, run.used, first / measures[:, None]
+    )
+
+
+class _Search:
+    """Newton's method on the targets in an order in which neighbours stand close, which the linear algebra likes."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.order = ops.Sites(problem.y).order()
+        self.y, self.nu = problem.y[self.order].contiguous(), problem.nu[self.order]
+        self.sites = ops.Sites(self.y)
+        self.domain = ops.cube(problem.source.name, problem.d)
+        self.floor = 0.0
+        self._linear = _Linear()
+
+    def given(self, values: Tensor) -> Tensor:
+        """Values in the problem's order."""
+        out = torch.empty_like(values)
+        out[self.order] = values
+        return out
+
+    def error(self, point: Point) -> float:
+        """Largest relative error of a cell."""
+        return float((point.diagram.measures / self.nu - 1).abs().max())
+
+    def at(self, h: Tensor) -> Point:
+        """The diagram of heights."""
+        h = h - h.mean()
+        return Point(h, self.sites.diagram(h, self.domain))
+
+    def start(self, h: Tensor | None) -> Point:
+        """A point without empty cells: from `h` (in the problem's order) if given, as near to it as need be.
+
+        With heights `(1 - t) safe + t h` a cell contains the same combination of its two cells, where `safe` has none
+        empty; so some t > 0 will do wherever `h` has a cell at all, and t = 0 always.
+        """
+        if h is None and self.problem.d == 1:
+            h = on_a_line(self.problem)
+        if h is not None:
+            point = self.at(h[self.order])
+            if _none_empty(point):
+                return point
+        safe = self._safe()
+        t = 0.5
+        while h is not None and t > 1e-3:
+            mixed = self.at((1 - t) * safe.h + t * h[self.order])
+            if _none_empty(mixed):
+                return mixed
+            t /= 2
+        return safe
+
+    def _safe(self) -> Point:
+        """Voronoi cells of the targets laid over the source: each holds its own target, so none is empty."""
+        low, high = self.y.amin(0), self.y.amax(0)
+        width = INSET if self.problem.source.name == "uniform" else NORMAL_WIDTH
+        middle = self.problem.source.mean(self.problem.d)
+        widest = float((high - low).max()) or 1.0  # one target
+        points = []
+        # Stretched alike in all directions, or each to the full width: what is flat wants the second.
+        for extent in (torch.full_like(low, widest), (high - low).clamp_min(1e-6 * widest)):
+            away = self.y - (low + high) / 2
+            points.append(self.at(-0.5 * (away.square() * (width / extent)).sum(1) - away @ middle))
+        return max(points, key=lambda point: float((point.diagram.measures / self.nu).min()))
+
+    def step(self, point: Point) -> tuple[Point, bool]:
+        """A damped Newton step, and whether it was the last that helps."""
+        missing = self.nu - point.diagram.measures
+        direction = self._linear.solve(self._hessian(point.diagram), missing, self.error(point))
+        norm, error, damping = float(missing.norm()), self.error(point), 1.0
+        while damping >= SMALLEST_STEP:
+            after = self.at(point.h + damping * direction)
+            norm_after = float((self.nu - after.diagram.measures).norm())
+            if error < ROUNDING and norm_after > 0.5 * norm:
+                return (after if norm_after < norm else point), True
+            grown = float((after.diagram.measures / self.nu).min()) >= self.floor
+            if grown and norm_after <= (1 - 0.5 * damping) * norm:
+                return after, False
+            damping /= 2
+        return point, True
+
+    def _hessian(self, diagram: ops.Diagram) -> Any:
+        """The graph Laplacian with weights facet / distance, without the first row and column: positive definite."""
+        i, j = diagram.pairs.unbind(dim=1)
+        weight = (diagram.facets / (self.y[i] - self.y[j]).norm(dim=1)).numpy()
+        m = self.nu.shape[0]
+        both = (torch.cat([i, j]).numpy(), torch.cat([j, i]).numpy())
+        adjacency = scipy.sparse.coo_array((np.concatenate([weight, weight]), both), shape=(m, m)).tocsr()
+        laplacian = scipy.sparse.diags_array(adjacency.sum(axis=1)) - adjacency
+        return laplacian.tocsr()[1:, 1:]
+
+
+class _Linear:
+    """Solves with the Hessians of successive steps."""
+
+    def __init__(self) -> None:
+        self._hierarchy: Any = None
+        self._iterations = 0
+
+    def solve(self, hessian: Any, right: Tensor, error: float) -> Tensor:
+        """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`."""
+        m = right.shape[0]
+        x = np.zeros(m)
+        if m <= DIRECT:
+            options = {"SymmetricMode": True}
+            factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+            x[1:] = factors.solve(right.numpy()[1:])
+        else:
+            if self._hierarchy is None or error > SETTLED or self._iterations > PATIENCE:
+                # scipy.sparse's older matrix class is the one that pyamg takes
+                matrix = scipy.sparse.csr_matrix(hessian)
+                self._hierarchy = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500)
+            residuals: list[float] = []
+            x[1:], _ = cg(
+                hessian,
+                right.numpy()[1:],
+                tol=min(LINEAR, math.sqrt(error)),
+                M=self._hierarchy.aspreconditioner(),
+                maxiter=MAX_ITERATIONS,
+                residuals=residuals,
+            )
+            self._iterations = len(residuals)
+        direction = torch.from_numpy(x)
+        return direction - direction.mean()
+
+
+def _none_empty(point: Point) -> bool:
+    return bool((point.diagram.measures > 0).all())
+
+
+def _record(run: Run, step: int, nu: Tensor, measures: Tensor) -> None:
+    """Add a diagram to the history."""
+    away = measures - nu
+    chi2, tv = float((away.square() / nu).sum()), float(away.abs().sum()) / 2
+    run.record(step, 0, chi2, tv, int((measures == 0).sum()))
