@@ -130,6 +130,7 @@ PYBIND11_MODULE(_ext, module) {
 #else
   module.attr("cuda") = false;
 #endif
+  module.def("emulating", [] { return emulating; });
 #if defined(OTGEN_EMULATE)
   module.attr("emulated") = true;
   module.def("emulate", [](bool on) { emulating = on; });

@@ -35,6 +35,9 @@ MAPS = (".safetensors",)
 WORKING_COPIES = 4
 """Arrays of the result's size that `sample` holds at once."""
 
+UNMEASURED = "no CUDA kernel has been run or timed on a GPU yet: bench/gpu_check.py does"
+"""What `info` says until bench/results holds what was measured."""
+
 FORMATS = "files of arrays may be .npy, .npz or .safetensors"
 
 
@@ -276,6 +279,7 @@ def _info(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "instructions": f"{ops.instruction_set()} (available: {', '.join(ops.instruction_sets())})",
         "CUDA": f"{'yes' if usable else 'no'} (kernels {kernels}, device {device})",
+        **({"CUDA filter": f"{ops.cuda_filter()} ({UNMEASURED})"} if ops.has_cuda() else {}),
         "threads": torch.get_num_threads(),
     }.items():
         print(f"{name:13}{value}")

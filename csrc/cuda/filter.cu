@@ -165,6 +165,9 @@ struct Shortlists {
   int group[kTileRows][kEntries];
   float upper[kTileRows][kEntries];  // no target of the group scores above this
   int full[2];                       // in turns: some list has no room for another tile
+  float norm[kTileRows], residual[kTileRows];
+  // The largest lower bounds that the lane with a sample and the groups g, g + 8, ... has seen; nobody else reads them.
+  float best[kTileGroups][kTileRows], second[kTileGroups][kTileRows];
 };
 
 OTGEN_DEVICE int to_ordered(float v) {
@@ -270,18 +273,15 @@ filter_kernel(Filtered<X, T> p) {
   const int64_t first = block_index() * kTileRows, groups = ceil_div(p.targets.m, kGroup);
 
   if (thread_index() < kTileRows) {
+    const int64_t row = first + thread_index();
+    lists.norm[thread_index()] = row < p.samples.rows ? p.samples.packed.norm[row] : 0.0f;
+    lists.residual[thread_index()] = row < p.samples.rows ? p.samples.packed.residual[row] : 0.0f;
     lists.floor[thread_index()] = to_ordered(-INFINITY);
     lists.count[thread_index()] = lists.scored[thread_index()] = 0;
   }
   if (thread_index() < 2) lists.full[thread_index()] = 0;
-  float norm[kLaneRows], residual[kLaneRows], best[kLaneRows], second[kLaneRows];
-#pragma unroll
-  for (int i = 0; i < kLaneRows; ++i) {
-    const int64_t row = first + lane_row(i);
-    norm[i] = row < p.samples.rows ? p.samples.packed.norm[row] : 0.0f;
-    residual[i] = row < p.samples.rows ? p.samples.packed.residual[row] : 0.0f;
-    best[i] = second[i] = -INFINITY;
-  }
+  for (int i = thread_index(); i < kTileGroups * kTileRows; i += kThreads)
+    lists.best[0][i] = lists.second[0][i] = -INFINITY;
 
   float s[kLaneRows][kGroup];
   int64_t tile = 0, chunk = 0;
@@ -319,20 +319,21 @@ filter_kernel(Filtered<X, T> p) {
         float top = s[i][0];
 #pragma unroll
         for (int t = 1; t < kGroup; ++t) top = fmaxf(top, s[i][t]);
-        const float error = *alpha + *beta * norm[i] + *gamma * residual[i];
-        const float upper = top + error, lower = top - error;
         const int r = lane_row(i);
+        const float error = *alpha + *beta * lists.norm[r] + *gamma * lists.residual[r];
+        const float upper = top + error, lower = top - error;
         if (group >= groups || first + r >= p.samples.rows || upper < from_ordered(fresh(&lists.floor[r]))) continue;
         const int at = atomic_add(&lists.count[r], 1);
         lists.group[r][at] = int(group);
         lists.upper[r][at] = upper == upper ? upper : INFINITY;
         if (at + 1 > kEntries - kTileGroups) lists.full[stage] = 1;
         // The second largest that this lane has seen is not above the second largest of all.
-        if (lower > best[i])
-          second[i] = best[i], best[i] = lower;
-        else if (lower > second[i])
-          second[i] = lower;
-        atomic_max(&lists.floor[r], to_ordered(p.samples.k == 1 ? best[i] : second[i]));
+        float &best = lists.best[g][r], &second = lists.second[g][r];
+        if (lower > best)
+          second = best, best = lower;
+        else if (lower > second)
+          second = lower;
+        atomic_max(&lists.floor[r], to_ordered(p.samples.k == 1 ? best : second));
       }
     }
     tile = next_tile, chunk = next_chunk;

@@ -28,6 +28,11 @@ class Measure:
     gaps: Tensor | None = None
     centroids: Tensor | None = None
 
+    def cpu(self) -> "Measure":
+        """Bring all tensors to the CPU."""
+        optional = (None if v is None else v.cpu() for v in (self.pairs, self.gaps, self.centroids))
+        return Measure(self.counts.cpu(), self.mean_u, *optional)
+
 
 def measure(
     y: Tensor,
@@ -70,6 +75,8 @@ def measure(
     check.integer("measure", "n", n, 1, check.MAX_INDEX)
     check.stream("measure", seed, first)
     check.progress("measure", progress)
+    if y.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("measure: reads its result, so it cannot be captured in a CUDA graph")
     if pairs and m < 2:
         raise ValueError("measure: pairs wants at least two targets, got one")
     counts = torch.zeros(m, dtype=torch.int64, device=y.device)

@@ -32,6 +32,8 @@ def rounding_error(device: torch.device | str, seed: int = 0, problems: int = 25
         ValueError: This build has no kernels for the device.
     """
     place = check.device("rounding_error", device)
+    if place.type == "cpu" and not _ext.emulating():
+        raise ValueError(f"rounding_error: device must be a CUDA device, got {place}")
     generator = torch.Generator().manual_seed(seed)
     worst: dict[str, float] = {}
     for k in (16, 64, 512):
