@@ -281,7 +281,7 @@ filter_kernel(Filtered<X, T> p) {
   }
   if (thread_index() < 2) lists.full[thread_index()] = 0;
   for (int i = thread_index(); i < kTileGroups * kTileRows; i += kThreads)
-    lists.best[0][i] = lists.second[0][i] = -INFINITY;
+    lists.best[i / kTileRows][i % kTileRows] = lists.second[i / kTileRows][i % kTileRows] = -INFINITY;
 
   float s[kLaneRows][kGroup];
   int64_t tile = 0, chunk = 0;
