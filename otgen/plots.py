@@ -31,6 +31,9 @@ GAP = 1
 ENLARGED = 10
 """Targets in the panel that looks closely."""
 
+ROUNDING = 1e-17
+"""Errors below it are drawn at it: a logarithmic axis has no place for those that are zero."""
+
 
 class Polygon(Protocol):
     """A cell of the plane; `otgen.ops.Cell` is one."""
@@ -342,13 +345,14 @@ def _limits(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
 
 
 def convergence(history: Sequence[dict[str, float]]) -> "Figure":
-    """Show how the error of a fit fell with the samples it spent, beside what sampling alone would show.
+    """Show how the error of a fit fell with the samples it spent, beside what sampling alone would show, or with steps.
 
     Args:
-        history: `history_` of a fitted map: records with "samples", "tv" and "tv_floor".
+        history: `history_` of a fitted map: records with "samples", "tv" and "tv_floor"; where cells were computed and
+            "samples" is 0, with "step", "chi2" and "tv".
 
     Returns:
-        A figure with one pair of logarithmic axes.
+        A figure with one pair of axes.
     """
     if not history:
         raise ValueError("convergence: the history must hold at least one measurement, got none")
@@ -357,6 +361,8 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
     axes = figure.subplots()
+    if not any(samples):
+        return _steps(figure, axes, history)
     axes.loglog(samples, [record["tv"] for record in history], "o-", color=PALETTE[0], label="error of the cells")
     floor = [record["tv_floor"] for record in history]
     axes.loglog(samples, floor, "s--", color=PALETTE[1], label="sampling floor: error that exact cells would show")
@@ -366,6 +372,24 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
         axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(labels)
         axis.set_minor_formatter(NullFormatter())
+    axes.grid(True, which="both", linewidth=0.4, alpha=0.5)
+    axes.legend()
+    return figure
+
+
+def _steps(figure: "Figure", axes: Any, history: Sequence[dict[str, float]]) -> "Figure":
+    """Draw the errors of a fit with exact cells, step by step; what is below rounding stands at it."""
+    from matplotlib.ticker import MaxNLocator
+
+    step = [record["step"] for record in history]
+    for name, mark, colour, label in (
+        ("tv", "o-", PALETTE[0], "total variation"),
+        ("chi2", "s--", PALETTE[1], "chi2"),
+    ):
+        axes.semilogy(step, [max(record[name], ROUNDING) for record in history], mark, color=colour, label=label)
+    axes.set(xlabel="Newton steps, no samples", ylabel="error of the cells")
+    axes.set_title("convergence of the semi-discrete fit")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True, which="both", linewidth=0.4, alpha=0.5)
     axes.legend()
     return figure

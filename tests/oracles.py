@@ -1,6 +1,7 @@
 """Truths from outside: closed forms, small exact solvers, and other people's algorithms in NumPy."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import ot
@@ -31,6 +32,57 @@ def uniform_1d(y, h):
     y, h = y[:, 0].double(), h.double()
     ends = ((h[:-1] - h[1:]) / (y[1:] - y[:-1])).clamp(0, 1)
     return torch.diff(ends, prepend=torch.zeros(1), append=torch.ones(1))
+
+
+# --- power cells -----------------------------------------------------------------------------------------------------
+
+
+def polytope_volume(a, b):
+    """Volume of the bounded body {x: <a_k, x> <= b_k}, of sequences of numbers: exact for `Fraction`s.
+
+    The recursion of Lasserre (1983), "An analytical expression and an algorithm for the volume of a convex polyhedron":
+    the cones from the origin over the facets, each projected along the largest coordinate of its normal.
+    """
+    d, rows = len(a[0]), []
+    for normal, bound in zip(a, b, strict=True):
+        size = max(abs(v) for v in normal)
+        if size > 0:
+            rows.append((*(v / size for v in normal), bound / size))
+        elif bound < 0:
+            return 0
+    rows = list(dict.fromkeys(rows))  # the same half-space twice is one facet
+    if d == 1:
+        return max(0, min(c for v, c in rows if v > 0) + min(c for v, c in rows if v < 0))
+    total = 0
+    for k, (*normal, bound) in enumerate(rows):
+        if bound == 0:
+            continue
+        axis = max(range(d), key=lambda i: abs(normal[i]))
+        shares = [(row, row[axis] / normal[axis]) for row in rows[:k] + rows[k + 1 :]]
+        a_in = [[row[i] - share * normal[i] for i in range(d) if i != axis] for row, share in shares]
+        b_in = [row[d] - share * bound for row, share in shares]
+        total += bound / abs(normal[axis]) * polytope_volume(a_in, b_in)
+    return total / d
+
+
+def power_cells_uniform(y, h):
+    """Measures (m,) of the power cells of targets (m, d) on [0, 1]^d, in exact arithmetic.
+
+    Of exact duplicates the highest has the cell, of equally high ones the first.
+    """
+    m, d = y.shape
+    y, h = [[Fraction(v) for v in row] for row in y.tolist()], [Fraction(v) for v in h.tolist()]
+    sides = [[Fraction(sign * (i == axis)) for i in range(d)] for axis in range(d) for sign in (1, -1)]
+    measures = []
+    for p in range(m):
+        if any(y[q] == y[p] and (h[q], -q) > (h[p], -p) for q in range(m)):
+            measures.append(0.0)
+            continue
+        rivals = [q for q in range(m) if y[q] != y[p]]
+        a = [[u - v for u, v in zip(y[q], y[p], strict=True)] for q in rivals]
+        b = [h[p] - h[q] for q in rivals]
+        measures.append(float(polytope_volume(sides + a, [Fraction(1), Fraction(0)] * d + b)))
+    return torch.tensor(measures, dtype=torch.float64)
 
 
 # --- problems solved in closed form ----------------------------------------------------------------------------------

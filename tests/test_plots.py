@@ -224,6 +224,23 @@ def test_a_history_of_a_fit_can_be_shown(plane):
         plots.convergence([])
 
 
+def test_a_fit_with_exact_cells_is_shown_by_steps():
+    history = [
+        {"samples": 0, "step": step, "tv": tv, "tv_floor": 0.0, "chi2": tv**2}
+        for step, tv in enumerate((0.5, 1e-3, 1e-7, 0.0))
+    ]
+    figure = plots.convergence(history)
+    axes = figure.axes[0]
+    tv, chi2 = axes.lines
+    assert list(tv.get_xdata()) == list(chi2.get_xdata()) == [0, 1, 2, 3]
+    assert list(tv.get_ydata()) == [0.5, 1e-3, 1e-7, plots.ROUNDING]  # zero has no place on a logarithmic axis
+    assert list(chi2.get_ydata()) == [0.25, 1e-6, 1e-14, plots.ROUNDING]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    assert axes.get_xlabel() == "Newton steps, no samples"
+    plots.render(figure)  # without a warning
+    plots.render(plots.convergence(history[-1:]))
+
+
 # --- files and matplotlib --------------------------------------------------------------------------------------------
 
 

@@ -166,6 +166,12 @@ class Sites:
         h = check.tensor("power_diagram", "h", h, (self.m,), like=self._y)
         if domain.d != self.d:
             raise ValueError(f"power_diagram: the domain must have {self.d} dimensions, got {domain.d}")
+        check.source("power_diagram", domain.source)
+        check.tensor("power_diagram", "corners", domain.corners, ("k", self.d), like=self._y)
+        count = domain.corners.shape[0]
+        if not (count >= 3 if self.d == 2 else count == 2):
+            wanted = "3 at least" if self.d == 2 else "2"
+            raise ValueError(f"power_diagram: corners must be {wanted}, got {count}")
         self._tree.set_heights(h.data_ptr(), check.threads())
 
 

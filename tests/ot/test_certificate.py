@@ -24,8 +24,8 @@ from otgen.ot.certificate import (
     total_variation,
 )
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers import Run, solve
-from otgen.ot.solvers.base import State
+from otgen.ot.solvers import Run
+from otgen.ot.solvers.base import State, solve_by_samples
 from otgen.ot.sources import BuiltIn
 
 Z95 = NormalDist().inv_cdf(0.95)
@@ -232,7 +232,9 @@ def converged_by_luck(m, kind, times, start):
     nu = wanted(kind, m)
     problem = make_problem(BuiltIn("uniform"), np.arange(float(m)), nu)
     w = reached(nu, 0.0101, "last", np.random.default_rng(0))
-    return np.mean([solve(Hopeful(), Multinomial(problem, w, 0.01, start + k)).converged for k in range(times)])
+    return np.mean(
+        [solve_by_samples(Hopeful(), Multinomial(problem, w, 0.01, start + k)).converged for k in range(times)]
+    )
 
 
 @pytest.mark.parametrize(("m", "kind"), [(10, "equal"), (2, "tiny1e-4")])
@@ -262,7 +264,7 @@ def test_looks_get_smaller_and_smaller_shares_of_the_error():
             return Spy(**asdict(certificate)), counts
 
     problem = make_problem(BuiltIn("uniform"), np.arange(3.0))
-    solve(Hopeful(), Watched(problem, np.ones(3) / 3, 0.1, 0))
+    solve_by_samples(Hopeful(), Watched(problem, np.ones(3) / 3, 0.1, 0))
     assert_close(seen, [1 - 0.05 / (k * (k + 1)) for k in range(1, len(seen) + 1)])
     assert len(seen) >= 10
 

@@ -266,9 +266,9 @@ def test_fitting_again_starts_anew():
 
 
 def test_attributes_have_the_stated_shapes():
-    ot = fit(randn(25, 3).float(), rand(25).float(), seed=9)
+    ot = fit(randn(25, 4).float(), rand(25).float(), seed=9)
     assert ot.heights_.shape == ot.weights_.shape == ot.cell_measures_.shape == (25,)
-    assert ot.targets_.shape == ot.centroids_.shape == (25, 3)
+    assert ot.targets_.shape == ot.centroids_.shape == (25, 4)
     for name in ("heights_", "targets_", "weights_", "cell_measures_", "centroids_"):
         assert getattr(ot, name).dtype == torch.float64
     assert_close(float(ot.heights_.mean()), 0.0, rtol=0, atol=1e-12)
@@ -281,6 +281,20 @@ def test_attributes_have_the_stated_shapes():
     assert {"step", "samples", "n", "chi2", "tv", "tv_floor", "empty", "seconds"} == set(ot.history_[0])
     samples = [row["samples"] for row in ot.history_]
     assert samples == sorted(samples)
+    json.dumps(ot.history_)
+
+
+def test_an_exact_fit_has_the_same_attributes():
+    ot = fit(randn(25, 3).float(), rand(25).float(), seed=9)
+    assert ot.certificate_.exact
+    assert ot.samples_ == ot.certificate_.samples == 0
+    assert ot.certificate_.max_relative_error <= 1e-9
+    assert_close(ot.cell_measures_, ot.weights_, rtol=1e-9, atol=0)
+    assert ot.targets_.shape == ot.centroids_.shape == (25, 3)
+    for name in ("heights_", "targets_", "weights_", "cell_measures_", "centroids_"):
+        assert getattr(ot, name).dtype == torch.float64
+    assert {"step", "samples", "n", "chi2", "tv", "tv_floor", "empty", "seconds"} == set(ot.history_[0])
+    assert [row["samples"] for row in ot.history_] == [0] * len(ot.history_)
     json.dumps(ot.history_)
 
 
@@ -303,6 +317,7 @@ def test_samples_are_counted():
 @pytest.mark.parametrize("budget", [1, 3000, 40_000])
 def test_what_is_not_reached_is_said(method, budget):
     y = data.problem("swiss-roll-256")[0]
+    y = torch.cat([y, torch.zeros(256, 2, dtype=y.dtype)], 1)  # where auto samples
     with pytest.warns(ConvergenceWarning) as caught:
         ot = fit(y, method=method, tol=1e-5, max_samples=budget)
     assert ot.converged_ is False
@@ -496,7 +511,7 @@ def test_refit_in_another_dimension_is_refused():
 BAD_SETTINGS = [
     ({"source": "gaussian"}, ValueError, "source must be one of uniform, normal or a callable, got 'gaussian'"),
     ({"source": 3}, TypeError, "source must be one of uniform, normal or a callable, got int"),
-    ({"method": "sgd"}, ValueError, "method must be one of auto, adam, log_ratio, newton, got 'sgd'"),
+    ({"method": "sgd"}, ValueError, "method must be one of auto, exact, newton, log_ratio, adam, got 'sgd'"),
     ({"method": None}, ValueError, "method must be one of .*, got None"),
     ({"method": ["auto"]}, ValueError, r"method must be one of .*, got \['auto'\]"),
     *(

@@ -191,12 +191,14 @@ def test_no_samples_serve_two_purposes(method, monkeypatch):
 
         return wrapped
 
+    y = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     monkeypatch.setattr(sources.BuiltIn, "measure", record(BuiltIn.measure))
     monkeypatch.setattr(sources.BuiltIn, "sample", record(BuiltIn.sample))
-    fitted = SemiDiscreteOT("normal", method=method, tol=0.05, seed=11, progress=False).fit(Y)
+    fitted = SemiDiscreteOT("normal", method=method, tol=0.05, seed=11, progress=False).fit(y)
     assert fitted.converged_
     seeds = [seed for seed, *_ in drawn]
     assert len(set(seeds)) == len(seeds)
     certificate = fitted.certificate_
+    assert not certificate.exact
     certified = [entry for entry in drawn if entry[0] == certificate.seed]
     assert certified == [(certificate.seed, certificate.samples, "measure", False)]

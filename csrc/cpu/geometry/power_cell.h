@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -22,6 +23,14 @@ class PowerCell {
   const Body& make(const Body& domain, int64_t position) {
     position_ = position;
     body_ = domain;
+    slack_ = std::abs(tree_.h()[position]);
+    for (int axis = 0; axis < kDim; ++axis) {
+      reach_[axis] = 0;
+      for (int k = 0; k < body_.corners(); ++k)
+        reach_[axis] = std::max(reach_[axis], std::abs(body_.coordinate(axis)[k]));
+      slack_ += reach_[axis] * std::abs(tree_.y(axis)[position]);
+    }
+    slack_ *= SiteTree::kRounding;
     update();
     int64_t node = leaf_of(position);
     cut_by_leaf(node);
@@ -45,20 +54,25 @@ class PowerCell {
     visit(2 * node + !second);
   }
 
-  // Whether the bound on a node's scores exceeds the target's own score at a corner.
+  // Whether the bound on a node's scores reaches the target's own score at a corner, up to rounding: what ties may be a
+  // duplicate, and what is lower by a rounding may cut off much from a cell whose rivals are all but duplicates.
   bool rises_above(const SiteTree::Node& node) const {
     const int n = body_.corners();
+    double slack = 0;
+    for (int axis = 0; axis < kDim; ++axis)
+      slack += (reach_[axis] + std::abs(node.c[axis])) * std::max(std::abs(node.low[axis]), std::abs(node.high[axis]));
+    const double top = node.top + node.slack + slack_ + SiteTree::kRounding * slack;
     const double* x[kDim];
     for (int axis = 0; axis < kDim; ++axis) x[axis] = body_.coordinate(axis);
     const double* own = own_.data();
     int above = 0;
     for (int k = 0; k < n; ++k) {
-      double bound = node.top;
+      double bound = top;
       for (int axis = 0; axis < kDim; ++axis) {
         const double e = x[axis][k] - node.c[axis], low = e * node.low[axis], high = e * node.high[axis];
         bound += low > high ? low : high;
       }
-      above |= bound > own[k];
+      above |= bound >= own[k];
     }
     return above != 0;
   }
@@ -132,6 +146,7 @@ class PowerCell {
 
   const SiteTree& tree_;
   int64_t position_ = 0;
+  double reach_[kDim], slack_ = 0;  // of the domain: its largest coordinates; bounds the rounding of the own score
   Body body_;
   std::vector<double> own_, f_;
 };

@@ -144,7 +144,7 @@ void SiteTree::set_heights(const double* h, int threads) {
     parallel_for(level, {threads, {}}, [&](int64_t k, int) { fit(level + k); });
 }
 
-// A node's c and top, once its parent's are known.
+// A node's c, top and slack, once its parent's c is known.
 void SiteTree::fit(int64_t node) {
   Node& n = nodes_[node];
   const Moments& s = moments_[node];
@@ -157,11 +157,11 @@ void SiteTree::fit(int64_t node) {
     n.c[i] = parent[i];
   }
   solve(a, b, d_, n.c);
-  n.top = -std::numeric_limits<double>::infinity();
+  n.top = -std::numeric_limits<double>::infinity(), n.slack = 0;
   for (int64_t p = begin(node); p < end(node); ++p) {
-    double value = h_[p];
-    for (int i = 0; i < d_; ++i) value += n.c[i] * y_[i][p];
-    n.top = std::max(n.top, value);
+    double value = h_[p], terms = std::abs(value);
+    for (int i = 0; i < d_; ++i) value += n.c[i] * y_[i][p], terms += std::abs(n.c[i] * y_[i][p]);
+    n.top = std::max(n.top, value), n.slack = std::max(n.slack, kRounding * terms);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "../../common.h"
@@ -40,8 +41,12 @@ class SiteTree {
   const double* y(int axis) const { return y_[axis].data(); }
   const double* h() const { return h_.data(); }
 
+  // Bounds on the rounding of a score are this many times the sum of the absolute values of its terms.
+  static constexpr double kRounding = 16 * std::numeric_limits<double>::epsilon();
+
   struct Node {
-    double top;                         // max_j (h_j + <c, y_j>)
+    double top;    // max_j (h_j + <c, y_j>)
+    double slack;  // bounds the rounding of top
     double c[kMaxDim];
     double low[kMaxDim], high[kMaxDim];  // box of the targets
   };

@@ -125,9 +125,9 @@ class Run:
         self.spend(n)
         return counted
 
-    def sample(self, n: int, name: str, index: int) -> Tensor:
-        """Draw n samples, (n, d), float64."""
-        self.spend(n)
+    def sample(self, n: int, name: str, index: int, *, again: bool = False) -> Tensor:
+        """Draw n samples, (n, d), float64; `again` if a measurement of that name and index has had them already."""
+        self.spend(0 if again else n)
         return self.problem.source.sample(n, self.problem.d, stream(self.seed, name, index), sobol=True).double()
 
     def spend(self, n: int) -> None:

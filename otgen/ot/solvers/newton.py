@@ -25,7 +25,7 @@ from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, State, per_cell
 from otgen.ot.solvers.starts import best_guess
 
-FIRST = 20  # samples per target in the first steps
+FIRST = 10  # samples per target in the first steps
 CAP = 2.0  # most samples in one step, in units of m / tol: their noise is half the tolerance
 BANDWIDTH = 1.0  # of a cell, in mean gaps
 # Gaps fall off about exponentially: the density over one bandwidth is this part of that at zero, which is wanted.
@@ -41,6 +41,7 @@ FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
 MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
 LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
 SEEN = 5  # samples a cell must be expected to get before it counts as empty
+FIRST_SEEN = 1  # samples that the smaller cells are expected to get in the first steps
 RAISE_SAMPLES = 200_000  # at most, to find out by how much
 RAISE_K = 200  # and at most so many samples given to a raised cell
 CONTRACTION = 0.5  # part of chi2 left by a step, when guessing what the certificate will say
@@ -139,7 +140,7 @@ class Newton:
 def first_samples(problem: Problem, run: Run) -> int:
     """Samples of the first measurement: so many per target, and enough for the smaller weights to be seen."""
     small = float(problem.nu.quantile(0.1)) if problem.m <= 1 << 20 else float(problem.nu.min())
-    wanted = max(FIRST * problem.m, min(SEEN / small, 4 * FIRST * problem.m), 2000)
+    wanted = max(FIRST * problem.m, min(FIRST_SEEN / small, 4 * FIRST * problem.m), 2000)
     return int(min(wanted, max(CAP * problem.m / run.tol, 2000)))
 
 
@@ -210,7 +211,7 @@ def _raise_empty(problem: Problem, state: NewtonState, counts: Tensor, mean_gap:
     if empty.numel() == 0:
         return raised
     n = min(state.n, RAISE_SAMPLES)
-    x = run.sample(n, "raise", state.step)
+    x = run.sample(n, "newton", state.step - 1, again=True)
     u = ops.assign(x, problem.y, state.h)[1]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
     lead = ops.topk(problem.y[empty], x, -u, int(k.max()))[1]
