@@ -279,7 +279,7 @@ def _info(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "instructions": f"{ops.instruction_set()} (available: {', '.join(ops.instruction_sets())})",
         "CUDA": f"{'yes' if usable else 'no'} (kernels {kernels}, device {device})",
-        **({"CUDA filter": f"{ops.cuda_filter()} ({UNMEASURED})"} if ops.has_cuda() else {}),
+        **({"CUDA-filter": f"{ops.cuda_filter()} ({UNMEASURED})"} if ops.has_cuda() else {}),
         "threads": torch.get_num_threads(),
     }.items():
         print(f"{name:13}{value}")
