@@ -136,9 +136,9 @@ struct PowerDiagramParams {
   const SiteTree& tree;
   PowerDomain domain;
   Run run;
-  double* measures;  // (m,): of 1
-  double* first;     // (m, d): of x
-  double* second;    // (m,): of |x|^2
+  double* measures;             // (m,): of 1
+  double* first;                // (m, d): of x
+  double* second;               // (m,): of |x|^2
   std::vector<int64_t>& pairs;  // two a facet, i < j
   std::vector<double>& facets;  // integral of the density over each
 };
@@ -149,11 +149,11 @@ struct PowerCellsParams {
   PowerDomain domain;
   const int64_t* which;  // (count,): targets
   int64_t count;
-  std::vector<int64_t>& sizes;      // corners and facets of each cell
-  std::vector<double>& corners;     // d each
-  std::vector<int64_t>& labels;     // of each facet: the target behind it, or -1 - k for side k of the domain
-  std::vector<int64_t>& loop_sizes; // of each facet in three dimensions: how many corners it has
-  std::vector<int64_t>& loops;      // and which of its cell's
+  std::vector<int64_t>& sizes;       // corners and facets of each cell
+  std::vector<double>& corners;      // d each
+  std::vector<int64_t>& labels;      // of each facet: the target behind it, or -1 - k for side k of the domain
+  std::vector<int64_t>& loop_sizes;  // of each facet in three dimensions: how many corners it has
+  std::vector<int64_t>& loops;       // and which of its cell's
 };
 
 }  // namespace otgen

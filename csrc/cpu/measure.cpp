@@ -28,7 +28,7 @@ struct SlabPoll {
 template <class T>
 void measure_cpu(const MeasureParams<T>& p) {
   using Block = typename Search<T>::template Block<float>;
-  const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1);
+  const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads);
   const StreamTiles source(p.stream, p.n, p.d);
   const int tiles = tiles_per_block(p.n, p.run.threads);
 

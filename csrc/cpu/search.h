@@ -18,10 +18,15 @@
 // their E. The same holds for single targets and their float32 scores. The rounding is float32's or bfloat16's: a
 // product of two bfloat16 is exact in float32, and Intel documents the matrix unit's sums as rounded to nearest in
 // float32 with denormals flushed (TDPBF16PS).
+//
+// Targets are packed by falling height, so that the heights of a group are nearly equal. The matrix unit's filter adds
+// the largest of them to the largest product: that is at least the largest score, and at most spread_g, the range of
+// the group's heights, above it. So its lower bounds are E_g + spread_g below the maximum, its upper ones E_g above.
 #pragma once
 
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "../common.h"
@@ -35,6 +40,20 @@ constexpr int kTile = 32;      // samples that are scored together, on the lanes
 constexpr int kMaxGroup = 16;  // targets of a group, at most
 constexpr int kDepth = 32;     // coordinates of one step of the bfloat16 matrix unit
 
+// A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  LineAllocator() = default;
+  template <class U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t{64}); }
+  bool operator==(const LineAllocator&) const { return true; }
+};
+template <class T>
+using LineVector = std::vector<T, LineAllocator<T>>;
+
 // How the filter reads targets.
 enum class Packing {
   kFloat32,   // Panels::y
@@ -46,6 +65,7 @@ struct Bound {
   const float* alpha;
   const float* beta;
   const float* gamma;
+  const float* spread;  // how far a maximum may lie above that of the scores themselves
 };
 
 // The targets as the filter reads them.
@@ -55,6 +75,7 @@ struct Panels {
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; zero past the last
+  const float* top = nullptr;       // (groups even,), with tiles: the largest height of each group, -inf past the last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
 };
 
@@ -84,7 +105,7 @@ template <class T>
 class Search {
  public:
   // Packs the targets; y and h are kept by reference.
-  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k);
+  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads);
 
   const Panels& panels() const { return panels_; }
   int64_t k() const { return k_; }
@@ -121,8 +142,8 @@ class Search {
 
     const Search& search_;
     std::unique_ptr<X[]> exact_;
-    std::vector<float> rounded_;      // the samples in float32, where X is double
-    std::vector<uint16_t> prepared_;  // and as the filter reads them, where it wants them rewritten
+    std::vector<float> rounded_;     // the samples in float32, where X is double
+    LineVector<uint16_t> prepared_;  // and as the filter reads them, where it wants them rewritten
     std::vector<TileState> states_;
     std::vector<Shortlist> lists_;
     std::vector<Candidate> candidates_;
@@ -131,7 +152,14 @@ class Search {
   };
 
  private:
-  void pack(const std::vector<double>& centre, double h_centre, double scale);
+  // Centre, scale and order of the targets.
+  struct Frame {
+    std::vector<double> centre;
+    double h_centre = 0, scale = 1;
+  };
+  Frame frame(int threads) const;
+  void pack(const Frame& frame, int threads);
+  double pack_group(int64_t g, const Frame& frame);
 
   const T* y_;
   const T* h_;
@@ -139,8 +167,9 @@ class Search {
   float huge_norm_ = 0;  // of samples beyond which nothing is filtered
   const Isa& isa_;
   Panels panels_;
-  std::vector<float> packed_y_, packed_h_, bounds_;
-  std::vector<uint16_t> tiles_;
+  std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
+  std::vector<float> packed_y_, packed_h_, tops_, bounds_;
+  LineVector<uint16_t> tiles_;
 };
 
 // Numbers a prepared tile takes.

@@ -10,7 +10,7 @@ namespace otgen {
 template <class T>
 void topk_cpu(const TopkParams<T>& p) {
   using Block = typename Search<T>::template Block<T>;
-  const Search<T> search(p.y, p.h, p.m, p.d, p.k);
+  const Search<T> search(p.y, p.h, p.m, p.d, p.k, p.run.threads);
   const int tiles = tiles_per_block(p.n, p.run.threads);
   const int64_t block_rows = int64_t(tiles) * kTile;
   std::vector<std::unique_ptr<Block>> blocks(p.run.threads);

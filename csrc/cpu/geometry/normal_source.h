@@ -1,14 +1,14 @@
 // Integrals of the standard normal density phi over power cells and their facets.
 //
-// A cell's mass is the sum over its facets of the mass of the cone from the origin over the facet, and that of a cone is
-// the facet's solid angle less the mass beyond the facet. In polar coordinates both become integrals over edges: with p
-// the distance of the facet's plane, q that of the edge from the foot of the origin in that plane, s the position along
-// the edge, theta = atan(s / q) and r^2 = p^2 + q^2 + s^2,
+// A cell's mass is the sum over its facets of the mass of the cone from the origin over the facet, and that of a cone
+// is the facet's solid angle less the mass beyond the facet. In polar coordinates both become integrals over edges:
+// with p the distance of the facet's plane, q that of the edge from the foot of the origin in that plane, s the
+// position along the edge, theta = atan(s / q) and r^2 = p^2 + q^2 + s^2,
 //   solid angle    = sum_edges [atan(s / q) - atan(p s / (q r))]
 //   mass beyond    = sum_edges int (erfc(p / sqrt 2) - (p / r) erfc(r / sqrt 2)) / (4 pi) dtheta
 //   facet's mass   = phi_1(p) (sum_edges [atan(s / q)] - int exp(-(q^2 + s^2) / 2) dtheta) / (2 pi)
-// where phi_1 is the density in one dimension, and distances carry the sign of the side on which the origin lies. In the
-// plane the facets are the edges themselves. The rest follows from the divergence theorem, n being outward normals:
+// where phi_1 is the density in one dimension, and distances carry the sign of the side on which the origin lies. In
+// the plane the facets are the edges themselves. The rest follows from the divergence theorem, n being outward normals:
 //   int x phi = -sum_facets n int phi,    int |x|^2 phi = d int phi - sum_facets p int phi.
 #pragma once
 
@@ -42,9 +42,11 @@ class NormalSource {
     const double* x[2] = {cell.coordinate(0), cell.coordinate(1)};
     CellIntegrals<2> sum;
     double angle = 0, beyond = 0, divergence = 0;
+    bool far = false;
     for (int k = 0; k < n; ++k) {
       const int next = k + 1 < n ? k + 1 : 0;
       double t[2] = {x[0][next] - x[0][k], x[1][next] - x[1][k]};
+      const bool sharp = std::hypot(t[0], t[1]) > kSharp;
       if (!normalise(t)) {
         facet(cell.labels()[k], 0.0);
         continue;
@@ -56,10 +58,11 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 2; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += q * mass;
+      far |= sharp && q < -kFar;
       angle += turn(q, from, to);
       beyond += over_angle(q, from, to, [&](double s) { return std::exp(-0.5 * (q * q + s * s)); });
     }
-    sum.mass = std::max(0.0, whole(angle / (2 * kPi)) - beyond / (2 * kPi));
+    sum.mass = std::max(0.0, (far ? -beyond : angle - beyond) / (2 * kPi));
     sum.second = 2 * sum.mass - divergence;
     return sum;
   }
@@ -69,12 +72,15 @@ class NormalSource {
     const double* x[3] = {cell.coordinate(0), cell.coordinate(1), cell.coordinate(2)};
     CellIntegrals<3> sum;
     double solid = 0, beyond = 0, divergence = 0;
+    bool far = false;
     for (int k = 0; k < cell.faces(); ++k) {
       int size;
       const int* loop = cell.face(k, size);
       double normal[3];
-      newell(x, loop, size, normal);
-      if (!normalise(normal)) {
+      const double length = newell(x, loop, size, normal);
+      // The cone over a face, and what lies beyond it, weigh no more than its area; the normal of a sliver is noise.
+      const double twice_area = std::hypot(normal[0], normal[1], normal[2]);
+      if (twice_area <= kSliver * length || !normalise(normal)) {
         facet(cell.labels()[k], 0.0);
         continue;
       }
@@ -86,6 +92,9 @@ class NormalSource {
       for (int i = 0; i < size; ++i) {
         const int a = loop[i], b = loop[i + 1 < size ? i + 1 : 0];
         double t[3] = {x[0][b] - x[0][a], x[1][b] - x[1][a], x[2][b] - x[2][a]};
+        // Of an edge as short as rounding only the part within the face's plane means anything.
+        const double out = t[0] * normal[0] + t[1] * normal[1] + t[2] * normal[2];
+        for (int axis = 0; axis < 3; ++axis) t[axis] -= out * normal[axis];
         if (!normalise(t)) continue;
         const double side[3] = {t[1] * normal[2] - t[2] * normal[1], t[2] * normal[0] - t[0] * normal[2],
                                 t[0] * normal[1] - t[1] * normal[0]};
@@ -107,18 +116,25 @@ class NormalSource {
       facet(cell.labels()[k], mass);
       for (int axis = 0; axis < 3; ++axis) sum.first[axis] -= normal[axis] * mass;
       divergence += p * mass;
+      far |= twice_area > kSharp * length && p < -kFar;
       if (p == 0) continue;  // the cone is flat
       const double sign = p < 0 ? -1.0 : 1.0;
       solid += sign * (angle - seen);
       beyond += sign * (std::erfc(kRoot * std::abs(p)) * angle - cone);
     }
-    sum.mass = std::max(0.0, whole(solid / (4 * kPi)) - beyond / (4 * kPi));
+    sum.mass = std::max(0.0, (far ? -beyond : solid - beyond) / (4 * kPi));
     sum.second = 3 * sum.mass - divergence;
     return sum;
   }
 
  private:
   static constexpr double kPi = 3.14159265358979323846;
+  // A cell at least so far from the origin is seen under no angle, and may have a mass far below rounding. The angles of
+  // a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up the
+  // rounding of distances, which the integrals over the same angles then take away again.
+  static constexpr double kFar = 0.5;
+  static constexpr double kSharp = 1e-8;    // width from which on a facet's plane is known well enough to say so
+  static constexpr double kSliver = 1e-13;  // width of a face that may be left out
   static constexpr double kRoot = 0.70710678118654752440;  // 1 / sqrt 2
 
   static double density(double x) { return 0.39894228040143267794 * std::exp(-0.5 * x * x); }
@@ -139,9 +155,10 @@ class NormalSource {
     return true;
   }
 
-  // A normal of a face from all of its corners, twice its area long (Newell's formula).
-  static void newell(const double* const (&x)[3], const int* loop, int size, double (&normal)[3]) {
+  // A normal of a face from all of its corners, twice its area long (Newell's formula); returns how long the face is.
+  static double newell(const double* const (&x)[3], const int* loop, int size, double (&normal)[3]) {
     std::fill(normal, normal + 3, 0.0);
+    double length = 0;
     for (int i = 1; i + 1 < size; ++i) {
       double a[3], b[3];
       for (int axis = 0; axis < 3; ++axis) {
@@ -150,18 +167,14 @@ class NormalSource {
       }
       for (int axis = 0; axis < 3; ++axis)
         normal[axis] += a[(axis + 1) % 3] * b[(axis + 2) % 3] - a[(axis + 2) % 3] * b[(axis + 1) % 3];
+      length = std::max({length, std::hypot(a[0], a[1], a[2]), std::hypot(b[0], b[1], b[2])});
     }
+    return length;
   }
 
   // The angle under which the origin sees the edge at distance q from `from` to `to`; 0 for a line through it.
   static double turn(double q, double from, double to) {
     return q == 0 ? 0.0 : std::atan(to / q) - std::atan(from / q);
-  }
-
-  // A number of turns, which is 0 or 1 but for an origin on the boundary.
-  static double whole(double turns) {
-    const double nearest = std::round(turns);
-    return std::abs(turns - nearest) < 1e-9 ? nearest : turns;
   }
 
   // The integral of f(s) over the angle atan(s / q), s from `from` to `to`, by Gauss-Legendre on panels no longer than

@@ -16,12 +16,8 @@ class Polygon {
   const double* coordinate(int axis) const { return x_[axis].data(); }
   const std::vector<int64_t>& labels() const { return label_; }
 
-  void clear() {
-    x_[0].clear(), x_[1].clear(), label_.clear();
-  }
-  void add(double x0, double x1, int64_t label) {
-    x_[0].push_back(x0), x_[1].push_back(x1), label_.push_back(label);
-  }
+  void clear() { x_[0].clear(), x_[1].clear(), label_.clear(); }
+  void add(double x0, double x1, int64_t label) { x_[0].push_back(x0), x_[1].push_back(x1), label_.push_back(label); }
 
   // Keeps the part where f <= 0, for f given at the corners and affine between them; the cut gets `label`.
   void clip(const double* f, int64_t label) {
@@ -37,7 +33,8 @@ class Polygon {
       if (inside) push(x_[0][k], x_[1][k], label_[k]);
       if (inside == stays) continue;
       const double t = f[k] / (f[k] - f[next]);
-      push(x_[0][k] + t * (x_[0][next] - x_[0][k]), x_[1][k] + t * (x_[1][next] - x_[1][k]), inside ? label : label_[k]);
+      push(x_[0][k] + t * (x_[0][next] - x_[0][k]), x_[1][k] + t * (x_[1][next] - x_[1][k]),
+           inside ? label : label_[k]);
     }
     for (int axis = 0; axis < kDim; ++axis) x_[axis].swap(spare_[axis]);
     label_.swap(spare_label_);

@@ -75,8 +75,8 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
     for (int i = 0; i < d; ++i) {
       sum.mean[i] = (na * a.mean[i] + nb * b.mean[i]) / (na + nb);
       for (int j = 0; j < d; ++j)
-        sum.yy[i][j] = a.yy[i][j] + b.yy[i][j] +
-                       na * nb / (na + nb) * (a.mean[i] - b.mean[i]) * (a.mean[j] - b.mean[j]);
+        sum.yy[i][j] =
+            a.yy[i][j] + b.yy[i][j] + na * nb / (na + nb) * (a.mean[i] - b.mean[i]) * (a.mean[j] - b.mean[j]);
     }
   }
 }

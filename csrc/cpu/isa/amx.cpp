@@ -39,7 +39,8 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Scores, without heights, of two groups by the two halves of the samples: four tiles of 16 x 16 at out.
+// Scores, without heights, of two groups by the two halves of the samples: four tiles of 16 x 16 at out, both groups of
+// one half first.
 static inline void multiply(const uint16_t* y, const uint16_t* x, int64_t steps, float* out) {
   _tile_zero(0);
   _tile_zero(1);
@@ -56,59 +57,140 @@ static inline void multiply(const uint16_t* y, const uint16_t* x, int64_t steps,
     _tile_dpbf16ps(3, 5, 7);
   }
   _tile_stored(0, out, 64);
-  _tile_stored(1, out + kScores, 64);
-  _tile_stored(2, out + 2 * kScores, 64);
+  _tile_stored(2, out + kScores, 64);
+  _tile_stored(1, out + 2 * kScores, 64);
   _tile_stored(3, out + 3 * kScores, 64);
 }
 
-// Largest score of a group for one half of the samples.
-static inline Vec column_max(const float* scores, const float* h) {
+// Largest product of a group, with the group's largest height, for one half of the samples.
+static inline Vec column_max(const float* scores, const float* top) {
   Vec best[4];
 #pragma GCC unroll 16
   for (int t = 0; t < kGroup; ++t) {
-    const Vec s = add(Vec::load(scores + t * Vec::kWidth), Vec::broadcast(h + t));
+    const Vec s = Vec::load(scores + t * Vec::kWidth);
     best[t % 4] = t < 4 ? s : max(best[t % 4], s);
   }
-  return max(max(best[0], best[1]), max(best[2], best[3]));
+  return add(max(max(best[0], best[1]), max(best[2], best[3])), Vec::broadcast(top));
 }
 
-static void filter(const void* prepared, const Panels& panels, int64_t first, int64_t last, TileState& state) {
-  const TileConfig config;
-  _tile_loadconfig(&config);
-  const uint16_t* x = static_cast<const uint16_t*>(prepared);
-  const int64_t steps = ceil_div(panels.d, kDepth);
-  alignas(64) float scores[2][4 * kScores];
-  // One pair of groups ahead, so that the matrix unit works while the maxima of the last pair are taken.
-  multiply(panels.tiles + first * steps * kStep, x, steps, scores[0]);
+// Offers the maxima of two groups, g and the next, for one half of a tile.
+static inline void offer_pair(const float* scores, int64_t g, int64_t last, int half, const Panels& panels,
+                              TileState& state) {
+  offer(column_max(scores, panels.top + g), g, half * Vec::kWidth, panels, state);
+  if (g + 1 == last) return;
+  offer(column_max(scores + kScores, panels.top + g + 1), g + 1, half * Vec::kWidth, panels, state);
+}
+
+// Up to 64 coordinates: the targets of two groups stay in tiles 4 to 7 while halves of sample tiles pass by.
+template <int kSteps>
+static void filter_few(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
+                       int64_t last, TileState* states) {
+  alignas(64) float scores[2][2 * kScores];
+  const auto load = [&](int64_t g) {
+    const uint16_t* y = panels.tiles + g * kSteps * kStep;
+    _tile_loadd(4, y, kRowBytes);
+    _tile_loadd(5, y + kSteps * kStep, kRowBytes);
+    if constexpr (kSteps == 2) {
+      _tile_loadd(6, y + kStep, kRowBytes);
+      _tile_loadd(7, y + 3 * kStep, kRowBytes);
+    }
+  };
+  const auto product = [&](int half, float* out) {
+    const char* tile = static_cast<const char*>(prepared) + half / 2 * bytes;
+    const uint16_t* x = reinterpret_cast<const uint16_t*>(tile) + half % 2 * kStep;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_loadd(2, x, kRowBytes);
+    _tile_dpbf16ps(0, 4, 2);
+    _tile_dpbf16ps(1, 5, 2);
+    if constexpr (kSteps == 2) {
+      _tile_loadd(3, x + 2 * kStep, kRowBytes);
+      _tile_dpbf16ps(0, 6, 3);
+      _tile_dpbf16ps(1, 7, 3);
+    }
+    _tile_stored(0, out, 64);
+    _tile_stored(1, out + kScores, 64);
+  };
+  load(first);
+  product(0, scores[0]);
   int now = 0;
-  for (int64_t g = first; g < last; g += 2, now ^= 1) {
-    if (g + 2 < last) multiply(panels.tiles + (g + 2) * steps * kStep, x, steps, scores[now ^ 1]);
-    for (int64_t i = 0; i < 2 && g + i < last; ++i) {
-      const float* h = panels.h + (g + i) * kGroup;
-      const Vec left = column_max(scores[now] + 2 * i * kScores, h);
-      const Vec right = column_max(scores[now] + (2 * i + 1) * kScores, h);
-      offer(left, g + i, 0, panels, state);
-      offer(right, g + i, Vec::kWidth, panels, state);
+  for (int64_t g = first; g < last; g += 2) {
+    for (int half = 0; half < 2 * tiles; ++half, now ^= 1) {
+      const bool turn = half + 1 == 2 * tiles;
+      if (turn && g + 2 < last) load(g + 2);
+      if (!turn || g + 2 < last) product(turn ? 0 : half + 1, scores[now ^ 1]);
+      offer_pair(scores[now], g, last, half % 2, panels, states[half / 2]);
     }
   }
+}
+
+// Any number of coordinates: two groups by both halves of a tile at a time.
+static void filter_many(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
+                        int64_t last, TileState* states) {
+  const int64_t steps = ceil_div(panels.d, kDepth);
+  alignas(64) float scores[2][4 * kScores];
+  const auto product = [&](int64_t g, int i, float* out) {
+    const char* x = static_cast<const char*>(prepared) + i * bytes;
+    multiply(panels.tiles + g * steps * kStep, reinterpret_cast<const uint16_t*>(x), steps, out);
+  };
+  product(first, 0, scores[0]);
+  int now = 0;
+  for (int64_t g = first; g < last; g += 2) {
+    for (int i = 0; i < tiles; ++i, now ^= 1) {
+      if (i + 1 < tiles)
+        product(g, i + 1, scores[now ^ 1]);
+      else if (g + 2 < last)
+        product(g + 2, 0, scores[now ^ 1]);
+      for (int half = 0; half < 2; ++half)
+        offer_pair(scores[now] + 2 * half * kScores, g, last, half, panels, states[i]);
+    }
+  }
+}
+
+// All tiles for one pair of groups, which the first brings to L1 for the others. One product ahead, so that the matrix
+// unit works while the maxima of the last product are taken.
+static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                   TileState* states) {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+  const int64_t steps = ceil_div(panels.d, kDepth);
+  const auto run = steps == 1 ? filter_few<1> : steps == 2 ? filter_few<2> : filter_many;
+  run(prepared, bytes, tiles, panels, first, last, states);
   _tile_release();
+}
+
+// To bfloat16, as `to_bfloat16` does, in the upper half of each number.
+static inline __m512i rounded(__m512 v) {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  return _mm512_and_si512(up, _mm512_set1_epi32(int(0xFFFF0000u)));
 }
 
 // Pairs of coordinates side by side, (steps, half, kDepth / 2, 16, 2) bfloat16: the order the matrix unit wants.
 static void prepare(const float* x, int64_t d, void* out, double* residual_squares) {
   uint16_t* tile = static_cast<uint16_t*>(out);
-  double residual[kTile] = {};
-  for (int64_t c = 0; c < ceil_div(d, kDepth) * kDepth; ++c) {
-    uint16_t* row = tile + (c / kDepth) * 2 * kStep + (c % kDepth) / 2 * kDepth + c % 2;
-    for (int l = 0; l < kTile; ++l) {
-      const float v = c < d ? x[c * kTile + l] : 0.0f;
-      const uint16_t b = to_bfloat16(v);
-      const double r = double(v) - double(from_bfloat16(b));
-      residual[l] += r * r;
-      row[(l / Vec::kWidth) * kStep + (l % Vec::kWidth) * 2] = b;
+  for (int half = 0; half < 2; ++half) {
+    __m512d sums[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+    const auto coordinate = [&](int64_t c) {
+      if (c >= d) return _mm512_setzero_si512();
+      const __m512 v = _mm512_loadu_ps(x + c * kTile + half * Vec::kWidth);
+      const __m512i b = rounded(v);
+      const __m512 r = _mm512_sub_ps(v, _mm512_castsi512_ps(b));  // exact: 16 bits are left
+      const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(r));
+      const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(r, 1));
+      sums[0] = _mm512_fmadd_pd(low, low, sums[0]);
+      sums[1] = _mm512_fmadd_pd(high, high, sums[1]);
+      return b;
+    };
+    for (int64_t c = 0; c < ceil_div(d, kDepth) * kDepth; c += 2) {
+      const __m512i even = coordinate(c), odd = coordinate(c + 1);
+      uint16_t* row = tile + ((c / kDepth) * 2 + half) * kStep + (c % kDepth) / 2 * kDepth;
+      _mm512_storeu_si512(row, _mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
     }
+    _mm512_storeu_pd(residual_squares + half * Vec::kWidth, sums[0]);
+    _mm512_storeu_pd(residual_squares + half * Vec::kWidth + 8, sums[1]);
   }
-  for (int l = 0; l < kTile; ++l) residual_squares[l] = residual[l];
 }
 
 }  // namespace amx

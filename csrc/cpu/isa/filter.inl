@@ -36,14 +36,17 @@ static inline void group_max(const float* x, const float* y, const float* h, int
   }
 }
 
-static void filter(const void* prepared, const Panels& panels, int64_t first, int64_t last, TileState& state) {
-  const float* x = static_cast<const float*>(prepared);
-  for (int64_t g = first; g < last; ++g) {
-    for (int s = 0; s < kTile; s += kSpan) {
-      Vec best[kVectors] = {};
-      group_max(x + s, panels.y + g * panels.d * kGroup, panels.h + g * kGroup, panels.d, best);
+static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                   TileState* states) {
+  for (int i = 0; i < tiles; ++i) {
+    const float* x = reinterpret_cast<const float*>(static_cast<const char*>(prepared) + i * bytes);
+    for (int64_t g = first; g < last; ++g) {
+      for (int s = 0; s < kTile; s += kSpan) {
+        Vec best[kVectors] = {};
+        group_max(x + s, panels.y + g * panels.d * kGroup, panels.h + g * kGroup, panels.d, best);
 #pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) offer(best[v], g, s + v * Vec::kWidth, panels, state);
+        for (int v = 0; v < kVectors; ++v) offer(best[v], g, s + v * Vec::kWidth, panels, states[i]);
+      }
     }
   }
 }

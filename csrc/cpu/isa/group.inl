@@ -16,7 +16,7 @@ static inline void offer(Vec best, int64_t g, int lane0, const Panels& panels, T
   error.store(errors);
   for (; hits != 0; hits &= hits - 1) {
     const int l = __builtin_ctz(hits);
-    state.shortlist(state, lane0 + l, int32_t(g), maxima[l] + errors[l], maxima[l] - errors[l]);
+    state.shortlist(state, lane0 + l, int32_t(g), maxima[l] + errors[l], maxima[l] - errors[l] - bound.spread[g]);
   }
 }
 

@@ -9,8 +9,10 @@ struct Isa {
   const char* name;
   int group;        // targets of one group, at most kMaxGroup
   Packing packing;  // of the targets, for `filter`
-  // Group maxima of one prepared tile over groups [first, last); hands what may win to state.shortlist.
-  void (*filter)(const void* prepared, const Panels& panels, int64_t first, int64_t last, TileState& state);
+  // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first even; hands what may win to
+  // each tile's shortlist.
+  void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                 TileState* states);
   // Rewrites a tile, (d, kTile) at x, as `filter` reads it, prepared_bytes(d) at out, and gives the squared distance
   // between each sample and what became of it. Null where the filter reads tiles as they are.
   void (*prepare)(const float* x, int64_t d, void* out, double* residual_squares);

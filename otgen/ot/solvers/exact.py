@@ -32,6 +32,9 @@ EPSILON = 2.0**-52
 ROUNDING = 1e-5
 """Below this error a step that no longer halves it has met rounding as well, and the search ends."""
 
+NOISE = 1e-13
+"""Norm of the error at which rounding of the large cells hides what happens to small ones."""
+
 SMALLEST_STEP = 2.0**-40
 """A step that must be damped below this leads nowhere."""
 
@@ -203,10 +206,12 @@ class _Search:
         while damping >= SMALLEST_STEP:
             after = self.at(point.h + damping * direction)
             norm_after = float((self.nu - after.diagram.measures).norm())
-            if error < ROUNDING and norm_after > 0.5 * norm:
-                return (after if norm_after < norm else point), True
+            error_after = self.error(after)
+            if error < ROUNDING and norm_after > 0.5 * norm and error_after > 0.5 * error:
+                return (after if error_after < error else point), True
             grown = float((after.diagram.measures / self.nu).min()) >= self.floor
-            if grown and norm_after <= (1 - 0.5 * damping) * norm:
+            better = norm_after <= (1 - 0.5 * damping) * norm or (norm < NOISE and error_after <= 0.5 * error)
+            if grown and better:
                 return after, False
             damping /= 2
         return point, True
