@@ -4,8 +4,7 @@ python bench/gpu_check.py                        everything; results/gpu.json
 python bench/gpu_check.py --only build rounding  some of the steps, in this order
 python bench/gpu_check.py --output FILE          the JSON elsewhere
 
-Needs nvcc 12.0 or newer, CMake, ninja, pybind11, torch with CUDA, pytest, hypothesis, SciPy, POT and safetensors, and
-reaches no network. Every step runs by itself, is ended at its limit, and is recorded whatever becomes of it.
+Needs nvcc 12.0 or newer, CMake, ninja, pybind11, torch with CUDA, and what otgen and its tests import; reaches no network. Every step runs by itself, is ended at its limit, and is recorded whatever becomes of it.
 """
 
 import argparse
@@ -76,11 +75,12 @@ def run_step(name: str) -> dict[str, object]:
     """Outcome, seconds, the end of what was printed, and the result of one step."""
     began = time.perf_counter()
     outcome, output = "ok", ""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     for command in commands(name):
         left = LIMITS[name] - (time.perf_counter() - began)
         try:
             done = subprocess.run(
-                command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=max(1.0, left),
+                command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, timeout=max(1.0, left),
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
             output += done.stdout
