@@ -4,7 +4,8 @@ python bench/gpu_check.py                        everything; results/gpu.json
 python bench/gpu_check.py --only build rounding  some of the steps, in this order
 python bench/gpu_check.py --output FILE          the JSON elsewhere
 
-Needs nvcc 12.0 or newer, CMake, ninja, pybind11, torch with CUDA, and what otgen and its tests import; reaches no network. Every step runs by itself, is ended at its limit, and is recorded whatever becomes of it.
+Needs nvcc 12.0 or newer, CMake, ninja, pybind11, torch with CUDA, and what otgen and its tests import; reaches no
+network. Every step runs by itself, is ended at its limit, and is recorded whatever becomes of it.
 """
 
 import argparse
