@@ -18,6 +18,8 @@ COMPONENTS = 10  # Gaussians in a mixture
 COMPONENT_SPREAD = 0.5  # a component's standard deviation per coordinate; the means have 1, so neighbours overlap
 COMPONENT_NOISE = 0.1  # the isotropic part of a component, which makes its covariance full rank
 
+PLANAR_POINTS = 2000  # of a set in the plane that is asked for without a number
+
 Array = NDArray[np.float64]
 
 
@@ -197,6 +199,28 @@ def mnist() -> tuple[Tensor, Tensor]:
     return _tensor(pixels / 255), torch.from_numpy(labels.astype(np.int64))
 
 
+def training_set(name: str, seed: int = 0) -> Tensor | None:
+    """Make a set for training by its name, images in their shape.
+
+    Args:
+        name: "digits" or "mnist5k", or a name that `problem` knows, such as "swiss-roll-500"; the sets in the plane
+            also without a number, for 2000 points.
+        seed: Any integer.
+
+    Returns:
+        Samples (n, c, h, w) in [0, 1] or (n, features), float32; `None` if there is no such name.
+    """
+    if name in IMAGES:
+        return IMAGES[name]()
+    return _targets(f"{name}-{PLANAR_POINTS}" if name in _PLANAR else name, seed)
+
+
+IMAGES: dict[str, Callable[[], Tensor]] = {
+    "digits": lambda: digits()[0].view(-1, 1, 8, 8),
+    "mnist5k": lambda: mnist()[0].view(-1, 1, 28, 28),
+}
+
+
 # --- what is done to a set -------------------------------------------------------------------------------------------
 
 
@@ -287,6 +311,8 @@ _FIXED: dict[str, Callable[[], Tensor]] = {
 _VARIANTS = ("zipf", "dirty")
 _TOYS = [f"{family}-{m}" for family in _PLANAR if family != "clusters" for m in (256, 2000)] + ["clusters-1000"]
 _LARGER = ["mixture-2000x16", "mixture-2000x32", "mixture-10000x64", "sphere-2000x3", *_FIXED]
+
+TRAINING_SETS = (*IMAGES, *_PLANAR)
 
 PROBLEMS = (*_TOYS, *(f"{name}{suffix}" for name in _LARGER for suffix in ("", "-zipf", "-dirty")))
 

@@ -9,16 +9,20 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO, Literal
 
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+GAP = 1  # pixels between two images of a sheet
+PAPER = 0.5  # grey between them
+SHEET = 800  # a sheet is enlarged as far as it stays below so many pixels
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
@@ -40,6 +44,28 @@ def load_array(path: str | os.PathLike[str], name: str | None = None) -> Tensor:
         return read(path, name)
     except Exception as error:  # a forged file can raise anything
         raise ValueError(f"load_array: wanted an array from {path}: {_reason(error)}") from error
+
+
+def map_array(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Open a .npy file whose numbers stay on the disk until they are looked at, for arrays larger than the memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The array, not to be written to.
+    """
+    path = Path(path)
+    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    try:
+        with path.open("rb") as file:
+            shape, order, dtype = _header(file)
+            begin = file.tell()
+        if math.prod(shape) == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, mode="r", offset=begin, shape=shape, order=order)
+    except Exception as error:  # a forged file can raise anything
+        raise ValueError(f"map_array: wanted an array from {path}: {_reason(error)}") from error
 
 
 def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
@@ -79,9 +105,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata to a .safetensors file, which appears whole or not at all."""
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata
-    )
+    # copies: safetensors refuses tensors that share memory, as tied weights do
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(copies, metadata)
     path = Path(path)
     try:
         _replace(path, lambda file: file.write(data))
@@ -89,6 +115,27 @@ def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], 
         raise OSError(
             error.errno or errno.EIO, f"cannot write the file: {error.strerror or error}", str(path)
         ) from error
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Read what is written beside the tensors of a .safetensors file; nothing for a file of another kind."""
+    path = Path(path)
+    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    try:
+        with safetensors.safe_open(path, framework="pt") as archive:
+            return dict(archive.metadata() or {})
+    except Exception:  # a forged file can raise anything, and whoever reads the rest will say it
+        return {}
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    _replace(Path(path), lambda file: file.write(content))
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file that appears whole or not at all, in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def _read_npy(path: Path, name: str | None) -> Tensor:
@@ -155,6 +202,17 @@ def _choose(names: list[str], name: str | None) -> str:
 
 def _decode(file: IO[bytes]) -> Tensor:
     """Read one array of numbers in NumPy's format; what its header claims is checked before it is believed."""
+    shape, order, dtype = _header(file)
+    data = file.read()
+    wanted = math.prod(shape) * dtype.itemsize
+    if len(data) != wanted:
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} takes {wanted} bytes, got {len(data)}")
+    array = np.frombuffer(data, dtype).reshape(shape, order=order)
+    return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C"))
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Read shape, order and dtype of an array of numbers in NumPy's format."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):  # 3.0 differs only in the field names of records
         raise ValueError(f"an array of numbers must have NumPy's format 1.0 or 2.0, got {version}")
@@ -163,12 +221,7 @@ def _decode(file: IO[bytes]) -> Tensor:
     shape, fortran_order, dtype = read_header(file)
     if dtype.kind not in "biufc":  # objects would need pickle; items of no size stop NumPy and torch with a crash
         raise ValueError(f"the array must hold numbers or truth values, got dtype {dtype}")
-    data = file.read()
-    wanted = math.prod(shape) * dtype.itemsize
-    if len(data) != wanted:
-        raise ValueError(f"an array of shape {shape} and dtype {dtype} takes {wanted} bytes, got {len(data)}")
-    array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
-    return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("="), order="C"))
+    return shape, "F" if fortran_order else "C", dtype
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -206,17 +259,36 @@ def images(folder: str | os.PathLike[str], size: int) -> Tensor:
     """
     if size < 1:
         raise ValueError(f"images: size must be at least 1, got {size}")
+    return read_images(image_paths(folder), size)
+
+
+def image_paths(folder: str | os.PathLike[str]) -> list[Path]:
+    """A folder's .png and .jpg files in the order of their names, one at least."""
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
         raise ValueError(f"images: the folder must hold .png or .jpg files, got none in {folder}")
-    pictures = [_read_image(path, size) for path in paths]
-    channels = max(picture.shape[2] for picture in pictures)
+    return paths
+
+
+def read_images(paths: Sequence[Path], size: int, channels: int | None = None) -> Tensor:
+    """Read images, cut to the middle square and resized.
+
+    Args:
+        paths: .png or .jpg files.
+        size: Height and width h = w of the result.
+        channels: 1 for grey, 3 for colour; `None` for 1 if every image is grey, else 3.
+
+    Returns:
+        Images (n, c, h, w), float32 in [0, 1]. Transparency is dropped.
+    """
+    pictures = [_read_image(path, size, channels == 1) for path in paths]
+    channels = channels or max(picture.shape[2] for picture in pictures)
     pixels = np.stack([np.broadcast_to(picture, (size, size, channels)) for picture in pictures])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
-def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read one image (size, size, c), c = 1 for grey and 3 for colour."""
+def _read_image(path: Path, size: int, grey: bool) -> NDArray[np.uint8]:
+    """Read one image (size, size, c), c = 1 if it is grey or asked to be, and 3 for colour."""
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
@@ -226,7 +298,34 @@ def _read_image(path: Path, size: int) -> NDArray[np.uint8]:
             image = Image.open(file)
             if image.mode[0] in "IF":
                 raise ValueError(f"it must have 8 bits a channel, got Pillow's mode {image.mode}")
-            plain = ImageOps.exif_transpose(image).convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            plain = ImageOps.exif_transpose(image).convert("L" if grey or image.mode in ("1", "L", "LA") else "RGB")
             return np.asarray(ImageOps.fit(plain, (size, size))).reshape(size, size, -1)
         except Exception as error:  # a damaged image can raise anything
             raise ValueError(f"images: wanted an image from {path}: {_reason(error)}") from error
+
+
+def save_images(path: str | os.PathLike[str], images: Tensor) -> None:
+    """Write images side by side to a .png file, as square a sheet as there can be; it appears whole or not at all.
+
+    Args:
+        path: The file; one that is there is replaced.
+        images: (n, c, h, w), n at least 1, c 1 or 3, in [0, 1]; small ones are enlarged by a whole factor.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError('save_images: wanted Pillow, which is not installed: pip install "otgen[demo]"') from error
+    if images.ndim != 4 or len(images) < 1 or images.shape[1] not in (1, 3):
+        raise ValueError(f"save_images: images must have shape (n, c, h, w), c 1 or 3, got {tuple(images.shape)}")
+    n, c, h, w = images.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = torch.full((c, rows * (h + GAP) + GAP, columns * (w + GAP) + GAP), PAPER)
+    for index, image in enumerate(images.detach().cpu().float().clamp(0, 1)):
+        top, left = (h + GAP) * (index // columns) + GAP, (w + GAP) * (index % columns) + GAP
+        sheet[:, top : top + h, left : left + w] = image
+    pixels = sheet.mul(255).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels[:, :, 0] if c == 1 else pixels)
+    factor = max(1, SHEET // max(picture.size))
+    enlarged = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+    _replace(Path(path), lambda file: enlarged.save(file, format="PNG"))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from otgen import SemiDiscreteOT, cli, data, ops
 from otgen.experiments import Output
 from otgen.files import load_array
 
-COMMANDS = ("demo", "fit", "sample", "info")
+COMMANDS = ("demo", "fit", "train", "sample", "models", "info")
 
 
 @pytest.fixture
@@ -87,7 +88,14 @@ def test_help_shows_options_and_defaults(run, command):
     defaults = {
         "demo": ["[default: otgen-demo]", "--fast", "--overwrite", "[default: 0]"],
         "fit": ["[default: uniform]", "[default: auto]", "[default: 0.01]", "100 m / tol without it", "Exit code: 0"],
-        "sample": ["[default: 1000]", "[default: auto]", "the fit's without it", "--hard"],
+        "sample": [
+            "[default: 1000, in a picture 64]",
+            "[default: auto]",
+            "that of the fit or the training without it",
+            "--hard",
+        ],
+        "train": ["eight-gaussians", "--set NAME=VALUE", "[default: 64]", "--resume", "Exit code: 0"],
+        "models": [],
         "info": [],
     }
     assert all(words in text for words in defaults[command])
@@ -407,7 +415,7 @@ def test_bad_numbers_are_refused(refused, fitted, tmp_path, words, reason):
 @pytest.fixture(params=["fit", "sample"])
 def command(request, codes, fitted, monkeypatch):
     """A command that lacks only its output, whose ending comes with it; checked before any input is read."""
-    monkeypatch.setattr(cli, "load_array", lambda *_: pytest.fail("work was begun"))
+    monkeypatch.setattr("otgen.cli.fit.load_array", lambda *_: pytest.fail("work was begun"))
     monkeypatch.setattr(SemiDiscreteOT, "load", lambda *_: pytest.fail("work was begun"))
     return ("fit", codes) if request.param == "fit" else ("sample", fitted), ".safetensors"
 
@@ -450,7 +458,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(refused, command, tmp
     assert "there is no folder" in refused(*words, "-o", tmp_path / "none" / f"new{ending}")
     if os.geteuid() == 0:  # root may write anywhere
         denied = PermissionError(13, "Permission denied")
-        monkeypatch.setattr(cli.tempfile, "TemporaryFile", lambda dir: (_ for _ in ()).throw(denied))
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: (_ for _ in ()).throw(denied))
     tmp_path.chmod(0o500)
     reason = refused(*words, "-o", tmp_path / f"new{ending}")
     assert reason == f"{tmp_path}: cannot write into this folder: Permission denied"
@@ -467,7 +475,7 @@ def test_demo_hands_its_options_on_and_names_what_it_wrote(run, monkeypatch):
         note("busy")
         return [Output(Path(folder) / "a.png", "shows a"), Output(Path(folder) / "longer.png", "shows b")]
 
-    monkeypatch.setattr(cli, "demo", demo)
+    monkeypatch.setattr("otgen.cli.demo.demo", demo)
     assert run("demo") == (
         0,
         ["otgen-demo/a.png       shows a", "otgen-demo/longer.png  shows b"],

@@ -1,10 +1,63 @@
-"""Models, by the names that recipes call them."""
+"""Models, by the names that recipes and the command line call them."""
 
+from otgen.models.adversarial import Adversarial
 from otgen.models.ae import AE
+from otgen.models.ae_ot import AEOT
+from otgen.models.ae_ot_gan import AEOTGAN
+from otgen.models.autoencoder import Autoencoder
 from otgen.models.base import Generative, Model
+from otgen.models.began import BEGAN
+from otgen.models.gan import GAN, LSGAN, PacGAN
+from otgen.models.glann import GLANN
+from otgen.models.loading import load
+from otgen.models.ot_prior import OTPrior
+from otgen.models.sngan import SNGAN
+from otgen.models.vae import VAE
+from otgen.models.wae import WAEGAN, WAEMMD
+from otgen.models.wgan import WGAN, WGANGP, WGANDiv
+from otgen.models.wgan_qc import WGANQC
 
 MODELS: dict[str, type[Model]] = {
     "ae": AE,
+    "vae": VAE,
+    "wae-gan": WAEGAN,
+    "wae-mmd": WAEMMD,
+    "gan": GAN,
+    "lsgan": LSGAN,
+    "pacgan": PacGAN,
+    "wgan": WGAN,
+    "wgan-gp": WGANGP,
+    "wgan-div": WGANDiv,
+    "wgan-qc": WGANQC,
+    "sngan": SNGAN,
+    "began": BEGAN,
+    "glann": GLANN,
+    "ae-ot": AEOT,
+    "ae-ot-gan": AEOTGAN,
 }
 
-__all__ = ["AE", "MODELS", "Generative", "Model"]
+__all__ = [
+    "AE",
+    "AEOT",
+    "AEOTGAN",
+    "BEGAN",
+    "GAN",
+    "GLANN",
+    "LSGAN",
+    "MODELS",
+    "OTPrior",
+    "SNGAN",
+    "VAE",
+    "WAEGAN",
+    "WAEMMD",
+    "WGAN",
+    "WGANGP",
+    "WGANQC",
+    "Adversarial",
+    "Autoencoder",
+    "Generative",
+    "Model",
+    "PacGAN",
+    "WGANDiv",
+    "load",
+]

@@ -1,121 +1,425 @@
-"""What a model promises to the training loop and to whoever samples from it."""
+"""What every model is, and what a newcomer writes to add one.
 
+A model is one class in one file of this folder, and one line in `MODELS`. It derives from
+
+- `Model` if it only trains, or encodes and decodes (`Autoencoder` in autoencoder.py brings both networks);
+- `Generative` if it makes samples from noise of its own; a variational autoencoder is both.
+
+It writes a constructor and a `step`, and at most these methods:
+
+    class MyGAN(Generative):
+        \"\"\"One sentence. The loss as a formula. Paper, year, equation. What is known to go wrong.\"\"\"
+
+        def __init__(self, shape, d=64, *, width=32, lr=2e-4, generator=None, critic=None, seed=0, device="cpu"):
+            super().__init__(shape, d, seed=seed, device=device)     # checks both
+            self._positive(lr=lr)                                    # one-line errors before any work
+            with self._building():                                   # weights from the seed, then to the device
+                self.generator = self._generator(generator, width)   # own network, or the user's nn.Module
+                self.critic = self._critic(critic, width)
+            self.generator_adam = Adam(self.generator.parameters(), lr=lr, betas=(0.5, 0.999))
+            self.critic_adam = Adam(self.critic.parameters(), lr=lr, betas=(0.5, 0.999))
+
+        def step(self, batch):                       # one batch (b, *shape) on self.device
+            self._check_samples("step", batch)
+            fake = self._decode(self._noise(len(batch)))
+            loss_d = ...
+            descend(self.critic_adam, loss_d)
+            loss_g = ...
+            descend(self.generator_adam, loss_g)
+            return {"critic": loss_d.item(), "generator": loss_g.item()}
+
+        def _decode(self, z):                        # codes (b, d) to samples (b, *shape), with gradients
+            return self.generator(z)
+
+and it gets from here: `fit`, `sample`, `encode`, `decode`, `reconstruct`, `interpolate`, `save` and `load`, exact
+resuming, devices, and a clear error for each of them that makes no sense for it. The rules:
+
+- `shape` is (c, h, w) for images, which lie in [0, 1], or (features,) for plain vectors, any real numbers. Samples that
+  a model makes lie where its training data do: our networks for images end in a sigmoid, a user's network is taken as
+  it is.
+- Every argument of the constructor is a number, a string, a truth value, `None`, a tuple of these, an `nn.Module` or
+  another `Model`; a file holds them as JSON, with the class's name. All but `shape` (and `d`) are given by name.
+- What training changes is in submodules, buffers, optimisers and `torch.Generator`s (see `Stateful`). Noise that `step`
+  draws comes from `_noise`, or from `self.rng` alone.
+- What is not a step on a batch has its place in `prepare` and `finish`.
+- `step` returns the same names at every call; the first is the loss to look at first.
+- Losses are pure functions in `otgen.nn`.
+"""
+
+import inspect
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from otgen.models import storage
+from otgen.models.checks import Checked
+from otgen.models.state import evaluating, seeded
+from otgen.models.storage import Recipe
+from otgen.nn import critic, decoder, squash
+from otgen.nn.networks import Shape, check_shape
+from otgen.ot.streams import stream
+from otgen.train import Callback, Data, History, Samples, train
 
-class Model(nn.Module, ABC):
-    """Networks together with the optimisers that train them, behind one `step`.
+BATCH = 1024  # samples that go through a network at a time where nothing is trained
 
-    A subclass makes everything in its constructor, initial weights under `seeded`, and keeps what training changes in
-    attributes of four kinds: submodules, buffers (counters, moving averages), `torch.optim.Optimizer`s and
-    `torch.Generator`s (noise drawn by `step`). All four are in `state_dict`, as tensors and nothing else, so a model
-    built with the same arguments and given that dict goes on exactly where the other stood. Learning rates and the like
-    are not in it: they are the constructor's arguments, and a schedule is a function of a counter.
+M = TypeVar("M", bound="Model")
+
+
+class Model(Checked, ABC):
+    """Networks together with the optimisers that train them, behind one face.
+
+    Args:
+        shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
+        seed: Decides the initial weights and the noise of training.
+        device: Where the model lives; `to` moves it later.
+
+    Attributes:
+        shape: As given.
+        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,).
+        rng: Noise of training, on the CPU, so that a seed means the same numbers on every device.
     """
+
+    hints: dict[str, str] = {"encode": "it has no encoder", "decode": "it has no decoder"}
+    """Why this kind of model lacks a method and what to take instead, by the method's name."""
+
+    second_order = False
+    """Whether `step` takes gradients of gradients, which torch.compile cannot."""
+
+    def __new__(cls: type[M], *args: Any, **kwargs: Any) -> M:
+        """Take down the constructor's arguments, which `save` writes."""
+        model = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind_partial(model, *args, **kwargs)
+        except TypeError:  # the constructor is about to say it better
+            return model
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])
+        for name, parameter in inspect.signature(cls.__init__).parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                arguments |= arguments.pop(name)
+        object.__setattr__(model, "_arguments", arguments)
+        return model
+
+    def __init__(self, shape: Shape, *, seed: int = 0, device: str | torch.device = "cpu"):
+        super().__init__()
+        shape = tuple(shape) if isinstance(shape, Sequence) else shape
+        check_shape(self._name, shape)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"{self._name}: seed must be a whole number >= 0 and below 2^63, got {seed!r}")
+        try:
+            torch.empty(0, device=device)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{self._name}: device must be one that torch finds here, got {device!r}") from error
+        self.shape, self.seed = shape, seed
+        self._device = torch.device(device)
+        self.history_: History = {}
+        self.rng = torch.Generator().manual_seed(stream(seed, "noise"))
+
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def step(self, batch: Tensor) -> dict[str, float]:
         """Train on one batch, by as many optimiser steps as the method asks for.
 
         Args:
-            batch: Samples, (b, ...), on the model's device.
+            batch: Samples, (b, *shape), on the model's device.
 
         Returns:
             What is worth a curve, by name; the same names at every call.
         """
 
-    def _attributes(self, kind: type) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, kind)}
+    def fit(
+        self: M,
+        data: Data,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        progress: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        amp: bool = False,
+        compile: bool | str = False,
+    ) -> M:
+        """Train on `data`; the arguments are those of `otgen.train.train`.
 
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Add optimisers as `name.index of parameter.field` and generators as `name`."""
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, optimiser in self._attributes(Optimizer).items():
-            for index, fields in optimiser.state_dict()["state"].items():
-                values = {field: value for field, value in fields.items() if value is not None}
-                destination.update({f"{prefix}{name}.{index}.{field}": value for field, value in values.items()})
-        for name, generator in self._attributes(torch.Generator).items():
-            destination[prefix + name] = generator.get_state()
+        Returns:
+            The model itself, with its `history_`.
+        """
+        self.history_ = train(
+            self,
+            data,
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            amp=amp,
+            compile=compile,
+        )
+        return self
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Take out what `_save_to_state_dict` added, and leave the rest to torch."""
-        rest = dict(state_dict)
-        for name, optimiser in self._attributes(Optimizer).items():
-            start = f"{prefix}{name}."
-            fields = {key.removeprefix(start): rest.pop(key) for key in state_dict if key.startswith(start)}
-            error_msgs += [f"{start}{error}" for error in _load_optimiser(optimiser, fields)]
-        for name, generator in self._attributes(torch.Generator).items():
-            if prefix + name in rest:
-                try:
-                    generator.set_state(rest.pop(prefix + name).cpu())
-                except (RuntimeError, TypeError) as error:  # wrong size, wrong dtype
-                    error_msgs.append(f"{prefix}{name}: {error}")
-            elif strict:
-                missing_keys.append(prefix + name)
-        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+        """Do what comes before the first step of a run that starts at the beginning; by default nothing.
 
+        Args:
+            data: Training data; `data.once()` gives them all, in order, in pieces.
+            batch_size: Of the run.
+            progress: Whether to show bars.
+        """
 
-class Generative(Model):
-    """A model that makes new samples by itself.
+    def step_rows(self, batch: Tensor, rows: Tensor | None) -> dict[str, float]:
+        """Train on one batch whose row numbers (b,) are known, or `None`; by default they do not matter."""
+        return self.step(batch)
 
-    A model without such a way, like the plain autoencoder, is a `Model` and has no `sample` at all: ask
-    `isinstance(model, Generative)`.
-    """
+    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+        """Do what comes after the last step of a run; by default nothing. The arguments are those of `prepare`."""
 
-    @abstractmethod
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def check(self, data: Tensor) -> None:
+        """Refuse samples (n, ...) on which the model cannot be trained, with the mend in the message.
+
+        Raises:
+            TypeError: They are not floating-point numbers.
+            ValueError: Their shape or range does not fit what the model makes.
+        """
+        self._check_samples("fit", data)
+
+    # ---- what a trained model does ----------------------------------------------------------------------------------
+
+    def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
         """Draw new samples, without gradients.
 
         Args:
             n: How many.
-            generator: Source of randomness on the model's device; `None` is torch's own.
+            generator: Source of randomness, or a seed; `None` is torch's own.
+            batch_size: How many go through the network at a time, which bounds the memory.
 
         Returns:
-            Samples, (n, ...), like the batches that the model was trained on.
+            Samples, (n, *shape), on the model's device.
+
+        Raises:
+            TypeError: The model makes no samples.
         """
+        raise self._cannot("sample")
+
+    def encode(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
+        """Find the codes of samples, without gradients.
+
+        Args:
+            x: Samples, (n, *shape), on any device.
+            batch_size: How many go through the network at a time, which bounds the memory.
+
+        Returns:
+            Codes, (n, d), on the model's device.
+
+        Raises:
+            TypeError: The model has no encoder.
+        """
+        self._require("encode", "_encode")
+        self._check_samples("encode", x)
+        return self._in_batches(self._encode, x, batch_size)
+
+    def decode(self, z: Tensor, batch_size: int = BATCH) -> Tensor:
+        """Make samples from codes, without gradients.
+
+        Args:
+            z: Codes, (n, d), on any device.
+            batch_size: How many go through the network at a time, which bounds the memory.
+
+        Returns:
+            Samples, (n, *shape), on the model's device.
+
+        Raises:
+            TypeError: The model has no decoder.
+        """
+        self._require("decode", "_decode")
+        self._check_codes("decode", z)
+        return self._in_batches(self._decode, z, batch_size)
+
+    def reconstruct(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
+        """Return `decode(encode(x))`: samples (n, *shape) for samples (n, *shape).
+
+        Raises:
+            TypeError: The model has no encoder.
+        """
+        self._require("reconstruct", "_encode", "_decode")
+        self._check_samples("reconstruct", x)
+        return self._in_batches(lambda part: self._decode(self._encode(part)), x, batch_size)
+
+    def interpolate(self, a: Tensor, b: Tensor, steps: int = 8) -> Tensor:
+        """Walk from each a to its b, along the straight line between their codes.
+
+        Args:
+            a: Samples, (n, *shape), or codes, (n, d), if the model has no encoder.
+            b: Like `a`.
+            steps: Number of samples on each way, both ends included, at least 2.
+
+        Returns:
+            Samples, (n, steps, *shape), on the model's device.
+
+        Raises:
+            TypeError: The model has no decoder.
+        """
+        self._require("interpolate", "_decode")
+        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
+            raise ValueError(f"{self._name}.interpolate: steps must be a whole number >= 2, got {steps!r}")
+        if a.shape != b.shape:
+            raise ValueError(
+                f"{self._name}.interpolate: a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
+            )
+        if self._has("_encode"):
+            a, b = self.encode(a), self.encode(b)
+        t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).view(1, steps, 1)
+        path = torch.lerp(a[:, None], b[:, None], t)
+        samples = self.decode(path.flatten(0, 1))
+        return samples.view(len(a), steps, *self.shape)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Codes (b, d) of samples (b, *shape), on the model's device, with gradients."""
+        raise self._cannot("encode")
+
+    def _decode(self, z: Tensor) -> Tensor:
+        """Samples (b, *shape) from codes (b, d), on the model's device, with gradients."""
+        raise self._cannot("decode")
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    @property
+    def recipe(self) -> Recipe:
+        """The class's name and what its constructor was given."""
+        given = {name: value for name, value in self._arguments.items() if name != "device"}
+        return Recipe(self._name, {k: v.recipe if isinstance(v, Model) else v for k, v in given.items()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one safetensors file, whole or not at all; `otgen.models.load` reads it.
+
+        Args:
+            path: The file; one that is there is replaced.
+        """
+        storage.write(path, self.recipe, self.state_dict(), self.history_)
+
+    # ---- for subclasses ---------------------------------------------------------------------------------------------
+
+    _arguments: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self._like.device
+
+    @contextmanager
+    def _building(self) -> Iterator[None]:
+        """Make the networks inside: weights come from the seed, drawn on the CPU, and go to the device at the end."""
+        with seeded(self.seed):
+            yield
+        self.to(self._device)
+
+    def _critic(self, given: nn.Module | None, width: int, norm: str = "none", shape: Shape | None = None) -> nn.Module:
+        """A network from samples (b, *shape) to scores (b,): ours by size, or the user's."""
+        shape = self.shape if shape is None else shape
+        return critic(shape, width, norm) if given is None else self._given("critic", given, shape, ())
+
+    def _in_batches(self, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
+        with evaluating(self):
+            return torch.cat([function(part.to(self.device)) for part in torch.split(x, batch_size)])
+
+    def _has(self, hook: str) -> bool:
+        return getattr(type(self), hook) is not getattr(Model, hook)
+
+    def _require(self, method: str, *hooks: str) -> None:
+        for hook in hooks:
+            if not self._has(hook):
+                raise self._cannot(method, hook.strip("_"))
+
+    def _cannot(self, method: str, why: str | None = None) -> TypeError:
+        hints = Model.hints | self.hints
+        return TypeError(f"{self._name} cannot {method}: {hints.get(method) or hints.get(why or '', 'it lacks a way')}")
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw initial weights from `seed`, and leave torch's global random state as it was.
+class Generative(Model):
+    """A model that makes new samples by itself, from noise.
 
-    Networks made inside are made on the CPU, so that a seed means the same weights on every device.
+    A model without such a way, like the plain autoencoder, is a `Model` whose `sample` says so: ask
+    `isinstance(model, Generative)`.
+
+    Args:
+        shape: Size of a sample, as for `Model`.
+        d: Size of the noise.
+        seed: Decides the initial weights and the noise of training.
+        device: Where the model lives.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed must be a whole number >= 0, got {seed!r}")
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs' as well
-        yield
+
+    def __init__(self, shape: Shape, d: int, *, seed: int = 0, device: str | torch.device = "cpu"):
+        super().__init__(shape, seed=seed, device=device)
+        self._at_least(1, d=d)
+        self.d = d
+
+    @abstractmethod
+    def _decode(self, z: Tensor) -> Tensor:
+        """Samples (b, *shape) from noise (b, d), on the model's device, with gradients."""
+
+    def _noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw from the prior N(0, I).
+
+        Args:
+            n: How many.
+            generator: Source of randomness; `None` is `self.rng`, for training.
+
+        Returns:
+            Noise, (n, d), on the model's device.
+        """
+        rng = self.rng if generator is None else generator
+        drawn = torch.randn(n, self.d, generator=rng, device=rng.device, dtype=self._like.dtype)
+        return drawn.to(self.device)
+
+    def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
+        """Draw new samples, without gradients.
+
+        Args:
+            n: How many.
+            generator: Source of randomness, or a seed; `None` is torch's own.
+            batch_size: How many go through the network at a time, which bounds the memory.
+
+        Returns:
+            Samples, (n, *shape), on the model's device.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"{self._name}.sample: n must be a whole number >= 1, got {n!r}")
+        with evaluating(self):
+            z = self._noise(n, as_generator(generator))
+        return self._in_batches(self._decode, z, batch_size)
+
+    def _generator(self, given: nn.Module | None, width: int) -> nn.Module:
+        """A network from noise (b, d) to samples (b, *shape): ours by size, or the user's."""
+        if given is not None:
+            return self._given("generator", given, (self.d,), self.shape)
+        return nn.Sequential(decoder(self.d, self.shape, width), squash(self.shape))
 
 
-def _load_optimiser(optimiser: Optimizer, fields: dict[str, Tensor]) -> list[str]:
-    """Give an optimiser the state whose keys read `index.field`; return what is wrong with it, if anything."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in fields.items():
-        index, _, field = key.partition(".")
-        if not (index.isdecimal() and int(index) < len(parameters)):
-            return [f"{key}: there are {len(parameters)} parameters"]
-        wanted = parameters[int(index)].shape
-        if value.ndim > 0 and value.shape != wanted:
-            return [f"{key}: shape must be {tuple(wanted)}, got {tuple(value.shape)}"]
-        # torch would keep the tensor itself, and two models would share their moments
-        state.setdefault(int(index), {})[field] = value.clone()
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return []
+def descend(optimiser: Optimizer, loss: Tensor) -> None:
+    """Take one step of an optimiser down a loss."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+
+
+def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
+    """A generator from a seed; `None` is torch's own, on the CPU."""
+    if isinstance(generator, torch.Generator):
+        return generator
+    if generator is None:
+        return torch.default_generator
+    if isinstance(generator, bool) or not isinstance(generator, int):
+        raise TypeError(f"generator must be a torch.Generator, a seed or None, got {type(generator).__name__}")
+    return torch.Generator().manual_seed(stream(generator, "sample"))

@@ -8,14 +8,16 @@ on that image alone, for any batch, in training as afterwards.
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 from torch import nn
 
+from otgen.nn.norms import Normaliser, group
+
 SMALLEST = 8  # side of the smallest image; below it an MLP serves better
 LAST = 4  # longest side at which the pyramid stops: 3 or 4 pixels, enough to place a stroke
 WIDEST = 8  # most channels, in units of `width`; parameters would grow fourfold with each level otherwise
-GROUP = 16  # channels per group of GroupNorm, the best in Wu and He 2018, table 3
 
 
 class ConvEncoder(nn.Sequential):
@@ -25,15 +27,24 @@ class ConvEncoder(nn.Sequential):
         shape: Size of one image, (c, h, w), with h and w at least 8.
         d: Size of a code.
         width: Channels at full resolution.
+        norm: Makes a normalisation layer for a number of channels.
+        activation: Makes an activation layer.
     """
 
-    def __init__(self, shape: tuple[int, int, int], d: int, width: int = 32):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        d: int,
+        width: int = 32,
+        norm: Normaliser = group,
+        activation: Callable[[], nn.Module] = nn.SiLU,
+    ):
         _check("ConvEncoder", shape, d, width)
         levels = _pyramid(shape, width)
-        layers = _block(shape[0], levels[0][0])
+        layers = _block(shape[0], levels[0][0], norm=norm, activation=activation)
         for above, below in pairwise(levels):
             stride = (1 + (below[1] < above[1]), 1 + (below[2] < above[2]))
-            layers += _block(above[0], below[0], stride)
+            layers += _block(above[0], below[0], stride, norm, activation)
         super().__init__(*layers, nn.Flatten(), nn.Linear(math.prod(levels[-1]), d))
 
 
@@ -66,10 +77,16 @@ def _pyramid(shape: tuple[int, int, int], width: int) -> list[tuple[int, int, in
     return levels
 
 
-def _block(inputs: int, outputs: int, stride: tuple[int, int] = (1, 1)) -> list[nn.Module]:
+def _block(
+    inputs: int,
+    outputs: int,
+    stride: tuple[int, int] = (1, 1),
+    norm: Normaliser = group,
+    activation: Callable[[], nn.Module] = nn.SiLU,
+) -> list[nn.Module]:
     """Convolution, normalisation, activation."""
-    groups = math.gcd(outputs, max(1, outputs // GROUP))
-    return [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.GroupNorm(groups, outputs), nn.SiLU()]
+    layers = [nn.Conv2d(inputs, outputs, 3, stride, padding=1), norm(outputs), activation()]
+    return [layer for layer in layers if not isinstance(layer, nn.Identity)]
 
 
 def _check(name: str, shape: tuple[int, int, int], d: int, width: int) -> None:

@@ -482,12 +482,34 @@ class SemiDiscreteOT:
             OSError: The file cannot be opened.
             ValueError: It is damaged, not a map of otgen, or needs its custom source.
         """
-        fit, settings = files.load(path, source)
+        return cls._restored(*files.load(path, source), source, str(path))
+
+    def state(self) -> tuple[dict[str, Tensor], str]:
+        """The fitted map as tensors and a JSON record, for who keeps it inside a file of his own."""
+        self._fitted()
+        return files.pack(self._fit, {"method": self.method, "tol": self.tol, "seed": self.seed})
+
+    @classmethod
+    def from_state(cls, tensors: dict[str, Tensor], record: str, source: Sampler | None = None) -> "SemiDiscreteOT":
+        """Make a fitted map from what `state` gave.
+
+        Args:
+            tensors: By name.
+            record: The JSON record.
+            source: The custom source it was fitted with, if it was.
+
+        Raises:
+            ValueError: It is damaged, or needs its custom source.
+        """
+        return cls._restored(*files.unpack(tensors, record, source, "state"), source, "state")
+
+    @classmethod
+    def _restored(cls, fit: Fitted, settings: dict[str, Any], source: Sampler | None, where: str) -> "SemiDiscreteOT":
         ot = cls(source=source if source is not None else fit.problem.source.name, **settings)
         try:
             ot._check_settings()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+            raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
         ot._adopt(fit)
         return ot
 

@@ -46,6 +46,26 @@ class Fitted:
 
 def save(path: str | os.PathLike[str], fitted: Fitted, settings: dict[str, Any]) -> None:
     """Write a fit and the estimator's settings, whole or not at all."""
+    tensors, record = pack(fitted, settings)
+    write_safetensors(path, tensors, {"format": FORMAT, "record": record})
+
+
+def load(path: str | os.PathLike[str], source: Sampler | None) -> tuple[Fitted, dict[str, Any]]:
+    """Read a fit and the estimator's settings.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is damaged, not a map of otgen, or needs its custom source.
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        came = metadata.get("format", "another file")
+        raise ValueError(f"{path}: expected a map saved by otgen ({FORMAT}), got {came}")
+    return unpack(tensors, metadata.get("record", ""), source, str(path))
+
+
+def pack(fitted: Fitted, settings: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """A fit and the estimator's settings as tensors and a JSON record."""
     record = {
         "settings": settings,
         "source": fitted.problem.source.name,
@@ -61,31 +81,32 @@ def save(path: str | os.PathLike[str], fitted: Fitted, settings: dict[str, Any])
         "measures": fitted.measures,
         "centroids": fitted.centroids,
     }
-    write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
+    return tensors, json.dumps(record)
 
 
-def load(path: str | os.PathLike[str], source: Sampler | None) -> tuple[Fitted, dict[str, Any]]:
-    """Read a fit and the estimator's settings.
+def unpack(tensors: dict[str, Tensor], text: str, source: Sampler | None, where: str) -> tuple[Fitted, dict[str, Any]]:
+    """Take apart what `pack` put together.
+
+    Args:
+        tensors: By name.
+        text: The record.
+        source: The custom source, if there was one.
+        where: What a message calls it.
 
     Raises:
-        OSError: The file cannot be opened.
-        ValueError: It is damaged, not a map of otgen, or needs its custom source.
+        ValueError: It is damaged, or needs its custom source.
     """
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("format") != FORMAT:
-        came = metadata.get("format", "another file")
-        raise ValueError(f"{path}: expected a map saved by otgen ({FORMAT}), got {came}")
     try:
-        record = json.loads(metadata["record"])
+        record = json.loads(text)
         custom = record["source"] == "custom"
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+        raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
     if custom and source is None:
-        raise ValueError(f"{path}: this map was fitted with a custom source: pass load(path, source=...)")
+        raise ValueError(f"{where}: this map was fitted with a custom source: pass load(path, source=...)")
     try:
         return _restore(tensors, record, source), {name: record["settings"][name] for name in SETTINGS}
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole map of otgen: {error}") from None
+        raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
 
 
 def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler | None) -> Fitted:

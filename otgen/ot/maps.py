@@ -209,7 +209,8 @@ class Extension:
         xs: list[Tensor] = []
         masks: list[Tensor] = []
         drawn = made = 0
-        chunk = max(256, min(CHUNK, (1 << 24) // (d * (d + 1))))  # the gathered neighbours are (chunk, d + 1, d)
+        # twice what is wanted, as about half may be rejected; the gathered neighbours are (chunk, d + 1, d)
+        chunk = max(256, min(CHUNK, 2 * n, (1 << 24) // (d * (d + 1))))
         while made < n:
             x = self.source.sample(chunk, d, stream(seed, "generate", len(points)), sobol=False).double()
             point, kept, mask = self(x)

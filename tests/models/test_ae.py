@@ -104,7 +104,7 @@ def test_loaded_state_is_a_copy():
 def test_state_of_a_model_inside_another():
     class Pair(Model):
         def __init__(self, seed):
-            super().__init__()
+            super().__init__((2,))
             self.ae = AE(SHAPE, 2, width=4, seed=seed)
             self.noise = torch.Generator().manual_seed(seed)
             self.weight = torch.nn.Parameter(torch.ones(2))
@@ -150,7 +150,8 @@ def test_contract():
     assert MODELS["ae"] is AE
     assert issubclass(AE, Model)
     assert not issubclass(AE, Generative)
-    assert not hasattr(AE(SHAPE, 2, width=4), "sample")
+    with pytest.raises(TypeError, match="^AE cannot sample: fit an OTPrior to its codes, or use AEOT$"):
+        AE(SHAPE, 2, width=4).sample(3)
     with pytest.raises(TypeError, match="abstract method"):
         type("NoSample", (Generative,), {"step": lambda self, batch: {}})()
     with pytest.raises(TypeError, match="abstract method"):
@@ -160,12 +161,12 @@ def test_contract():
 @pytest.mark.parametrize(
     ("wanted", "arguments"),
     [
-        (r"ConvEncoder: shape must be \(c, h, w\) .* got \(8, 8\)", {"shape": (8, 8)}),
-        ("ConvEncoder: d and width must be at least 1, got d=0, width=32", {"d": 0}),
+        (r"AE: shape must be \(features,\) or \(c, h, w\), whole numbers >= 1, got \(8, 8\)", {"shape": (8, 8)}),
+        ("AE: d must be a whole number >= 1, got 0", {"d": 0}),
         ("AE: lr must be a positive number, got 0", {"lr": 0}),
         ("AE: lr must be a positive number, got nan", {"lr": float("nan")}),
         ("AE: loss must be one of mse, bce, got 'l1'", {"loss": "l1"}),
-        ("seed must be a whole number >= 0, got -1", {"seed": -1}),
+        ("AE: seed must be a whole number >= 0 and below 2.63, got -1", {"seed": -1}),
     ],
 )
 def test_bad_arguments(wanted, arguments):

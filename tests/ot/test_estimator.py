@@ -339,7 +339,7 @@ def test_budget_of_one_look_is_kept_with_tiny_weights():
     """Weights that nothing can be certified of do not make a certificate of astronomical size."""
     nu = torch.tensor([1.0] * 10 + [1e-30] * 5, dtype=torch.float64)
     with pytest.warns(ConvergenceWarning):
-        ot = fit(randn(15, 3), nu, max_samples=20_000)
+        ot = fit(randn(15, 4), nu, max_samples=20_000)
     assert ot.samples_ < 200_000
     assert bool(torch.isfinite(ot.heights_).all())
 

@@ -129,9 +129,9 @@ class NormalSource {
 
  private:
   static constexpr double kPi = 3.14159265358979323846;
-  // A cell at least so far from the origin is seen under no angle, and may have a mass far below rounding. The angles of
-  // a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up the
-  // rounding of distances, which the integrals over the same angles then take away again.
+  // A cell at least so far from the origin is seen under no angle, and may have a mass far below rounding. The angles
+  // of a nearer one add up to 0, 1 or, on the boundary, to a part of a turn, but not exactly: near an edge they take up
+  // the rounding of distances, which the integrals over the same angles then take away again.
   static constexpr double kFar = 0.5;
   static constexpr double kSharp = 1e-8;    // width from which on a facet's plane is known well enough to say so
   static constexpr double kSliver = 1e-13;  // width of a face that may be left out

@@ -18,7 +18,7 @@ from otgen.ot.certificate import CONFIDENCE, Certificate, certify, floor_of, sam
 from otgen.ot.problem import Problem
 from otgen.ot.streams import stream
 
-READY = 0.85
+READY = 0.75
 """A solver asks for a certificate when it expects at most this part of the tolerance."""
 
 GLANCE = 10

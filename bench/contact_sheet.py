@@ -1,0 +1,64 @@
+"""Samples of every model, trained on the same data for as many steps, in one picture.
+
+    python bench/contact_sheet.py digits      # docs/contact-digits.png, about 20 minutes on two cores
+    python bench/contact_sheet.py mnist5k     # docs/contact-mnist5k.png
+
+The first row holds real images. An autoencoder cannot generate: its row holds reconstructions of them. All networks
+have one width; everything else is the model's default. What was trained is kept in --runs, and taken from there again.
+"""
+
+import argparse
+import inspect
+import time
+from pathlib import Path
+
+import torch
+
+from otgen import data, plots
+from otgen.files import write_bytes
+from otgen.models import MODELS, Generative, Model, load
+
+SHOWN = 20  # images in a row
+
+
+def trained(name: str, x: torch.Tensor, args: argparse.Namespace) -> Model:
+    """The trained model, from the folder of runs if it is there."""
+    path = args.runs / f"{args.data}-{name}.safetensors"
+    if path.exists():
+        return load(path)
+    began, kind = time.monotonic(), MODELS[name]
+    epochs = max(1, args.steps * 64 // len(x))
+    wanted = {"width": args.width, "ae_epochs": epochs, "d": args.d}
+    known = inspect.signature(kind).parameters
+    model = kind(tuple(x.shape[1:]), **{k: v for k, v in wanted.items() if k in known}, seed=0)
+    model.fit(x, steps=args.steps, batch_size=64, progress=False)
+    model.save(path)
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    return model
+
+
+def main() -> None:
+    """Train what is not there yet, and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=sorted(data.IMAGES))
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--d", type=int, default=16)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("-o", "--output", type=Path)
+    args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    x = data.IMAGES[args.data]()
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+    rows = {"data": x[:SHOWN]}
+    for name in MODELS:
+        model = trained(name, x, args)
+        rows[name] = model.sample(SHOWN, 0) if isinstance(model, Generative) else model.reconstruct(x[:SHOWN])
+    output = args.output or Path("docs") / f"contact-{args.data}.png"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(output, plots.render(plots.contact_sheet(rows)))
+    print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()

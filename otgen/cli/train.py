@@ -1,0 +1,195 @@
+"""`otgen train`."""
+
+import argparse
+import inspect
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from otgen import data
+from otgen.cli.checks import check_output
+from otgen.cli.parser import OK, Commands, Parser
+from otgen.files import image_paths, load_array, map_array, read_images, write_text
+from otgen.models import MODELS, Generative, Model
+
+MODEL, CHECKPOINT, RECORD = "model.safetensors", "checkpoint.safetensors", "run.json"
+"""Files of a run's folder: the trained model, the run on its way, and what was asked for."""
+
+EPOCHS = 50  # enough for digits to be known again; most papers train longer
+LOOKED_AT = 64  # images of a folder by which it counts as grey
+
+
+def add(commands: "Commands[Parser]") -> None:
+    """Add the command."""
+    about = (
+        f"Train a model and keep it in a folder: {MODEL} when it is done, {CHECKPOINT} on the way."
+        " `otgen models` lists the models, and their docstrings the settings."
+    )
+    end = "Exit code: 0 if it was trained, 1 if the training diverged, 2 for bad input, 130 if interrupted."
+    parser = commands.add_parser("train", help="train a generative model", description=about, epilog=end)
+    parser.add_argument("model", help="one of those that otgen models lists; dashes may be left out")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help=f"{', '.join(data.TRAINING_SETS)} (with a number of points: swiss-roll-500), a .npy, .npz or .safetensors"
+        " file of samples (n, features) or (n, c, h, w), or a folder of images",
+    )
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the run's folder; made if need be")
+    parser.add_argument("--name", help="which array of the file, if it holds several")
+    parser.add_argument(
+        "--size", type=int, default=32, help="height and width of a folder's images [default: %(default)s]"
+    )
+    parser.add_argument("--epochs", type=int, help=f"length in epochs; {EPOCHS} without it and --steps")
+    parser.add_argument("--steps", type=int, help="length in steps")
+    parser.add_argument("--batch-size", type=int, default=64, help="samples in a batch [default: %(default)s]")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything [default: %(default)s]")
+    parser.add_argument("--device", default="cpu", help="where torch computes [default: %(default)s]")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting of the model, such as d=8, lr=1e-4 or loss=bce; may be repeated",
+    )
+    parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where that is safe")
+    parser.add_argument("--compile", action="store_true", help="compile the networks")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder, if there is one")
+    parser.add_argument("--overwrite", action="store_true", help="begin again in a folder that holds a run")
+    parser.add_argument("--quiet", action="store_true", help="no bar and no report")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and write the run's folder."""
+    began = time.monotonic()
+    if args.resume and args.overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite begins again: take one of them")
+    folder = _check_folder(args)
+    samples, shape = _samples(args)
+    model = _model(args, shape)
+    record = {
+        "data": args.data,
+        "model": model.recipe.name,
+        "batch_size": args.batch_size,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
+    }
+    _check_record(folder, record, args.resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not args.resume:
+        for name in (MODEL, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    try:
+        model.fit(
+            samples,
+            epochs=EPOCHS if args.epochs is None and args.steps is None else args.epochs,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            progress=not args.quiet,
+            checkpoint=folder / CHECKPOINT,
+            resume=args.resume,
+            amp=args.amp,
+            compile=args.compile,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command with --resume goes on") from None
+    model.save(folder / MODEL)
+    if not args.quiet:
+        for line in _report(args, model, time.monotonic() - began):
+            print(line)
+    return OK
+
+
+def _check_folder(args: argparse.Namespace) -> Path:
+    folder = Path(args.output)
+    there = [name for name in (MODEL, CHECKPOINT) if os.path.lexists(folder / name)]
+    if there and not (args.resume or args.overwrite):
+        raise FileExistsError(
+            f"{folder} holds {there[0]}: choose another folder, go on with --resume, or begin again with --overwrite"
+        )
+    if folder.is_dir():
+        check_output(str(folder / MODEL), None, [], overwrite=True)
+    elif os.path.lexists(folder):
+        raise NotADirectoryError(f"{folder} is a file, not a folder")
+    return folder
+
+
+def _check_record(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    """Refuse to go on with a run that was asked for in other words."""
+    if not (resume and (folder / RECORD).exists()):
+        return
+    try:
+        old = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder / RECORD}: not the record of a run: {error}") from None
+    for name, value in record.items():
+        if old.get(name) != value:
+            raise ValueError(f"{folder} holds a run with {name} {old.get(name)}, got {value}: take another folder")
+
+
+def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...]]:
+    """What to train on, and the size of a sample."""
+    made = data.training_set(args.data, args.seed)
+    if made is not None:
+        return made, tuple(made.shape[1:])
+    path = Path(args.data)
+    if path.is_dir():
+        looked_at = read_images(image_paths(path)[:LOOKED_AT], args.size)
+        return args.data, tuple(looked_at.shape[1:])
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--data must be one of {', '.join(data.TRAINING_SETS)}, a file or a folder, got {args.data}"
+        )
+    if path.suffix.lower() == ".npy" and args.name is None:
+        return args.data, tuple(map_array(path).shape[1:])  # it stays on the disk
+    array = load_array(path, args.name)
+    return array, tuple(array.shape[1:])
+
+
+def _model(args: argparse.Namespace, shape: tuple[int, ...]) -> Model:
+    names = {name.replace("-", ""): model for name, model in MODELS.items()}
+    kind = names.get(args.model.lower().replace("-", ""))
+    if kind is None:
+        raise ValueError(f"the model must be one of {', '.join(MODELS)}, got {args.model}")
+    settings = dict(_setting(text) for text in args.set)
+    known = [name for name in inspect.signature(kind).parameters if name not in ("shape", "seed", "device")]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"{kind.__name__} knows the settings {', '.join(known)}, got {name}")
+    make: Any = kind
+    model: Model = make(shape, **settings, seed=args.seed, device=args.device)
+    return model
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Name and value: a number, true, false, null, a list in JSON, or else a word."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set wants NAME=VALUE, got {text}")
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, tuple(parsed) if isinstance(parsed, list) else parsed
+
+
+def _report(args: argparse.Namespace, model: Model, seconds: float) -> list[str]:
+    history = model.history_
+    steps = len(next(iter(history.values())))
+    last = max(1, steps // 20)
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        f"{type(model).__name__}: {parameters:,} parameters, samples of shape {model.shape}, data {args.data}",
+        f"steps        {steps:,} in {seconds:.1f} s, batches of {args.batch_size}",
+        *(f"{name:12} {values[-last:].mean():.4g} over the last {last} steps" for name, values in history.items()),
+        f"wrote        {Path(args.output) / MODEL}",
+    ]
+    if isinstance(model, Generative):
+        picture = "grid.png" if len(model.shape) == 3 or model.shape == (2,) else "new.npy"
+        lines.append(f"next         otgen sample {args.output} -n 64 -o {picture}")
+    return lines

@@ -1,0 +1,16 @@
+"""Experiments, by the names that recipes call them."""
+
+from otgen.experiments.experiment import Experiment
+from otgen.experiments.minimax import EXPERIMENT as minimax
+from otgen.experiments.parallel_lines import EXPERIMENT as parallel_lines
+from otgen.experiments.perfect_discriminator import EXPERIMENT as perfect_discriminator
+from otgen.experiments.singular_set import EXPERIMENT as singular_set
+from otgen.experiments.vae_regulariser import EXPERIMENT as vae_regulariser
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "parallel_lines": parallel_lines,
+    "perfect_discriminator": perfect_discriminator,
+    "minimax": minimax,
+    "vae_regulariser": vae_regulariser,
+    "singular_set": singular_set,
+}

@@ -1,0 +1,189 @@
+"""Run recipes: do the parts that are not done yet, draw the conclusion, write it down."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otgen import plots
+from otgen.experiments import recipe as recipes
+from otgen.experiments.demo import Output
+from otgen.experiments.experiment import Context, Findings, Outcome
+from otgen.experiments.recipe import Recipe
+from otgen.experiments.record import commit, machine, now, read_json, write, write_json
+from otgen.experiments.registry import EXPERIMENTS
+from otgen.files import read_safetensors, write_safetensors
+
+MARK = "otgen run"
+"""Stands in every JSON file of a run."""
+
+ALL = "all"
+"""The name that means every recipe."""
+
+RESULTS = "results.json"
+
+
+def run(
+    name: str,
+    *,
+    output: str | os.PathLike[str] = "otgen-results",
+    fast: bool = False,
+    seed: int | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[Output]:
+    """Run a recipe, or all of them.
+
+    Every recipe has a folder of its own in `output`: NAME, or NAME-fast. There `parts` holds a JSON file for each part
+    that is finished, so a run that was stopped goes on with the next; `results.json` and the figures are made at the
+    end, and made anew by each run.
+
+    Args:
+        name: Of a recipe, "all", or the path of a .toml file.
+        output: Folder for the results, made if it is not there.
+        fast: Whether to take the recipe's fast settings.
+        seed: Instead of the recipe's; `None` keeps that.
+        device: Where networks are trained, such as "cpu" or "cuda".
+        overwrite: Whether parts made with other settings may be replaced.
+        note: Is told what happens next.
+
+    Returns:
+        What was written, `results.json` of each recipe first.
+
+    Raises:
+        FileExistsError: The folder holds parts made with other settings.
+        ImportError: A package that the experiment needs is missing.
+        OSError: A file cannot be read or written.
+        ValueError: The recipe, seed or device does not fit.
+    """
+    chosen = [recipes.load(one) for one in (recipes.names() if name == ALL else [name])]
+    unknown = [one for one in chosen if one.experiment not in EXPERIMENTS]
+    if unknown:
+        known = ", ".join(EXPERIMENTS)
+        raise ValueError(f"{unknown[0].name}: experiment must be one of {known}, got {unknown[0].experiment!r}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
+        raise ValueError(f"seed must be an int in [0, 2^63), got {seed!r}")
+    place = _device(device)
+    outputs = []
+    for one in chosen:
+        folder = Path(output) / (one.name + "-fast" * fast)
+        context = Context(one.sized(fast), one.seed if seed is None else seed, place, Path(output) / "cache")
+        outputs += _run(one, context, folder, fast, overwrite, note)
+    return outputs
+
+
+def _run(
+    recipe: Recipe, context: Context, folder: Path, fast: bool, overwrite: bool, note: Callable[[str], None]
+) -> list[Output]:
+    experiment = EXPERIMENTS[recipe.experiment]
+    identity = _identity(recipe, context)
+    parts = experiment.parts(context)
+    store = folder / "parts"
+    store.mkdir(parents=True, exist_ok=True)
+    done = {part: _read_part(store, part, identity, overwrite) for part in parts}
+    records: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, Outcome] = {}
+    for number, (part, work) in enumerate(parts.items(), 1):
+        finished = done[part]
+        if finished is None:
+            note(f"{recipe.name}: part {number} of {len(parts)}, {part}")
+            finished = _do(part, work, store, identity)
+        records[part], outcomes[part] = finished
+    note(f"{recipe.name}: drawing")
+    findings = experiment.conclude(context, outcomes)
+    return _write(recipe, context, folder, fast, records, findings)
+
+
+def _do(part: str, work: Callable[[], Outcome], store: Path, identity: str) -> tuple[dict[str, Any], Outcome]:
+    """Do a part and keep what came of it; the JSON file comes last and says that the part is finished."""
+    began = time.monotonic()
+    outcome = work()
+    record = {
+        "made_by": MARK,
+        "part": part,
+        "identity": identity,
+        "seconds": round(time.monotonic() - began, 2),
+        "finished": now(),
+        "commit": commit(),
+        "machine": machine(),
+        "values": outcome.values,
+    }
+    if outcome.tensors:
+        write_safetensors(store / f"{part}.safetensors", outcome.tensors, {"identity": identity})
+    write_json(store / f"{part}.json", record)
+    return record, outcome
+
+
+def _read_part(store: Path, part: str, identity: str, overwrite: bool) -> tuple[dict[str, Any], Outcome] | None:
+    """Read a part that is finished; `None` if it is not."""
+    path = store / f"{part}.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record.get("made_by") != MARK or record.get("identity") != identity:
+        if overwrite and record.get("made_by") == MARK:
+            return None
+        raise FileExistsError(
+            f"{path} was made with other settings, seed or device: take another folder with -o, or replace it with"
+            " --overwrite"
+        )
+    tensors = store / f"{part}.safetensors"
+    return record, Outcome(record["values"], read_safetensors(tensors)[0] if tensors.exists() else {})
+
+
+def _write(
+    recipe: Recipe,
+    context: Context,
+    folder: Path,
+    fast: bool,
+    records: Mapping[str, Mapping[str, Any]],
+    findings: Findings,
+) -> list[Output]:
+    kept = ("seconds", "finished", "commit", "machine", "values")
+    result = {
+        "made_by": MARK,
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "claim": recipe.claim,
+        "fast": fast,
+        "seed": context.seed,
+        "device": str(context.device),
+        "settings": dict(context.settings),
+        "commit": sorted({record["commit"] for record in records.values()}),
+        "machine": sorted({record["machine"]["processor"] for record in records.values()}),
+        "seconds": round(sum(record["seconds"] for record in records.values()), 1),
+        "finished": max(record["finished"] for record in records.values()),
+        "claims": [asdict(claim) for claim in findings.claims],
+        "tables": [asdict(table) for table in findings.tables],
+        "figures": [{"file": file, "caption": picture.caption} for file, picture in findings.pictures.items()],
+        "parts": {part: {key: record[key] for key in kept} for part, record in records.items()},
+    }
+    for file, picture in findings.pictures.items():
+        write(folder / file, plots.render(picture.figure))
+    write_json(folder / RESULTS, result)
+    held = sum(claim.verdict == "confirmed" for claim in findings.claims)
+    outputs = [Output(folder / RESULTS, f"{recipe.title}: {held} of {len(findings.claims)} claims confirmed")]
+    return outputs + [Output(folder / file, picture.caption) for file, picture in findings.pictures.items()]
+
+
+def _identity(recipe: Recipe, context: Context) -> str:
+    """Name of all that decides the parts; the code is not in it, but its commit stands beside each part."""
+    what = [recipe.experiment, dict(context.settings), context.seed, context.device.type]
+    return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be one that torch can use here, got {name!r}: {reason}") from error
+    return device

@@ -1,0 +1,106 @@
+"""Aggregate posterior of a variational autoencoder: does q(z) match the prior?
+
+Mean KL(q(z|x)|p) = mutual information of x and z + KL(q(z)|p) (Hoffman and Johnson 2016, "ELBO surgery"). Only the
+last is what the prior is for: noise from p is decoded well if q(z) agrees with p.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.metrics.score import Score, average, features
+from otgen.ot.streams import stream
+
+SATURATED = 0.9
+"""Part of log N from which the mutual information says little but that N codes can be told apart."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The parts of a variational autoencoder's regulariser, in nats.
+
+    Attributes:
+        elbo: Evidence lower bound; `None` without the likelihoods.
+        mean_kl: Mean of KL(q(z|x)|p).
+        mutual_information: Between the N given x and z, from 0 to log N.
+        marginal_kl: KL(q(z)|p) for q(z) the mean of the N posteriors.
+        saturated: Whether the mutual information is close to log N. Then it says that the posteriors do not overlap and
+            nothing more, and `marginal_kl` is `mean_kl - log N` whatever the model.
+    """
+
+    elbo: Score | None
+    mean_kl: Score
+    mutual_information: Score
+    marginal_kl: Score
+    saturated: bool
+
+
+def aggregate_posterior(
+    mu: Tensor, logvar: Tensor, log_likelihood: Tensor | None = None, *, draws: int = 1, seed: int = 0
+) -> Posterior:
+    """Split the mean KL of normal posteriors to the prior N(0, I) into mutual information and marginal KL.
+
+    log q(z) is computed over all N codes, that of z's own x included; over a batch alone it would be biased. Undefined
+    for deterministic encoders, where every term is infinite.
+
+    Args:
+        mu: Means of q(z|x_i), (N, d), floating.
+        logvar: Logarithms of the variances, (N, d), like `mu`.
+        log_likelihood: log p(x_i|z_i) for one z_i ~ q(z|x_i), (N,), in nats and with all its constants; `None` leaves
+            the ELBO out.
+        draws: Codes drawn from each posterior.
+        seed: Of those draws.
+
+    Returns:
+        The parts. Their spread treats the terms of the mean over x as independent.
+
+    Raises:
+        ValueError: A shape or value does not fit.
+        TypeError: Not tensors of floating point.
+    """
+    mu = features("aggregate_posterior", "mu", mu)
+    logvar = features("aggregate_posterior", "logvar", logvar, like=mu)
+    n, d = mu.shape
+    if logvar.shape != mu.shape or draws < 1:
+        wanted = f"logvar must have shape {tuple(mu.shape)} and draws be at least 1"
+        raise ValueError(f"aggregate_posterior: {wanted}, got {tuple(logvar.shape)} and {draws}")
+    kl = 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(1)
+    generator = torch.Generator().manual_seed(stream(seed, "posterior"))  # not the noise that made the codes
+    information = torch.zeros(n, dtype=torch.float64)
+    for _ in range(draws):
+        noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        own = -0.5 * (noise.square() + logvar + math.log(2 * math.pi)).sum(1)  # log q(z_i|x_i)
+        information += (own - log_marginal(mu + (0.5 * logvar).exp() * noise, mu, logvar)) / draws
+    elbo = None
+    if log_likelihood is not None:
+        likelihood = features("aggregate_posterior", "log_likelihood", log_likelihood.reshape(-1, 1))[:, 0]
+        if likelihood.shape != (n,):
+            raise ValueError(f"aggregate_posterior: log_likelihood must have shape ({n},), got {len(likelihood)}")
+        elbo = average(likelihood - kl)
+    # the same draws serve both, so the parts add up to the whole exactly
+    marginal = Score(float(kl.mean() - information.mean()), average(kl - information).spread, n)
+    mutual = Score(float(information.mean()), average(information).spread, n)
+    return Posterior(elbo, average(kl), mutual, marginal, mutual.value > SATURATED * math.log(n))
+
+
+def log_marginal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Logarithm of the mean of N normal densities at each z.
+
+    The logarithm of a normal density is linear in (z, z^2), so this is the kernels' soft assignment: no (n, N) matrix.
+
+    Args:
+        z: Codes, (n, d), float64.
+        mu: Means, (N, d), float64.
+        logvar: Logarithms of the variances, (N, d), float64.
+
+    Returns:
+        log q(z), (n,), float64.
+    """
+    precision = (-logvar).exp()
+    slopes = torch.cat([mu * precision, -0.5 * precision], dim=1)
+    constants = -0.5 * (mu.square() * precision + logvar + math.log(2 * math.pi)).sum(1)
+    total = ops.soft_assign(torch.cat([z, z.square()], dim=1), slopes, constants, 1.0)[0]
+    return total - math.log(len(mu))

@@ -1,0 +1,70 @@
+"""Reports: scores by a name that says what was looked at, beside what two halves of the data score themselves."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from otgen.metrics.extractors import Extractor
+from otgen.metrics.fid import fid
+from otgen.metrics.kid import kid
+from otgen.metrics.score import Score
+
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Score]] = {"FID": fid, "KID": kid}
+"""Distances between sets of features, by name."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A distance between data and generated images, and what it means.
+
+    Attributes:
+        name: Metric and extractor, such as "FID[lenet-ab12cd34]". Scores of different names are not comparable.
+        score: Of the generated images against the data.
+        floor: Of a half of the data against the other half: no generator can be expected below it. Its n is smaller
+            where the data is scarce, and then a biased metric's floor is too high.
+    """
+
+    name: str
+    score: Score
+    floor: Score
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.score}, real against real {self.floor}"
+
+
+def compare(
+    real: Tensor, generated: Tensor, extractor: Extractor, names: Sequence[str] = ("FID", "KID"), *, seed: int = 0
+) -> list[Report]:
+    """Compare generated images with data by every distance asked for.
+
+    Args:
+        real: Images, (n, c, h, w), as the extractor takes them.
+        generated: Images, (m, c, h, w); the larger set is cut to the size of the smaller, at random.
+        extractor: What to look at.
+        names: Of `DISTANCES`.
+        seed: Of the cut and the halves.
+
+    Returns:
+        A report for each name.
+
+    Raises:
+        ValueError: A name is not known, or images do not fit.
+        TypeError: A type does not fit.
+    """
+    unknown = [name for name in names if name not in DISTANCES]
+    if unknown:
+        raise ValueError(f"compare: names must be of {', '.join(DISTANCES)}, got {unknown[0]!r}")
+    generator = torch.Generator().manual_seed(seed)
+    data, made = (x[torch.randperm(len(x), generator=generator)] for x in (extractor(real), extractor(generated)))
+    n = min(len(data), len(made))
+    half = min(n, len(data) // 2)
+    return [
+        Report(
+            f"{name}[{extractor.fingerprint}]",
+            DISTANCES[name](data[:n], made[:n]),
+            DISTANCES[name](data[:half], data[half : 2 * half]),
+        )
+        for name in names
+    ]

@@ -1,0 +1,111 @@
+"""What a model refuses, each in one line that says what was wanted, what came, and where it is known the mend."""
+
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+
+from otgen.models.state import Stateful, evaluating
+from otgen.nn.networks import Shape
+
+
+class Checked(Stateful):
+    """A module that checks the arguments of its constructor and methods, under the name of its class.
+
+    Attributes:
+        shape: Size of a sample.
+        d: Size of a code, where there are codes.
+    """
+
+    shape: Shape
+    d: int
+    _device: torch.device
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def _like(self) -> Tensor:
+        """A tensor with the model's dtype and device."""
+        return next(self.parameters())
+
+    # ---- arguments of the constructor -------------------------------------------------------------------------------
+
+    def _given(self, name: str, network: nn.Module, inputs: Shape, outputs: Shape) -> nn.Module:
+        """Return a network of the user's own if it maps (b, *inputs) to (b, *outputs)."""
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"{self._name}: {name} must be a torch.nn.Module, got {type(network).__name__}")
+        network.to(self._device)
+        with evaluating(network):
+            try:
+                made = network(torch.zeros(2, *inputs, device=self._device))
+            except Exception as error:  # a user's network can raise anything
+                reason = " ".join(str(error).split())
+                raise ValueError(f"{self._name}: {name} must take {sized(inputs)}, but: {reason}") from error
+        if not isinstance(made, Tensor) or tuple(made.shape) != (2, *outputs):
+            came = sized(tuple(made.shape[1:])) if isinstance(made, Tensor) else type(made).__name__
+            raise ValueError(f"{self._name}: {name} must make {sized(outputs)} from {sized(inputs)}, got {came}")
+        return network
+
+    def _positive(self, **numbers: float) -> None:
+        """Refuse an argument that is not a positive finite number."""
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 and isfinite(value)):
+                raise ValueError(f"{self._name}: {name} must be a positive number, got {value!r}")
+
+    def _at_least(self, least: int, **numbers: int) -> None:
+        """Refuse an argument that is not a whole number, or below the least."""
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{self._name}: {name} must be a whole number >= {least}, got {value!r}")
+
+    # ---- samples and codes ------------------------------------------------------------------------------------------
+
+    def _check_samples(self, method: str, x: Tensor) -> None:
+        what = "images" if len(self.shape) == 3 else "vectors"
+        self._check_tensor(method, what, x, self.shape)
+        if len(x) == 0 and method in ("step", "fit"):
+            raise ValueError(f"{self._name}.{method}: {what} must be at least one, got none")
+        if len(x) == 0:
+            return
+        low, high = x.min().item(), x.max().item()
+        if what == "images" and not (low >= 0 and high <= 1):  # true for NaN as well
+            raise ValueError(
+                f"{self._name}.{method}: images must lie in [0, 1], got {low:g} to {high:g}{_mend(low, high)}"
+            )
+        if not (isfinite(low) and isfinite(high)):
+            raise ValueError(f"{self._name}.{method}: vectors must be finite, got {low:g} to {high:g}")
+
+    def _check_codes(self, method: str, z: Tensor) -> None:
+        self._check_tensor(method, "codes", z, (self.d,))
+
+    def _check_tensor(self, method: str, what: str, x: Tensor, shape: Shape) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self._name}.{method}: {what} must be a torch tensor, got {type(x).__name__}")
+        if x.shape[1:] != shape or x.ndim != 1 + len(shape):
+            fits = x.ndim > 1 and x[0].numel() == torch.Size(shape).numel()
+            mend = f": take x.reshape(-1, {', '.join(map(str, shape))})" if fits else ""
+            raise ValueError(
+                f"{self._name}.{method}: {what} must have shape {sized(shape, 'n')}, got {tuple(x.shape)}{mend}"
+            )
+        if method == "fit" and x.dtype.is_floating_point:  # the loop makes each batch like the model
+            return
+        if x.dtype != self._like.dtype:
+            mend = "x.float() / 255" if x.dtype == torch.uint8 and len(shape) == 3 else f"x.to({self._like.dtype})"
+            raise TypeError(
+                f"{self._name}.{method}: {what} must be {self._like.dtype} like the model, got {x.dtype}: take {mend}"
+            )
+
+
+def sized(shape: Shape, first: str = "b") -> str:
+    """A size in a message: (b, 2) for (2,)."""
+    return f"({', '.join(map(str, (first, *shape)))}{',' if not shape else ''})"
+
+
+def _mend(low: float, high: float) -> str:
+    if -1 <= low < 0 and high <= 1:
+        return ": take (x + 1) / 2"
+    if low >= 0 and 1 < high <= 255:
+        return ": take x / 255"
+    return ": take (x - x.min()) / (x.max() - x.min())" if isfinite(low) and isfinite(high) else ""

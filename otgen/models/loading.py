@@ -1,0 +1,65 @@
+"""A model from its file."""
+
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from otgen.models import storage
+from otgen.models.base import Model
+from otgen.models.storage import Foreign, Recipe
+
+
+def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", **networks: nn.Module) -> Model:
+    """Read a model that `save` wrote; nothing is unpickled.
+
+    Args:
+        path: The file.
+        device: Where the model is to live.
+        **networks: Networks of your own with which it was made, under the names of the constructor's arguments, as
+            new ones: a file holds their weights and not their code.
+
+    Returns:
+        The model, which samples as the saved one does, and goes on training where it stood.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ValueError: It is damaged, not a model, or made with networks that are not given.
+    """
+    stored = storage.read(path)
+    try:
+        model = _build(stored.recipe, device, networks)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    try:
+        model.load_state_dict(stored.state)
+    except Exception as error:  # a forged file can raise anything, and torch's message fills many lines
+        raise ValueError(f"{path}: its weights do not fit the model: {' '.join(str(error).split())}") from error
+    model.history_ = stored.history
+    return model
+
+
+def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module]) -> Model:
+    known = {cls.__name__: cls for cls in _subclasses(Model)}
+    if recipe.name not in known:
+        raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")
+    arguments = {
+        name: _build(value, device, {}) if isinstance(value, Recipe) and name not in networks else value
+        for name, value in recipe.arguments.items()
+    } | networks
+    for name, value in arguments.items():
+        if isinstance(value, Foreign):
+            raise ValueError(
+                f"{recipe.name} was made with {name}=a {value.name} of your own: load(path, {name}=...) wants one"
+            )
+    model: Model = known[recipe.name](**arguments, device=device)
+    return model
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for child in cls.__subclasses__():
+        yield from () if inspect.isabstract(child) else (child,)
+        yield from _subclasses(child)

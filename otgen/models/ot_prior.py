@@ -1,0 +1,140 @@
+"""A prior fitted after training: optimal transport from noise to the codes of any encoder."""
+
+import os
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from otgen.models.base import as_generator
+from otgen.ot import NotFittedError, SemiDiscreteOT
+
+PREFIX = "ot."  # of the map's tensors among those of the module
+RECORD = "record"
+
+
+class OTPrior(nn.Module):
+    """Makes new codes that are distributed like given ones: `OTPrior().fit(codes).sample(n)`.
+
+    The semi-discrete optimal map T from noise to the codes (the lecture's Algorithm 1) is extended across its cells
+    (Algorithm 2), but not across its singular set, where modes of the codes meet: An et al. 2020, "AE-OT: A New
+    Generative Model Based on Extended Semi-Discrete Optimal Transport". The codes may come from any encoder, also your
+    own: take the decoder that belongs to it. The map is part of `state_dict`, so a module that holds a prior is saved
+    with it.
+
+    Args:
+        source: The noise: "uniform" for the unit cube, "normal" for N(0, I).
+        angle_threshold: Largest angle, in radians, between the planes of two cells that are blended; "auto" is the
+            median angle between neighbours. Smaller makes copies of the codes, larger mixes modes.
+        tol: Goal for the certificate's chi2, as for `SemiDiscreteOT`.
+        method: Solver, as for `SemiDiscreteOT`.
+        max_samples: Budget of noise samples, as for `SemiDiscreteOT`.
+        seed: Decides every sample of the fit.
+
+    Attributes:
+        ot_: The fitted `SemiDiscreteOT`, which knows heights, certificate and singular set; `None` before `fit`.
+    """
+
+    def __init__(
+        self,
+        source: str = "uniform",
+        *,
+        angle_threshold: float | Literal["auto"] = "auto",
+        tol: float = 0.01,
+        method: Literal["auto", "exact", "newton", "log_ratio", "adam"] = "auto",
+        max_samples: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.angle_threshold = angle_threshold
+        self.settings: dict[str, Any] = {
+            "source": source,
+            "tol": tol,
+            "method": method,
+            "max_samples": max_samples,
+            "seed": seed,
+        }
+        self.ot_: SemiDiscreteOT | None = None
+        self.register_buffer("like", torch.empty(0), persistent=False)  # the codes' dtype and device
+
+    like: Tensor
+
+    def fit(self, codes: Tensor, weights: Tensor | None = None, *, progress: bool = True) -> "OTPrior":
+        """Find the map from noise to codes.
+
+        Args:
+            codes: (m, d), on any device.
+            weights: Their masses, (m,); `None` for equal ones.
+            progress: Whether to show a bar once the fit lasts over two seconds.
+
+        Returns:
+            The prior itself. `ot_.converged_` says whether the goal was certified; if not, there is a warning, too.
+        """
+        self.ot_ = SemiDiscreteOT(**self.settings, progress=progress).fit(codes, weights)
+        self.like = codes.new_empty(0)
+        return self
+
+    def sample(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
+        """Make new codes.
+
+        Args:
+            n: How many.
+            generator: Source of randomness, or a seed; `None` is torch's own.
+
+        Returns:
+            Codes, (n, d), of the dtype and on the device of those that it was fitted to.
+
+        Raises:
+            NotFittedError: There are no codes yet.
+            ValueError: The threshold rejects nearly everything.
+        """
+        if self.ot_ is None:
+            raise NotFittedError("this OTPrior is not fitted yet: call fit(codes) first")
+        rng = as_generator(generator)
+        seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
+        return self.ot_.sample(n, self.angle_threshold, seed=seed).to(self.like)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map to one safetensors file, which `SemiDiscreteOT.load` and `otgen sample` read, too."""
+        if self.ot_ is None:
+            raise NotFittedError("this OTPrior is not fitted yet: call fit(codes) first")
+        self.ot_.save(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, angle_threshold: float | Literal["auto"] = "auto") -> "OTPrior":
+        """Read a map that `save` wrote; codes come as float32 on the CPU until `to` says otherwise."""
+        ot = SemiDiscreteOT.load(path)
+        prior = cls(str(ot.source), angle_threshold=angle_threshold, tol=ot.tol, method=ot.method, seed=ot.seed)
+        prior.ot_ = ot
+        return prior
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Add the map's tensors, and its record as bytes."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.ot_ is not None:
+            tensors, record = self.ot_.state()
+            destination.update({f"{prefix}{PREFIX}{name}": value for name, value in tensors.items()})
+            destination[f"{prefix}{PREFIX}{RECORD}"] = torch.frombuffer(bytearray(record.encode()), dtype=torch.uint8)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take the map out, if there is one, and leave the rest to torch."""
+        start = f"{prefix}{PREFIX}"
+        tensors = {key.removeprefix(start): state_dict[key].cpu() for key in state_dict if key.startswith(start)}
+        rest = {key: value for key, value in state_dict.items() if not key.startswith(start)}
+        self.ot_ = None
+        if tensors:
+            try:
+                record = bytes(tensors.pop(RECORD).tolist()).decode()
+                self.ot_ = SemiDiscreteOT.from_state({name: t.clone() for name, t in tensors.items()}, record)
+            except (KeyError, ValueError) as error:
+                error_msgs.append(f"{start}*: {error}")
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)

@@ -1,0 +1,99 @@
+"""Modules whose `state_dict` holds optimisers and random generators too, so that training can go on from it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Stateful(nn.Module):
+    """A module that keeps what training changes in attributes of four kinds, all of which are in its `state_dict`.
+
+    They are submodules, buffers (counters, moving averages), `torch.optim.Optimizer`s and `torch.Generator`s, and in
+    the dict they are tensors and nothing else. So a module built with the same arguments and given that dict goes on
+    exactly where the other stood. Learning rates and the like are not in it: they are the constructor's arguments, and
+    a schedule is a function of a counter.
+    """
+
+    def _attributes(self, kind: type) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, kind)}
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Add optimisers as `name.index of parameter.field` and generators as `name`."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, optimiser in self._attributes(Optimizer).items():
+            for index, fields in optimiser.state_dict()["state"].items():
+                values = {field: value for field, value in fields.items() if value is not None}
+                destination.update({f"{prefix}{name}.{index}.{field}": value for field, value in values.items()})
+        for name, generator in self._attributes(torch.Generator).items():
+            destination[prefix + name] = generator.get_state()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take out what `_save_to_state_dict` added, and leave the rest to torch."""
+        rest = dict(state_dict)
+        for name, optimiser in self._attributes(Optimizer).items():
+            start = f"{prefix}{name}."
+            fields = {key.removeprefix(start): rest.pop(key) for key in state_dict if key.startswith(start)}
+            error_msgs += [f"{start}{error}" for error in _load_optimiser(optimiser, fields)]
+        for name, generator in self._attributes(torch.Generator).items():
+            if prefix + name in rest:
+                try:
+                    generator.set_state(rest.pop(prefix + name).cpu())
+                except (RuntimeError, TypeError) as error:  # wrong size, wrong dtype
+                    error_msgs.append(f"{prefix}{name}: {error}")
+            elif strict:
+                missing_keys.append(prefix + name)
+        super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from `seed`, and leave torch's global random state as it was.
+
+    Networks made inside are made on the CPU, so that a seed means the same weights on every device.
+    """
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs' as well
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Let a module neither train nor keep gradients, and leave each of its parts in the mode in which it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _load_optimiser(optimiser: Optimizer, fields: dict[str, Tensor]) -> list[str]:
+    """Give an optimiser the state whose keys read `index.field`; return what is wrong with it, if anything."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in fields.items():
+        index, _, field = key.partition(".")
+        if not (index.isdecimal() and int(index) < len(parameters)):
+            return [f"{key}: there are {len(parameters)} parameters"]
+        wanted = parameters[int(index)].shape
+        if value.ndim > 0 and value.shape != wanted:
+            return [f"{key}: shape must be {tuple(wanted)}, got {tuple(value.shape)}"]
+        # torch would keep the tensor itself, and two models would share their moments
+        state.setdefault(int(index), {})[field] = value.clone()
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return []

@@ -1,0 +1,18 @@
+"""Training: data of any kind, the loop, checkpoints."""
+
+from otgen.train.checkpoint import Checkpoint, History, read_checkpoint, write_checkpoint
+from otgen.train.loop import Callback, Trainable, train
+from otgen.train.samples import Data, Samples, as_samples
+
+__all__ = [
+    "Callback",
+    "Checkpoint",
+    "Data",
+    "History",
+    "Samples",
+    "Trainable",
+    "as_samples",
+    "read_checkpoint",
+    "train",
+    "write_checkpoint",
+]

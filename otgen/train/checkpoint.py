@@ -1,0 +1,90 @@
+"""A run in one safetensors file: the model's state and the history as tensors, the rest as JSON."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from otgen.files import read_safetensors, write_safetensors
+
+FORMAT = 1  # of checkpoint files; a file of another format is refused
+
+History = dict[str, NDArray[np.float64]]
+"""Every value that a model's `step` gave, by name, (steps,)."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after a number of steps.
+
+    Attributes:
+        settings: What must be the same for the run to go on: model, data, batch_size, seed.
+        step: How many steps were made.
+        history: Every value that `step` gave, by name, one per step.
+        state: The model's `state_dict`.
+    """
+
+    settings: dict[str, Any]
+    step: int
+    history: History
+    state: dict[str, Tensor]
+
+
+def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to a safetensors file, which holds the old one until the new one is complete.
+
+    Args:
+        path: The file, in a folder that is there.
+        checkpoint: What to write.
+    """
+    about = {"format": FORMAT, "step": checkpoint.step, "settings": checkpoint.settings}
+    write_safetensors(path, pack(checkpoint.state, checkpoint.history), {"otgen": json.dumps(about)})
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read what `write_checkpoint` wrote; nothing is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The checkpoint, tensors on the CPU: `model.load_state_dict(read_checkpoint(path).state)`.
+    """
+    path = Path(path)
+    path.open("rb").close()  # a missing file is the system's to report
+    try:
+        tensors, metadata = read_safetensors(path)
+        about = json.loads(metadata.get("otgen", "{}"))
+        if about.get("format") != FORMAT:
+            raise ValueError(f"its format must be {FORMAT}, got {about.get('format')}")
+        settings, step = dict(about["settings"]), int(about["step"])
+        state, history = unpack(tensors)
+        if step < 0 or any(values.shape != (step,) for values in history.values()):
+            raise ValueError(f"its step must be at least 0 and its history as long, got step {step}")
+        return Checkpoint(settings, step, history, state)
+    except Exception as error:  # a forged file can raise anything
+        raise ValueError(f"read_checkpoint: {path} is not a whole otgen checkpoint: {one_line(error)}") from error
+
+
+def pack(state: dict[str, Tensor], history: History) -> dict[str, Tensor]:
+    """Put a model's state and history side by side, as `state.name` and `history.name`."""
+    tensors = {f"state.{name}": value for name, value in state.items()}
+    return tensors | {f"history.{name}": torch.from_numpy(np.asarray(v, np.float64)) for name, v in history.items()}
+
+
+def unpack(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], History]:
+    """Take apart what `pack` put together."""
+    history = {name.removeprefix("history."): v for name, v in tensors.items() if name.startswith("history.")}
+    state = {name.removeprefix("state."): v for name, v in tensors.items() if name.startswith("state.")}
+    return state, {name: values.double().numpy() for name, values in history.items()}
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

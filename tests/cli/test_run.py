@@ -1,0 +1,62 @@
+import pytest
+
+from otgen.cli import report, run
+from otgen.cli.parser import Parser
+from otgen.experiments.demo import Output
+
+
+@pytest.fixture
+def call():
+    """Parse words and run the command they name."""
+    parser = Parser()
+    commands = parser.add_subparsers(required=True)
+    for command in (run, report):
+        command.add(commands)
+
+    def start(*words):
+        args = parser.parse_args(words)
+        return args.run(args)
+
+    return start
+
+
+def test_run_passes_everything_on(call, capsys, monkeypatch):
+    given = []
+
+    def fake(name, **settings):
+        settings.pop("note")("working")
+        given.append((name, settings))
+        return [Output("results.json", "2 of 3 claims confirmed")]
+
+    monkeypatch.setattr(run, "run_experiments", fake)
+    assert call("run", "all", "--fast", "-o", "here", "--seed", "3", "--device", "cuda", "--overwrite") == 0
+    assert call("run", "minimax") == 0
+    wanted = {"output": "here", "fast": True, "seed": 3, "device": "cuda", "overwrite": True}
+    default = {"output": "otgen-results", "fast": False, "seed": None, "device": "cpu", "overwrite": False}
+    assert given == [("all", wanted), ("minimax", default)]
+    out, err = capsys.readouterr()
+    assert out == "results.json  2 of 3 claims confirmed\n" * 2
+    assert err == "otgen: working\n" * 2
+
+
+def test_an_unknown_recipe(call, tmp_path):
+    with pytest.raises(ValueError, match="recipe must be one of parallel-lines, .* got 'nix'"):
+        call("run", "nix", "-o", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_passes_everything_on(call, capsys, monkeypatch):
+    given = []
+
+    def fake(folder, **settings):
+        given.append((folder, settings))
+        return [Output("report.html", "4 experiments on one page")]
+
+    monkeypatch.setattr(report, "report", fake)
+    assert call("report") == 0
+    assert call("report", "here", "-o", "page.html", "--readme", "README.md") == 0
+    assert given == [
+        ("otgen-results", {"output": None, "readme": None}),
+        ("here", {"output": "page.html", "readme": "README.md"}),
+    ]
+    assert capsys.readouterr().out == "report.html  4 experiments on one page\n" * 2

@@ -1,0 +1,215 @@
+import io
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from otgen import plots
+from otgen.charts import Line, Panel, chart
+from otgen.experiments import report, run
+from otgen.experiments.experiment import Claim, Experiment, Findings, Outcome, Picture, Table
+from otgen.experiments.record import read_json, write_json
+from otgen.experiments.registry import EXPERIMENTS
+from otgen.experiments.report import BEGIN, END, _smaller
+
+pytest.importorskip("matplotlib")
+
+RECIPE = """
+title = "A toy <&>"
+experiment = "toy"
+claim = "Sums are sums."
+seed = 1
+
+[settings]
+numbers = [1, 2, 3]
+
+[fast]
+numbers = [5]
+"""
+
+
+class Toy:
+    """An experiment that counts how often each part is done, and can be stopped before one."""
+
+    def __init__(self):
+        self.done = []
+        self.stop_at = None
+
+    def parts(self, context):
+        return {f"n{number}": partial(self.work, context, number) for number in context.settings["numbers"]}
+
+    def work(self, context, number):
+        if number == self.stop_at:
+            raise KeyboardInterrupt
+        self.done.append(number)
+        return Outcome({"number": number, "seed": context.seed}, {"v": torch.full((3,), float(number))})
+
+    def conclude(self, context, outcomes):
+        total = sum(outcome.values["number"] for outcome in outcomes.values())
+        assert total == sum(float(outcome.tensors["v"][0]) for outcome in outcomes.values())
+        figure = chart([Panel("t", lines=[Line([0, 1], [0, total])])])
+        claims = [
+            Claim("It sums | up.", "confirmed", f"It is {total}.", "toy.png"),
+            Claim("It is large.", "not confirmed", "No.", "toy.png"),
+        ]
+        return Findings(claims, {"toy.png": Picture(figure, "A line.")}, [Table("Sums", ("sum",), [(str(total),)])])
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    experiment = Toy()
+    monkeypatch.setitem(EXPERIMENTS, "toy", Experiment(experiment.parts, experiment.conclude))
+    return experiment
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "toy.toml").write_text(RECIPE)
+    return str(tmp_path / "toy.toml")
+
+
+def test_results_name_everything(toy, path, tmp_path):
+    notes = []
+    outputs = run(path, output=tmp_path / "out", note=notes.append)
+    assert [output.path.relative_to(tmp_path).as_posix() for output in outputs] == [
+        "out/toy/results.json",
+        "out/toy/toy.png",
+    ]
+    assert outputs[0].what == "A toy <&>: 1 of 2 claims confirmed"
+    assert notes == [*(f"toy: part {i} of 3, n{i}" for i in (1, 2, 3)), "toy: drawing"]
+    result = read_json(tmp_path / "out/toy/results.json")
+    wanted = {"recipe": "toy", "seed": 1, "fast": False, "device": "cpu", "settings": {"numbers": [1, 2, 3]}}
+    assert wanted.items() <= result.items()
+    assert [part["values"]["number"] for part in result["parts"].values()] == [1, 2, 3]
+    for part in result["parts"].values():
+        assert part["seconds"] >= 0
+        assert {"processor", "cores", "torch", "otgen"} <= part["machine"].keys()
+        assert isinstance(part["commit"], str)
+        assert part["finished"].endswith("+00:00")
+    assert result["claims"][0]["evidence"] == "It is 6."
+    assert result["figures"] == [{"file": "toy.png", "caption": "A line."}]
+
+
+def test_finished_parts_are_not_done_again(toy, path, tmp_path):
+    toy.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        run(path, output=tmp_path)
+    assert toy.done == [1, 2]
+    assert not (tmp_path / "toy/results.json").exists()
+    toy.stop_at = None
+    run(path, output=tmp_path)
+    assert toy.done == [1, 2, 3]
+    run(path, output=tmp_path)
+    assert toy.done == [1, 2, 3]
+
+
+def test_fast_has_a_folder_of_its_own(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    run(path, output=tmp_path, fast=True)
+    assert toy.done == [1, 2, 3, 5]
+    assert read_json(tmp_path / "toy-fast/results.json")["fast"] is True
+
+
+def test_other_settings_are_not_mixed_in(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    with pytest.raises(FileExistsError, match="n1.json was made with other settings, seed or device"):
+        run(path, output=tmp_path, seed=2)
+    assert toy.done == [1, 2, 3]
+    run(path, output=tmp_path, seed=2, overwrite=True)
+    assert toy.done == [1, 2, 3] * 2
+    assert read_json(tmp_path / "toy/parts/n1.json")["values"]["seed"] == 2
+
+
+def test_files_that_are_not_ours_stay(toy, path, tmp_path):
+    (tmp_path / "toy/parts").mkdir(parents=True)
+    write_json(tmp_path / "toy/parts/n1.json", {"made_by": "somebody"})
+    with pytest.raises(FileExistsError):
+        run(path, output=tmp_path, overwrite=True)
+
+
+def test_what_json_cannot_hold_stops_the_part(toy, path, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy, "work", lambda context, number: Outcome({"number": float("nan")}))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run(path, output=tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, r"seed must be an int in \[0, 2\^63\), got -1"),
+        ({"seed": True}, "seed must be an int"),
+        ({"device": "nowhere"}, "device must be one that torch can use here, got 'nowhere'"),
+        ({"name": "nix"}, "recipe must be one of"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(toy, path, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        run(**{"name": path, "output": tmp_path / "out"} | change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_experiment(path, tmp_path):
+    with pytest.raises(ValueError, match="toy: experiment must be one of parallel_lines, .*, got 'toy'"):
+        run(path, output=tmp_path)
+
+
+def test_the_report_holds_everything_and_needs_nothing(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    run(path, output=tmp_path, fast=True)
+    (output,) = report(tmp_path)
+    page = output.path.read_text()
+    assert output.path == tmp_path / "report.html"
+    assert page.count("data:image/png;base64,") == 2
+    assert "4 claims: 2 confirmed, 2 not confirmed, 0 not testable at this size" in page
+    assert "A toy &lt;&amp;&gt; (fast)" in page
+    assert "<&>" not in page
+    assert "It is 6." in page
+    assert "http" not in page
+    assert 'src="' not in page.replace('src="data:', "")
+    assert page.count('id="') == len(set(page.split('id="')[1:])) == 4
+
+
+def test_the_tables_of_a_readme(toy, path, tmp_path):
+    run(path, output=tmp_path / "out")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    report(tmp_path / "out", output=tmp_path / "page.html", readme=readme)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "| A toy <&> | It sums \\| up. | confirmed | It is 6. |" in text
+    assert "| sum |\n|---|\n| 6 |" in text
+    assert "`otgen run toy`, seed 1, commit" in text
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        report(tmp_path / "out", output=tmp_path / "other.html", readme=readme)
+    assert not (tmp_path / "other.html").exists()
+
+
+def test_a_report_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="must hold results of `otgen run`, got none"):
+        report(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/results.json").write_text(json.dumps([1]))
+    with pytest.raises(ValueError, match="wanted a JSON object, got list"):
+        report(tmp_path)
+    (tmp_path / "x/results.json").write_text("{")
+    with pytest.raises(ValueError, match="wanted JSON"):
+        report(tmp_path)
+    (tmp_path / "x/results.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a result of `otgen run`"):
+        report(tmp_path)
+
+
+def test_figures_on_the_page_are_smaller_and_look_the_same():
+    image = pytest.importorskip("PIL.Image")
+    png = plots.render(chart([Panel("t", lines=[Line(range(50), [i % 7 for i in range(50)], band=[1.0] * 50)])]))
+    small = _smaller(png)
+    assert len(small) < 0.7 * len(png)
+    a, b = (np.asarray(image.open(io.BytesIO(p)).convert("RGB")).astype(float) for p in (png, small))
+    assert a.shape == b.shape
+    assert np.abs(a - b).mean() < 1

@@ -1,0 +1,78 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from otgen import data
+from otgen.metrics import LeNet, train_lenet
+
+
+@pytest.fixture(scope="module")
+def digits():
+    pixels, labels = data.digits()
+    return pixels.view(-1, 1, 8, 8), labels
+
+
+@pytest.fixture(scope="module")
+def lenet(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lenet")
+    return train_lenet(*digits, epochs=8, cache=folder), folder
+
+
+def test_it_tells_digits_apart(lenet, digits):
+    extractor = lenet[0]
+    assert extractor.accuracy > 0.94
+    assert float((extractor.classify(digits[0]) == digits[1]).double().mean()) > 0.95
+    assert extractor.classes == 10
+
+
+def test_features_are_standardised(lenet, digits):
+    features = lenet[0](digits[0])
+    assert features.shape == (1797, lenet[0].dim)
+    assert features.dtype == torch.float64
+    assert_close(features.mean(0), torch.zeros(84, dtype=torch.float64), atol=1e-4, rtol=0)
+    assert_close(features.std(0), torch.ones(84, dtype=torch.float64), atol=1e-3, rtol=0)
+
+
+def test_the_cache_gives_the_same_network(lenet, digits):
+    extractor, folder = lenet
+    (path,) = folder.iterdir()
+    before = path.stat().st_mtime_ns
+    again = train_lenet(*digits, epochs=8, cache=folder)
+    assert path.stat().st_mtime_ns == before
+    assert (again.fingerprint, again.accuracy) == (extractor.fingerprint, extractor.accuracy)
+    assert_close(again(digits[0][:9]), extractor(digits[0][:9]), rtol=0, atol=0)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="wanted a whole .safetensors file"):
+        train_lenet(*digits, epochs=8, cache=folder)
+
+
+def test_settings_and_seed_make_another_network(digits, tmp_path):
+    images, labels = digits[0][:200], digits[1][:200]
+    state = torch.get_rng_state()
+    names = {train_lenet(images, labels, epochs=1, seed=s, cache=tmp_path).fingerprint for s in (0, 1)}
+    names.add(train_lenet(images, labels, epochs=2, cache=tmp_path).fingerprint)
+    assert len(names) == len(list(tmp_path.iterdir())) == 3
+    assert all(name.startswith("lenet-") and len(name) == 14 for name in names)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_any_size_and_colour():
+    images = torch.rand(40, 3, 28, 17, generator=torch.Generator().manual_seed(0))
+    extractor = train_lenet(images, torch.arange(40) % 3, epochs=1, batch_size=16)
+    assert isinstance(extractor, LeNet)
+    assert extractor(images).shape == (40, 84)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"images": torch.zeros(20, 1, 7, 8)}, ValueError, "images must be at least 8 x 8"),
+        ({"labels": torch.zeros(20)}, TypeError, r"labels must be int64 of shape \(20,\)"),
+        ({"labels": torch.zeros(20, dtype=torch.int64)}, ValueError, "two classes numbered from 0"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+    ],
+)
+def test_bad_input(change, error, message):
+    given = {"images": torch.zeros(20, 1, 8, 8), "labels": torch.arange(20) % 2} | change
+    with pytest.raises(error, match=message):
+        train_lenet(**given)

@@ -1,0 +1,39 @@
+import pytest
+from draws import normal
+
+from otgen.metrics import memorisation
+
+
+def test_fresh_samples_are_as_near_to_either_set(seed):
+    result = memorisation(normal(500, 6, seed=seed), normal(700, 6, seed=1000 + seed), normal(400, 6, seed=2000 + seed))
+    assert result.ratio.value == pytest.approx(1, abs=0.1)
+    assert result.nearer.value == pytest.approx(0.5, abs=0.12)
+    assert result.authentic.value == pytest.approx(0.5, abs=0.13)
+    assert result.ratio.n == 400
+
+
+def test_copies_are_found():
+    train, held_out = normal(400, 6, seed=1), normal(400, 6, seed=2)
+    result = memorisation(train[:200].clone(), train, held_out)
+    assert (result.ratio.value, result.nearer.value, result.authentic.value) == (0, 1, 0)
+    near = memorisation(train + 0.1 * normal(400, 6, seed=3), train, held_out)
+    assert near.ratio.value < 0.3
+    assert near.nearer.value > 0.95
+    assert near.authentic.value < 0.05
+
+
+def test_a_larger_training_set_is_no_memorisation():
+    result = memorisation(normal(500, 4, seed=1), normal(5000, 4, seed=2), normal(300, 4, seed=3))
+    assert result.ratio.value == pytest.approx(1, abs=0.12)
+
+
+def test_half_copies_are_seen_by_their_share():
+    train, held_out = normal(400, 6, seed=1), normal(400, 6, seed=2)
+    mixed = train.clone()
+    mixed[::2] = normal(200, 6, seed=3)
+    assert memorisation(mixed, train, held_out).nearer.value == pytest.approx(0.75, abs=0.08)
+
+
+def test_columns_must_agree():
+    with pytest.raises(ValueError, match=r"memorisation: held_out must have shape \(n, 6\), got \(50, 5\)"):
+        memorisation(normal(50, 6), normal(50, 6), normal(50, 5))

@@ -1,0 +1,43 @@
+import pytest
+import torch
+from draws import normal
+
+from otgen.metrics import Pixels, compare, fid, kid
+
+SHAPE = (1, 3, 3)
+PIXELS = Pixels(SHAPE)
+
+
+def test_it_names_what_was_looked_at_and_the_sizes():
+    real, generated = normal(300, *SHAPE, seed=1), normal(200, *SHAPE, seed=2, shift=0.5)
+    reports = compare(real, generated, PIXELS)
+    assert [r.name for r in reports] == ["FID[pixels-1x3x3]", "KID[pixels-1x3x3]"]
+    assert [(r.score.n, r.floor.n) for r in reports] == [(200, 150), (200, 150)]
+    assert reports[0].score.value > 5 * reports[0].floor.value
+    assert str(reports[0]) == f"FID[pixels-1x3x3] = {reports[0].score}, real against real {reports[0].floor}"
+
+
+def test_the_scores_are_the_metrics_of_the_features():
+    real, generated = normal(100, *SHAPE, seed=1), normal(100, *SHAPE, seed=2)
+    f, k = compare(real, generated, PIXELS)
+    assert f.score.value == pytest.approx(fid(real.flatten(1), generated.flatten(1)).value, rel=1e-9)
+    assert k.score.value == pytest.approx(kid(real.flatten(1), generated.flatten(1)).value, rel=1e-9, abs=1e-12)
+
+
+def test_data_against_itself_is_at_the_floor(seed):
+    x = normal(800, *SHAPE, seed=seed)
+    (report,) = compare(x[:400], x[400:], PIXELS, ["KID"])
+    assert abs(report.score.value) < 5 * report.score.spread
+    assert abs(report.floor.value) < 5 * report.floor.spread
+
+
+def test_the_floor_has_no_sample_twice():
+    x = torch.arange(20.0).view(-1, 1, 1, 1).expand(-1, *SHAPE)
+    (report,) = compare(x, x.flip(0), PIXELS, ["FID"])
+    assert report.floor.n == 10
+    assert report.floor.value > 0
+
+
+def test_an_unknown_name_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="names must be of FID, KID, got 'IS'"):
+        compare(normal(20, *SHAPE), normal(20, *SHAPE), PIXELS, ["FID", "IS"])

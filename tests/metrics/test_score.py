@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+from draws import normal, spread_is_honest
+
+from otgen.metrics.score import Score, average, features, jackknife
+
+
+def test_the_mean_has_the_error_that_theory_gives_it(seed):
+    x = normal(4000, seed=seed)
+    score = jackknife(lambda v: v.mean(), x, groups=40)[0]
+    assert score.value == pytest.approx(float(x.mean()))
+    assert score.spread == pytest.approx(1 / math.sqrt(4000), rel=0.45)  # four deviations of a chi with 39 degrees
+    assert score.bias == pytest.approx(0, abs=1e-12)
+
+
+def test_the_bias_of_the_variance_is_found():
+    x = normal(200)
+    score = jackknife(lambda v: v.var(correction=0), x, groups=200)[0]
+    assert score.value - score.bias == pytest.approx(float(x.var()), rel=1e-12)  # the jackknife is exact here
+
+
+def test_two_sets_lose_their_groups_together():
+    x, y = normal(90, seed=1), normal(60, seed=2)
+    score = jackknife(lambda a, b: torch.stack([a.mean() - b.mean(), a.sum()]), x, y)
+    assert [s.n for s in score] == [60, 60]
+    assert score[0].value == pytest.approx(float(x.mean() - y.mean()))
+
+
+def test_sorted_data_does_not_widen_the_spread():
+    x = normal(1000).sort().values
+    assert jackknife(lambda v: v.mean(), x)[0].spread == pytest.approx(1 / math.sqrt(1000), rel=0.9)
+
+
+def test_average():
+    score = average(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    assert score == Score(3.0, pytest.approx(math.sqrt(14 / 3 / 4)), 4, 0.0)
+    assert str(Score(0.12345, 0.012, 7)) == "0.1235 ± 0.012 (n = 7)"
+
+
+def test_spread_of_an_average_is_honest():
+    scores = [average(normal(50, seed=s)) for s in range(200)]
+    spread_is_honest([s.value for s in scores], [s.spread for s in scores], 0.85, 1.15)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([[1.0]], TypeError, "fid: x must be a torch.Tensor, got list"),
+        (torch.zeros(3), ValueError, r"fid: x must have shape \(n, d\), got \(3,\)"),
+        (torch.zeros(1, 3), ValueError, "fid: x must have shape .* n >= 2"),
+        (torch.zeros(3, 2, dtype=torch.int64), TypeError, "fid: x must be float32 or float64"),
+        (torch.tensor([[math.nan], [0.0]]), ValueError, "fid: x must be finite"),
+    ],
+)
+def test_features_are_checked(x, error, message):
+    with pytest.raises(error, match=message):
+        features("fid", "x", x)
+
+
+def test_columns_must_agree_and_groups_be_filled():
+    with pytest.raises(ValueError, match=r"must have shape \(n, 3\), got \(4, 2\)"):
+        features("fid", "y", torch.zeros(4, 2), like=torch.zeros(9, 3))
+    with pytest.raises(ValueError, match="must have at least 10 samples"):
+        jackknife(lambda v: v.mean(), normal(9))

@@ -1,0 +1,40 @@
+import math
+
+import pytest
+import torch
+from draws import normal
+from torch.nn.functional import avg_pool2d
+
+from otgen.metrics import sharpness
+
+
+def test_white_noise_scores_twenty_times_its_variance(seed):
+    images = 0.5 * normal(200, 1, 32, 32, seed=seed)
+    score = sharpness(images)
+    assert score.value == pytest.approx(20 * 0.25, rel=0.03)
+    assert abs(score.value - 5) < 5 * score.spread + 5 / 900  # a variance of 900 correlated pixels, uncorrected
+    assert score.n == 200
+
+
+def test_a_plane_wave_has_a_closed_form():
+    # the Laplacian of cos(w x) is (2 cos w - 2) cos(w x); whole periods have variance 1/2
+    w = 2 * math.pi / 8
+    wave = torch.cos(w * torch.arange(34, dtype=torch.float64)).expand(2, 1, 34, 34)
+    assert sharpness(wave).value == pytest.approx((2 * math.cos(w) - 2) ** 2 / 2)
+    assert sharpness(wave).spread == pytest.approx(0, abs=1e-12)
+
+
+def test_flat_and_sloping_images_score_nothing():
+    slope = torch.arange(10.0).expand(2, 1, 10, 10) + 5
+    assert sharpness(slope).value == pytest.approx(0, abs=1e-10)
+
+
+def test_blur_lowers_it_and_grey_in_three_channels_changes_nothing():
+    images = normal(20, 1, 16, 16)
+    assert sharpness(avg_pool2d(images, 3, 1)).value < 0.1 * sharpness(images).value
+    assert sharpness(images.expand(-1, 3, -1, -1)).value == pytest.approx(sharpness(images).value)
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"sharpness: images must have shape .* got \(5, 2, 8, 8\)"):
+        sharpness(torch.zeros(5, 2, 8, 8))

@@ -1,0 +1,121 @@
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from draws import normal, spread_is_honest
+from oracles import two_cost_normal
+from scipy.stats import wasserstein_distance
+
+from otgen.metrics import exact_wasserstein, semi_discrete_wasserstein, sliced_wasserstein, wasserstein_1d
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 47), (11, 40)])
+def test_on_the_line_scipy_and_pot_agree(n, m):
+    pot = pytest.importorskip("ot")
+    x, y = normal(n, seed=1), 2 * normal(m, seed=2) + 1
+    assert wasserstein_1d(x, y).value == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), rel=1e-12)
+    want = pot.emd2_1d(x.numpy(), y.numpy()) ** 0.5
+    assert wasserstein_1d(x, y, p=2).value == pytest.approx(float(want), rel=1e-9)
+
+
+def test_on_the_line_normals_have_a_closed_form(seed):
+    x, y = normal(5000, seed=seed), 2 * normal(5000, seed=1000 + seed) + 1
+    score = wasserstein_1d(x, y, p=2)
+    assert abs(score.value - math.sqrt(2)) < 6 * score.spread + 0.01  # (m1 - m2)^2 + (s1 - s2)^2 = 2
+    assert 0.005 < score.spread < 0.1
+
+
+def test_the_spread_on_the_line_is_honest():
+    scores = [wasserstein_1d(normal(200, seed=s), normal(200, seed=500 + s, shift=1.0)) for s in range(60)]
+    spread_is_honest([s.value for s in scores], [s.spread for s in scores])
+
+
+def test_exact_is_exact_where_the_plan_is_known():
+    x = normal(60, 5)
+    shift = torch.tensor([3.0, 0, 0, 4.0, 0], dtype=torch.float64)
+    score = exact_wasserstein(x, (x + shift)[torch.randperm(60)])
+    assert score.value == pytest.approx(5.0)  # a shift is the gradient of a convex function
+    assert exact_wasserstein(x, x.flip(0)).value == pytest.approx(0, abs=1e-9)
+    assert exact_wasserstein(x, x.flip(0)).spread == 0
+
+
+def test_exact_agrees_with_the_line():
+    x, y = normal(40, 1, seed=1), normal(33, 1, seed=2, shift=0.7)
+    for p in (1.0, 2.0, 3.0):
+        assert exact_wasserstein(x, y, p).value == pytest.approx(wasserstein_1d(x[:, 0], y[:, 0], p).value, rel=1e-9)
+
+
+def test_the_spread_to_a_point_has_a_closed_form():
+    x, point = normal(50, 3), torch.zeros(40, 3)
+    squares = x.square().sum(1)
+    want = float(squares.std()) / math.sqrt(50) / (2 * math.sqrt(float(squares.mean())))
+    for score in (exact_wasserstein(x, point), exact_wasserstein(point, x)):
+        assert score.value == pytest.approx(math.sqrt(float(squares.mean())))
+        assert score.spread == pytest.approx(want)
+
+
+def test_the_spread_of_the_exact_distance_is_honest():
+    scores = [exact_wasserstein(normal(80, 2, seed=s), normal(80, 2, seed=500 + s, shift=1.0)) for s in range(60)]
+    spread_is_honest([s.value for s in scores], [s.spread for s in scores])
+
+
+def test_sliced_of_a_shift_and_against_pot():
+    x = normal(500, 8)
+    shift = torch.full((8,), 0.5, dtype=torch.float64)
+    score = sliced_wasserstein(x, x + shift, directions=1000)
+    truth = float(shift.norm()) / math.sqrt(8)
+    assert abs(score.value - truth) < 4 * score.spread
+    assert score.spread < 0.05 * truth
+    assert sliced_wasserstein(x, x).value == 0
+    pot = pytest.importorskip("ot")
+    y = 2 * normal(300, 8, seed=3)
+    v = np.random.default_rng(0).normal(size=(8, 1000))
+    want = pot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=v / np.linalg.norm(v, axis=0))
+    assert sliced_wasserstein(x, y, directions=1000).value == pytest.approx(float(want), rel=0.03)
+
+
+def test_sliced_in_parts(monkeypatch):
+    x, y = normal(50, 4), normal(40, 4, seed=1)
+    whole = sliced_wasserstein(x, y)
+    monkeypatch.setattr(sys.modules["otgen.metrics.wasserstein"], "ROWS", 300)
+    assert sliced_wasserstein(x, y).value == pytest.approx(whole.value, rel=1e-12)
+    assert sliced_wasserstein(x, y).spread == pytest.approx(whole.spread, rel=1e-6)
+
+
+def test_semi_discrete_on_the_line_has_a_closed_form():
+    # uniform on [0, 1] to the middles of m equal pieces: W2^2 = 1/(12 m^2)
+    m = 20
+    y = (torch.arange(m, dtype=torch.float64) + 0.5)[:, None] / m
+    result = semi_discrete_wasserstein(y, "uniform")
+    assert result.low - 1e-4 <= 1 / (math.sqrt(12) * m) <= result.high + 1e-4
+    assert result.distance.value == pytest.approx(1 / (math.sqrt(12) * m), rel=0.02)
+    assert result.converged
+
+
+def test_semi_discrete_from_the_normal_source(seed):
+    y = torch.tensor([[1.0, 0, 0], [-2.0, 1, 0]], dtype=torch.float64)
+    nu = torch.tensor([0.3, 0.7], dtype=torch.float64)
+    truth = math.sqrt(two_cost_normal(y, nu))
+    result = semi_discrete_wasserstein(y, "normal", weights=nu, tol=1e-4, seed=seed)
+    assert result.distance.value == pytest.approx(truth, rel=0.02)
+    assert result.low - 0.01 < truth < result.high + 0.01
+    assert result.dual == pytest.approx(truth, rel=0.03)
+    assert 0.001 < result.distance.spread < 0.01
+
+
+def test_bad_input(monkeypatch):
+    with pytest.raises(ValueError, match="p must be at least 1, got 0.5"):
+        wasserstein_1d(normal(20), normal(20), p=0.5)
+    with pytest.raises(ValueError, match=r"x and y must have shapes \(n,\) and \(m,\)"):
+        wasserstein_1d(normal(20, 2), normal(20))
+    monkeypatch.setattr(sys.modules["otgen.metrics.wasserstein"], "MOST", 10)
+    with pytest.raises(ValueError, match="samples must be at most 10, got 20 and 5"):
+        exact_wasserstein(normal(20, 2), normal(5, 2))
+
+
+def test_without_pot_it_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(ImportError, match="exact_wasserstein: wanted POT, which is not installed: pip install POT"):
+        exact_wasserstein(normal(20, 2), normal(20, 2))

@@ -1,0 +1,346 @@
+"""The face that all models have in common: what holds for every one, and what a newcomer's model gets for free."""
+
+import json
+import pickle
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.testing import assert_close
+
+from otgen.files import read_safetensors
+from otgen.models import AE, AEOT, AEOTGAN, MODELS, VAE, Autoencoder, Generative, Model, load
+from otgen.models.base import as_generator
+from otgen.ot import ConvergenceWarning
+
+SMALL = {"width": 2, "d": 3, "tol": 5.0, "ae_epochs": 1, "head_start": 1, "sampler_epochs": 2, "n_critic": 2}
+SHAPES = [(2,), (1, 8, 8)]
+
+each_model = pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def data(shape, n=48):
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(5))
+
+
+def small(kind, shape, seed=0):
+    known = kind.__init__.__code__.co_varnames
+    return kind(shape, **{name: value for name, value in SMALL.items() if name in known}, seed=seed)
+
+
+def fit(model, x, **run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(x, **({"steps": 4, "batch_size": 8, "progress": False} | run))
+
+
+def assert_same_state(a, b):
+    assert a.keys() == b.keys()
+    for name in [name for name in a if not name.endswith("ot.record")]:  # it says how long the solver took
+        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+class Mean(Generative):
+    """A newcomer's model, in one class: a normal distribution with the data's mean."""
+
+    def __init__(self, shape, d=1, *, rate=0.5, net=None, other=None, seed=0, device="cpu"):
+        super().__init__(shape, d, seed=seed, device=device)
+        self._positive(rate=rate)
+        self.rate, self.other = rate, other
+        with self._building():
+            self.mean = nn.Parameter(torch.zeros(shape))
+            self.net = nn.Identity() if net is None else self._given("net", net, (d,), shape)
+
+    def step(self, batch):
+        self._check_samples("step", batch)
+        with torch.no_grad():
+            self.mean += self.rate * (batch.mean(0) - self.mean)
+        return {"mean": self.mean.mean().item()}
+
+    def _decode(self, z):
+        return self.mean + 0.1 * z.sum(1).view(-1, *[1] * len(self.shape))
+
+
+# --- every model -----------------------------------------------------------------------------------------------------
+
+
+@each_shape
+@each_model
+def test_a_saved_model_is_the_same_model(kind, shape, tmp_path, monkeypatch):
+    model, x = fit(small(kind, shape, seed=3), data(shape)), data(shape)
+    model.save(tmp_path / "m")
+    for module, name in [(pickle, "loads"), (pickle, "load"), (pickle, "Unpickler"), (torch, "load")]:
+        monkeypatch.setattr(module, name, None)
+    torch.manual_seed(1)  # nothing may hang on torch's global state
+    again = load(tmp_path / "m")
+    assert type(again) is kind
+    assert again.recipe == model.recipe
+    assert {k: v.tolist() for k, v in again.history_.items()} == {k: v.tolist() for k, v in model.history_.items()}
+    assert_same_state(again.state_dict(), model.state_dict())
+    if isinstance(model, Generative):
+        assert_close(again.sample(5, 7), model.sample(5, 7), rtol=0, atol=0)
+        assert not torch.equal(model.sample(5, 7), model.sample(5, 8))
+    else:
+        assert_close(again.reconstruct(x), model.reconstruct(x), rtol=0, atol=0)
+    fit(model, x)
+    fit(again, x)
+    assert_same_state(again.state_dict(), model.state_dict())
+
+
+@each_shape
+@each_model
+def test_a_stopped_run_goes_on_exactly(kind, shape, tmp_path):
+    x, path = data(shape), tmp_path / "c"
+    whole = fit(small(kind, shape), x, steps=7)
+    fit(small(kind, shape), x, steps=7, checkpoint=path, callbacks=[lambda model, step, values: step == 3])
+    rest = small(kind, shape)
+    with torch.no_grad():
+        for parameter in rest.parameters():
+            parameter.mul_(0.5)
+    fit(rest, x, steps=7, checkpoint=path, resume=True)
+    for name in whole.history_:
+        np.testing.assert_array_equal(rest.history_[name], whole.history_[name], err_msg=name)
+    assert_same_state(rest.state_dict(), whole.state_dict())
+
+
+@each_shape
+@each_model
+def test_what_a_model_makes_has_the_datas_shape_and_range(kind, shape):
+    model, x = fit(small(kind, shape), data(shape)), data(shape, 4)
+    assert all(values.shape == (4,) for values in model.history_.values())
+    z = torch.randn(4, model.d)
+    ways = {"decode": lambda: model.decode(z), "sample": lambda: model.sample(4)}
+    if isinstance(model, Autoencoder) or kind is AEOTGAN:
+        assert model.encode(x).shape == (4, model.d)
+        ways["reconstruct"] = lambda: model.reconstruct(x)
+        ways["interpolate"] = lambda: model.interpolate(x[:2], x[2:], steps=2).flatten(0, 1)
+    else:
+        ways["interpolate"] = lambda: model.interpolate(z[:2], z[2:], steps=2).flatten(0, 1)
+    if not isinstance(model, Generative):
+        del ways["sample"]
+    for name, way in ways.items():
+        made = way()
+        assert made.shape == (4, *shape), name
+        assert not made.requires_grad
+        assert made.isfinite().all()
+        assert len(shape) == 1 or (made.min() >= 0 and made.max() <= 1)
+
+
+@each_model
+def test_training_and_sampling_spare_the_global_state(kind):
+    before = torch.get_rng_state()
+    a, b = (fit(small(kind, (2,), seed=4), data((2,))) for _ in range(2))
+    assert_same_state(a.state_dict(), b.state_dict())
+    if isinstance(a, Generative):
+        a.sample(3, 0)
+        a.sample(3, torch.Generator().manual_seed(1))
+    assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
+
+
+@each_model
+def test_bad_arguments_are_refused_in_one_line(kind):
+    cases = [
+        (
+            {"shape": (8, 8)},
+            ValueError,
+            r"shape must be \(features,\) or \(c, h, w\), whole numbers >= 1, got \(8, 8\)",
+        ),
+        ({"shape": (0,)}, ValueError, "shape must be"),
+        ({"shape": 3}, ValueError, "shape must be"),
+        ({"shape": (2,), "d": 0}, ValueError, "d must be a whole number >= 1, got 0"),
+        ({"shape": (2,), "width": 0}, ValueError, "width must be a whole number >= 1, got 0"),
+        ({"shape": (2,), "lr": -1.0}, ValueError, "lr must be a positive number, got -1.0"),
+        ({"shape": (2,), "lr": float("nan")}, ValueError, "lr must be a positive number, got nan"),
+        ({"shape": (2,), "seed": -1}, ValueError, "seed must be a whole number >= 0"),
+        ({"shape": (2,), "seed": True}, ValueError, "seed must be a whole number >= 0"),
+        ({"shape": (2,), "device": "abacus"}, ValueError, "device must be one that torch finds here, got 'abacus'"),
+        ({"shape": (2,), "shoes": 2}, TypeError, "unexpected keyword argument 'shoes'"),
+    ]
+    for arguments, error, wanted in cases:
+        with pytest.raises(error, match=wanted) as caught:
+            kind(**arguments)
+        assert "\n" not in str(caught.value)
+
+
+@each_model
+def test_data_that_do_not_fit_are_refused_before_any_work(kind):
+    model = small(kind, (1, 8, 8))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"fit: images must lie in \[0, 1\], got 0 to 255: take x / 255"):
+        fit(model, torch.cat([torch.zeros(9, 1, 8, 8), torch.full((9, 1, 8, 8), 255.0)]))
+    with pytest.raises(ValueError, match=r"must have shape \(n, 1, 8, 8\), got \(48, 2\)"):
+        fit(model, data((2,)))
+    assert_same_state(model.state_dict(), before)
+
+
+# --- what makes no sense ---------------------------------------------------------------------------------------------
+
+
+def test_methods_without_a_way_say_what_to_do():
+    mean, ae = Mean((2,)), AE((2,), width=2)
+    x = data((2,), 3)
+    for call, wanted in [
+        (lambda: ae.sample(3), "AE cannot sample: fit an OTPrior to its codes, or use AEOT"),
+        (lambda: mean.encode(x), "Mean cannot encode: it has no encoder"),
+        (lambda: mean.reconstruct(x), "Mean cannot reconstruct: it has no encoder"),
+        (
+            lambda: MODELS["glann"]((2,), width=2).encode(x),
+            "GLANN cannot encode: it learns one code per train",
+        ),
+        (lambda: MODELS["glann"]((2,), width=2).step(x), "GLANN cannot step: .* call fit"),
+    ]:
+        with pytest.raises(TypeError, match=f"^{wanted}"):
+            call()
+
+
+def test_arguments_of_methods():
+    mean = Mean((2,))
+    for n in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match="Mean.sample: n must be a whole number >= 1, got"):
+            mean.sample(n)
+    with pytest.raises(TypeError, match="generator must be a torch.Generator, a seed or None, got str"):
+        mean.sample(2, "0")
+    with pytest.raises(ValueError, match=r"Mean.decode: codes must have shape \(n, 1\), got \(3, 2\)"):
+        mean.decode(torch.zeros(3, 2))
+    with pytest.raises(TypeError, match="Mean.decode: codes must be a torch tensor, got list"):
+        mean.decode([1.0])
+    with pytest.raises(ValueError, match="Mean.interpolate: steps must be a whole number >= 2, got 1"):
+        mean.interpolate(torch.zeros(2, 1), torch.zeros(2, 1), steps=1)
+    with pytest.raises(ValueError, match=r"a and b must have one shape, got \(2, 1\) and \(3, 1\)"):
+        mean.interpolate(torch.zeros(2, 1), torch.zeros(3, 1))
+
+
+def test_interpolation_is_a_straight_line_between_codes():
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[4.0], [1.0]])
+    wanted = torch.tensor([[0.0, 0.1, 0.2, 0.3, 0.4], [0.1] * 5])[..., None].expand(2, 5, 2)
+    assert_close(Mean((2,)).interpolate(a, b, steps=5), wanted)
+    ae, x = AE((2,), width=4), data((2,), 2)
+    path = ae.interpolate(x[:1], x[1:], steps=3)[0]
+    assert_close(path[[0, 2]], ae.reconstruct(x))
+    assert_close(path[1:2], ae.decode(ae.encode(x).mean(0, keepdim=True)))
+
+
+def test_sampling_uses_the_generator_and_leaves_modes_alone():
+    mean = Mean((2,))
+    assert_close(mean.sample(3, 0), mean.sample(3, as_generator(0)), rtol=0, atol=0)
+    torch.manual_seed(0)
+    a = mean.sample(3)
+    assert not torch.equal(a, mean.sample(3))
+    vae = VAE((1, 8, 8), width=2, network="wae")
+    vae.encoder.eval()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    vae.sample(4, 0)
+    vae.encode(data((1, 8, 8), 4))
+    assert not any(part.training for part in vae.encoder.modules())
+    assert all(part.training for part in vae.decoder.modules())
+    assert_same_state(vae.state_dict(), before)
+
+
+# --- networks of one's own -------------------------------------------------------------------------------------------
+
+
+def test_a_network_of_ones_own_is_taken_and_checked():
+    net = nn.Linear(1, 2)
+    assert Mean((2,), net=net).net is net
+    for bad, error, wanted in [
+        (3, TypeError, "Mean: net must be a torch.nn.Module, got int"),
+        (nn.Linear(1, 3), ValueError, r"Mean: net must make \(b, 2\) from \(b, 1\), got \(b, 3\)"),
+        (nn.Linear(4, 2), ValueError, r"Mean: net must take \(b, 1\), but: "),
+    ]:
+        with pytest.raises(error, match=wanted):
+            Mean((2,), net=bad)
+
+
+@pytest.mark.parametrize("kind", [AE, VAE, MODELS["wae-mmd"], MODELS["wae-gan"], AEOT])
+def test_an_autoencoder_of_ones_own_networks(kind, tmp_path):
+    def nets():
+        torch.manual_seed(0)
+        size = 6 if kind is VAE else 3
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, size), nn.BatchNorm1d(size))
+        return encoder, nn.Sequential(nn.Linear(3, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+
+    encoder, decoder = nets()
+    tol = {"tol": 5.0} if kind is AEOT else {}
+    model = fit(kind((1, 8, 8), 3, encoder=encoder, decoder=decoder, **tol), data((1, 8, 8)))
+    assert model.encoder is encoder
+    z = torch.randn(2, 3)
+    assert_close(model.decode(z), decoder.eval()(z).detach())  # as it is: no second sigmoid
+    model.save(tmp_path / "m")
+    with pytest.raises(ValueError, match=f"{kind.__name__} was made with encoder=a Sequential of your own: load"):
+        load(tmp_path / "m")
+    encoder, decoder = nets()
+    again = load(tmp_path / "m", encoder=encoder, decoder=decoder)
+    assert_close(again.reconstruct(data((1, 8, 8))), model.reconstruct(data((1, 8, 8))), rtol=0, atol=0)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_holds_the_recipe_and_tensors(tmp_path):
+    inner = Mean((2,), rate=0.25)
+    model = Mean((1, 8, 8), d=2, other=inner, seed=6)
+    model.save(tmp_path / "m")
+    tensors, metadata = read_safetensors(tmp_path / "m")
+    recipe = json.loads(metadata["recipe"])
+    assert recipe["model"] == "Mean"
+    assert recipe["arguments"]["shape"] == [1, 8, 8]
+    assert recipe["arguments"]["other"]["arguments"]["rate"] == 0.25
+    assert "device" not in recipe["arguments"]
+    assert {"state.mean", "state.rng", "state.other.mean", "state.other.rng"} == set(tensors)
+    again = load(tmp_path / "m")
+    assert (again.seed, again.other.rate, again.shape) == (6, 0.25, (1, 8, 8))
+
+
+def test_a_model_of_ones_own_trains_and_resumes(tmp_path):
+    x = data((2,)) + 3
+    model = Mean((2,)).fit(x, steps=9, batch_size=8, progress=False)
+    assert_close(model.mean.detach(), x.mean(0), atol=0.3, rtol=0)
+    with pytest.raises(TypeError, match="save: an argument of the constructor cannot be written down: Generator"):
+        Mean((2,), other=torch.Generator()).save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wanted"),
+    [
+        ("{", "not a whole model of otgen"),
+        ("[]", "not a whole model of otgen: it names no class"),
+        ('{"model": "os.system", "arguments": {}}', "the model must be one of .*AE, .* got 'os.system'"),
+        ('{"model": "AE", "arguments": {"shape": [2], "lr": -1}}', "AE: lr must be a positive number, got -1"),
+        ('{"model": "AE", "arguments": {"shape": [2], "shoes": 1}}', ".*unexpected keyword argument"),
+        ('{"model": "AE", "arguments": {"shape": [2], "width": 2}}', "its weights do not fit the model"),
+        ('{"model": "AE", "arguments": 3}', "not a whole model of otgen"),
+        ('{"model": "AE"}', "not a whole model of otgen"),
+        ("[" * 100_000, "not a whole model of otgen"),
+    ],
+)
+def test_a_forged_file_is_refused_in_one_line(tmp_path, recipe, wanted):
+    path = tmp_path / "forged"
+    save_file({"state.x": torch.ones(2)}, path, metadata={"format": "otgen-model-1", "recipe": recipe})
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {wanted}") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "a", metadata={"format": "otgen-transport-1"})
+    with pytest.raises(ValueError, match=r"wanted a model saved by otgen \(otgen-model-1\), got otgen-transport-1"):
+        load(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(ValueError, match=r"wanted a whole .safetensors file"):
+        load(tmp_path / "b")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "c")
+    AE((2,), width=2).save(tmp_path / "d")
+    with pytest.raises(ValueError, match="device must be one that torch finds here"):
+        load(tmp_path / "d", device="abacus")
+
+
+def test_a_model_must_have_its_step():
+    with pytest.raises(TypeError, match="abstract method"):
+        type("NoStep", (Model,), {})((2,))

@@ -1,0 +1,198 @@
+"""Training data of every kind gives the same batches, and is resumed exactly."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from otgen.files import save_array
+from otgen.models import AE, Model
+from otgen.train import as_samples, read_checkpoint, train
+
+
+def points(n=20):
+    return torch.randn(n, 2, generator=torch.Generator().manual_seed(5))
+
+
+class Listed(Dataset):
+    def __init__(self, x, wrap=lambda row: row):
+        self.x, self.wrap = x, wrap
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        assert isinstance(index, int)
+        return self.wrap(self.x[index])
+
+
+class Streamed(IterableDataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter(self.x)
+
+
+class Watch(Model):
+    """Keeps what it sees."""
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def step(self, batch):
+        self.seen.append(batch)
+        return {"sum": batch.sum().item()}
+
+
+def seen_by(data, shape=(2,), **run):
+    model = Watch(shape)
+    train(model, data, **({"batch_size": 4, "progress": False} | run))
+    return torch.stack(model.seen)
+
+
+KINDS = {
+    "array": lambda x, folder: x.numpy(),
+    "read-only array": lambda x, folder: np.broadcast_to(x.numpy(), x.shape),
+    "big-endian array": lambda x, folder: x.numpy().astype(">f4"),
+    "npy": lambda x, folder: folder / "x.npy",
+    "npz": lambda x, folder: str(folder / "x.npz"),
+    "safetensors": lambda x, folder: folder / "x.safetensors",
+    "dataset": lambda x, folder: Listed(x),
+    "labelled": lambda x, folder: Listed(x, lambda row: (row, 7)),
+    "arrays": lambda x, folder: Listed(x, lambda row: row.numpy()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_batches(tmp_path, kind):
+    x = points()
+    for ending in (".npy", ".npz", ".safetensors"):
+        save_array(tmp_path / f"x{ending}", x)
+    data = KINDS[kind](x, tmp_path)
+    assert_close(seen_by(data, steps=8), seen_by(x, steps=8), rtol=0, atol=0)
+    assert_close(torch.cat(list(as_samples(data, (2,), 4).once())), x, rtol=0, atol=0)
+
+
+def test_a_npy_file_stays_on_the_disk(tmp_path):
+    save_array(tmp_path / "x.npy", torch.zeros(10, 2))
+    samples = as_samples(tmp_path / "x.npy", (2,), 4)
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.seek(-8 * 10, 2)
+        file.write(np.arange(20, dtype=np.float32).tobytes())
+    assert_close(samples.take(torch.tensor([9, 0])), torch.tensor([[18.0, 19.0], [0.0, 1.0]]))
+
+
+def test_double_precision_is_brought_to_the_models():
+    assert_close(seen_by(points().double(), steps=3), seen_by(points(), steps=3), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_of_images(tmp_path, channels):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    got = torch.cat(list(as_samples(tmp_path, (channels, 8, 8), 2).once()))
+    wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+    if channels == 1:
+        grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
+        wanted = torch.from_numpy(grey)[:, None] / 255
+    assert_close(got, wanted)
+    ae = AE((channels, 8, 8), 2, width=4).fit(tmp_path, epochs=2, batch_size=3, progress=False)
+    assert len(ae.history_["loss"]) == 4
+    with pytest.raises(ValueError, match=r"train: a folder of images needs a model with shape \(c, h, h\), got \(2,\)"):
+        as_samples(tmp_path, (2,), 2)
+
+
+LOADERS = {
+    "in order": lambda x: DataLoader(x, 4),
+    "shuffled": lambda x: DataLoader(Listed(x, lambda row: (row, 1)), 4, shuffle=True),
+    "augmented": lambda x: DataLoader(Listed(x, lambda row: row + torch.rand(2)), 4, shuffle=True),
+}
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("stop", [2, 5, 7])
+def test_a_loader_is_resumed_exactly(tmp_path, kind, stop):
+    """Five batches make an epoch."""
+    loader, before = LOADERS[kind](points()), torch.get_rng_state()
+    whole = seen_by(loader, steps=12)
+    first = seen_by(loader, steps=stop, checkpoint=tmp_path / "a")
+    rest = seen_by(loader, steps=12, checkpoint=tmp_path / "a", resume=True)
+    assert_close(torch.cat([first, rest]), whole, rtol=0, atol=0)
+    assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
+    assert torch.equal(whole[:5], whole[5:10]) == (kind == "in order")
+    assert read_checkpoint(tmp_path / "a").settings["data"] == [5, 2]
+    assert len(seen_by(loader, epochs=2)) == 10
+
+
+def test_a_stream_of_unknown_length(tmp_path):
+    data = Streamed(list(points()))
+    whole = seen_by(data, steps=12)
+    assert_close(whole[:5].flatten(0, 1), points(), rtol=0, atol=0)
+    seen_by(data, steps=7, checkpoint=tmp_path / "a")
+    assert_close(seen_by(data, steps=12, checkpoint=tmp_path / "a", resume=True), whole[7:], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="train: steps must be given instead of epochs, as the length of the data"):
+        seen_by(data, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "wanted"),
+    [
+        (torch.ones(4), ValueError, r"data must have shape \(n, ...\) with n >= 1, got \(4,\)"),
+        (np.ones((0, 2)), ValueError, r"data must have shape \(n, ...\) with n >= 1, got \(0, 2\)"),
+        (Listed([]), ValueError, "data must hold at least one row, got none"),
+        (Listed([{}] * 9), TypeError, "a Dataset must give tensors, arrays, or tuples that begin with one, got dict"),
+        (
+            DataLoader(points()[:3], 4, drop_last=True),
+            ValueError,
+            "the DataLoader must make at least one batch, got none",
+        ),
+        (points()[:3], ValueError, "batch_size must be from 1 to the 3 rows of data, got 4"),
+        ([1, 2], TypeError, "data must be a tensor or array .* a path, a Dataset or a DataLoader, got list"),
+    ],
+)
+def test_data_that_cannot_be_used(data, kind, wanted):
+    with pytest.raises(kind, match=f"^train: {wanted}"):
+        seen_by(data, steps=1)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "short.npy", np.ones((50, 2)))
+    (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-8])
+    for name in ("objects", "short"):
+        with pytest.raises(ValueError, match=f"map_array: wanted an array from .*{name}.npy: "):
+            seen_by(tmp_path / f"{name}.npy", steps=1)
+    with pytest.raises(FileNotFoundError, match="nothing.npy"):
+        seen_by(tmp_path / "nothing.npy", steps=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "mend"),
+    [
+        (torch.full((5, 1, 8, 8), 255.0), ValueError, r"images must lie in \[0, 1\], got 255 to 255: take x / 255"),
+        (torch.full((5, 1, 8, 8), -0.5), ValueError, r"got -0.5 to -0.5: take \(x \+ 1\) / 2"),
+        (
+            torch.full((5, 1, 8, 8), -7.0),
+            ValueError,
+            r"got -7 to -7: take \(x - x.min\(\)\) / \(x.max\(\) - x.min\(\)\)",
+        ),
+        (torch.full((5, 1, 8, 8), 9, dtype=torch.uint8), TypeError, "got torch.uint8: take x.float.. / 255"),
+        (torch.zeros(5, 64), ValueError, r"shape \(n, 1, 8, 8\), got \(\d, 64\): take x.reshape\(-1, 1, 8, 8\)"),
+        (torch.zeros(5, 8, 8), ValueError, r"shape \(n, 1, 8, 8\), got \(\d, 8, 8\): take x.reshape\(-1, 1, 8, 8\)"),
+        (torch.zeros(5, 3, 8, 8), ValueError, r"shape \(n, 1, 8, 8\), got \(\d, 3, 8, 8\)$"),
+    ],
+)
+def test_data_that_do_not_fit_the_output_are_refused_with_the_mend(data, kind, mend):
+    for form in (data, data.numpy(), Listed(data)):
+        with pytest.raises(kind, match=mend):
+            AE((1, 8, 8), 2, width=4).fit(form, steps=1, batch_size=2, progress=False)
+    late = torch.cat([torch.zeros(5000, 2), torch.tensor([[float("nan"), 0.0]])])
+    with pytest.raises(ValueError, match="AE.fit: vectors must be finite, got nan to nan"):
+        AE((2,), 2, width=4).fit(late, steps=1, batch_size=2, progress=False)
