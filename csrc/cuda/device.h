@@ -28,7 +28,8 @@ namespace otgen {
 constexpr int kWarp = 32;
 constexpr int64_t kManyBlocks = 512;       // about what keeps a large GPU busy
 constexpr int64_t kSlabRows = 1 << 18;     // samples that are worked on at a time: several blocks for each processor,
-constexpr int64_t kSlabBytes = 256 << 20;  // and their work space
+constexpr int64_t kSlabBytes = 256 << 20;  // with their work space,
+constexpr int64_t kSlabWork = int64_t(1) << 42;  // and products: about a second of float64, so that Ctrl-C is heard
 
 // --- in kernels ------------------------------------------------------------------------------------------------------
 

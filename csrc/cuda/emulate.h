@@ -30,6 +30,7 @@ constexpr int kWarp = 32;
 constexpr int64_t kManyBlocks = 3;  // little, so that small tests have several parts and slabs
 constexpr int64_t kSlabRows = 256;
 constexpr int64_t kSlabBytes = 1 << 20;
+constexpr int64_t kSlabWork = int64_t(1) << 42;
 
 namespace emulator {
 

@@ -65,8 +65,9 @@ void set_cuda_filter(const std::string& name) { chosen_filter() = find_filter(na
 
 Filter filter_for(int64_t k) { return k <= kFilterBest ? chosen_filter().load() : Filter::kNone; }
 
-int64_t slab_rows(int64_t n, int64_t bytes) {
-  const int64_t room = std::max<int64_t>(1, kSlabBytes / bytes / kTileRows) * kTileRows;
+int64_t slab_rows(int64_t n, int64_t bytes, int64_t work) {
+  const int64_t most = std::min(kSlabBytes / bytes, kSlabWork / work);
+  const int64_t room = std::max<int64_t>(1, most / kTileRows) * kTileRows;
   return std::min({kSlabRows, room, ceil_div(n, kTileRows) * kTileRows});
 }
 

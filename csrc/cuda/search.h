@@ -79,8 +79,9 @@ struct Samples {
 template <class X, class T>
 void search(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
 
-// The samples of one slab, which bounds the work space: a multiple of a block's, `bytes` for each of them.
-int64_t slab_rows(int64_t n, int64_t bytes);
+// The samples of one slab, which bounds the work space and the time between polls: a multiple of a block's samples,
+// with `bytes` and `work` products for each.
+int64_t slab_rows(int64_t n, int64_t bytes, int64_t work);
 
 // A list of the k best so far, in falling order.
 struct List {

@@ -40,7 +40,7 @@ struct SoftSpace {
   double *largest, *sum, *mean, *column_sums, *gradient_x = nullptr, *gradient_y = nullptr;
 
   SoftSpace(int64_t n, int64_t m, int64_t d, bool gradients, Space& space)
-      : slab(slab_rows(n, 8 * (d + 4))), parts(std::max<int64_t>(1, kManyBlocks / ceil_div(m, kRows))) {
+      : slab(slab_rows(n, 8 * (d + 4), m * d)), parts(std::max<int64_t>(1, kManyBlocks / ceil_div(m, kRows))) {
     largest = space.take<double>(slab), sum = space.take<double>(slab), mean = space.take<double>(slab);
     column_sums = space.take<double>(parts * m);
     if (!gradients) return;
