@@ -18,7 +18,7 @@ def main() -> None:
 
 def tables() -> str:
     """The marks and the tables between them."""
-    return f"{BEGIN}\n\n{solve_table()}\n{ops_table()}\n{END}"
+    return f"{BEGIN}\n\n{solve_table()}\n{geometry_table()}\n{geometry_solve_table()}\n{ops_table()}\n{END}"
 
 
 def solve_table() -> str:
@@ -36,6 +36,45 @@ def solve_table() -> str:
         cells = (row["problem"], certified, f"{row['seconds']:.1f}", f"{row['samples'] / 1e6:.2f} M",
                  f"{row['samples / bound']:.1f}", f"{row['chi2']:.4f} ± {row['se']:.4f}", row["empty"])  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def geometry_table() -> str:
+    """Diagrams beside their peers."""
+    rows, machine = _load("geometry")
+    powers = {row["d"]: row["exponent"] for row in rows if "exponent" in row}
+    names = ("otgen", "geogram", "scipy", "pyvoro2", "multivoro", "freud")
+    lines = [
+        f"Seconds for an exact power diagram of random sites, {machine}; ours from scratch with measures, moments and"
+        f" facets, time growing like m^{powers[2]:.2f} in the plane and m^{powers[3]:.2f} in space; measures (scipy:"
+        " neighbours) agree with every peer; memory is ours (`python bench/geometry.py diagrams`, which also draws"
+        " [bench/results/geometry.png](bench/results/geometry.png)):\n",
+        "| cells | otgen | Geogram | scipy, Voronoi only | pyvoro2 | multivoro | freud, torus | µs a cell | MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        seconds = [f"{row[name]:.3g}" if name in row else "–" for name in names]
+        cells = (f"{row['m']:,} in {row['d']}-D", *seconds, f"{row['us per cell']:.1f}", f"{row['peak MB']:.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def geometry_solve_table() -> str:
+    """Exact transport in two and three dimensions."""
+    rows, machine = _load("geometry-solve")
+    lines = [
+        f"Exact transport with the defaults (uniform source), {machine}; errors are the largest relative ones of a cell"
+        " (`python bench/geometry.py solves`):\n",
+        "| targets | steps | seconds | CPU seconds | error | MB | sdot: seconds | CPU seconds | error |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peer = [
+            f"{row[name]:.2g}" if name in row else "–" for name in ("sdot seconds", "sdot CPU seconds", "sdot error")
+        ]
+        cells = (row["problem"], str(row["steps"]), f"{row['seconds']:.2g}", f"{row['CPU seconds']:.2g}",
+                 f"{row['error']:.0e}", f"{row['peak MB']:.0f}", *peer)  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """The default where cells are sampled: Newton from the best guess, or from annealing where guesses are seen to fail."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from otgen.ot.problem import Problem
@@ -46,6 +46,12 @@ class Auto(Newton):
         if state.annealed or state.idle < PATIENCE or math.isfinite(state.expected) and state.expected <= run.tol:
             return state
         h = anneal(problem, run, state.h)
-        return replace(
-            AutoState(h - h.mean(), n=first_samples(problem, run), annealed=True), step=state.step, looks=state.looks
+        return AutoState(
+            h - h.mean(),
+            step=state.step,
+            looks=state.looks,
+            fallback=state.fallback,
+            n=first_samples(problem, run),
+            best_tv=state.best_tv,
+            annealed=True,
         )

@@ -35,6 +35,7 @@ class State:
         expected: The chi2 that the solver expects of `h`; infinite while it is not worth a look.
         looks: Certificates asked for.
         exhausted: Whether going on is pointless.
+        fallback: Heights to give up with, (m,), where the last need not be the best; `None` for the last.
     """
 
     h: Tensor
@@ -42,6 +43,7 @@ class State:
     expected: float = math.inf
     looks: int = 0
     exhausted: bool = False
+    fallback: Tensor | None = None
 
 
 class Solver(Protocol):
@@ -193,8 +195,9 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
             if state.exhausted or run.used >= run.max_samples:
                 needed = samples_needed(problem.m, float(problem.nu.min()), run.tol, 0.5 * run.tol, CONFIDENCE)
                 n = max(GLANCE * problem.m, min(needed, run.max_samples // 20), 1000)
-                certificate, measures = run.certificate(state.h, n, -1)
-                return Solution(state.h, False, certificate, measures, run.history, run.used)
+                h = state.h if state.fallback is None else state.fallback
+                certificate, measures = run.certificate(h, n, -1)
+                return Solution(h, False, certificate, measures, run.history, run.used)
             state = solver.step(problem, state, run)
             if run.path is not None:
                 checkpoint.save(run.path, state, run.history, run.used, identity)

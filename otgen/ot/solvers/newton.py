@@ -157,6 +157,7 @@ def _note_progress(state: NewtonState, signal: float, tv: float, run: Run, probl
         stall=0 if better else state.stall + 1,
         best_tv=min(tv, state.best_tv),
         idle=idle,
+        fallback=state.h if tv < state.best_tv else state.fallback,
         exhausted=idle >= HOPELESS and _grown(state, run, problem) == state.n,
     )
 
