@@ -21,10 +21,13 @@ struct Poll {
   void* self = nullptr;
 };
 
-// How a kernel is to be run.
+// How a kernel is to be run, and where: on the CPU, or on a CUDA device, in order with the other work of a stream.
 struct Run {
   int threads = 1;
-  Poll poll;
+  Poll poll;               // a CUDA kernel waits for nothing where there is nobody to ask
+  int device = -1;         // CUDA device; -1 for the CPU
+  void* stream = nullptr;  // cudaStream_t
+  void* space = nullptr;   // work space on the device, of the size that cuda.h tells
 };
 
 // Thrown where a call was told to stop; the outputs are then worthless.

@@ -96,6 +96,15 @@ struct SoftAssignGradParams {
   T* grad_h;  // (m,)
 };
 
+// Products on the matrix unit: c += a b^T, n times.
+struct RoundingParams {
+  const uint16_t* a;  // (n, 16, k) bfloat16
+  const uint16_t* b;  // (n, 8, k) bfloat16
+  int64_t n, k;       // k a multiple of 16
+  Run run;
+  float* c;  // (n, 16, 8)
+};
+
 struct LaplacianParams {
   const int32_t* pairs;    // (p, 2)
   const float* gaps;       // (p,)

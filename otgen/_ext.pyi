@@ -3,32 +3,41 @@
 from collections.abc import Callable
 
 _Progress = Callable[[float], None] | None
+_Where = tuple[int, int, int, int]
 
 cuda: bool
+emulated: bool
 moment_scale: float
 
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...
-def sample(source: str, seed: int, first: int, directions: int, n: int, d: int, threads: int, x: int, /) -> None: ...
+def emulate(on: bool) -> None: ...  # where `emulated`
+def emulating() -> bool: ...
+def cuda_filter() -> str: ...  # where `cuda` or `emulated`, like the next two
+def cuda_filters() -> list[str]: ...
+def set_cuda_filter(name: str) -> None: ...
+def rounding(a: int, b: int, n: int, k: int, where: _Where, c: int, /) -> None: ...  # likewise
+def space(op: str, dtype: str, device: int, n: int, m: int, d: int, k: int, /) -> int: ...
+def sample(source: str, seed: int, first: int, directions: int, n: int, d: int, where: _Where, x: int, /) -> None: ...
 def assign(
-    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, threads: int, progress: _Progress,
+    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, where: _Where, progress: _Progress,
     winner: int, score: int, /,
 ) -> None: ...  # fmt: skip
 def topk(
-    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, k: int, threads: int, progress: _Progress,
+    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, k: int, where: _Where, progress: _Progress,
     index: int, score: int, /,
 ) -> None: ...  # fmt: skip
 def measure(
     dtype: str, y: int, h: int, source: str, seed: int, first: int, directions: int, n: int, m: int, d: int,
-    threads: int, progress: _Progress, counts: int, pairs: int, gaps: int, moments: int, /,
+    where: _Where, progress: _Progress, counts: int, pairs: int, gaps: int, moments: int, /,
 ) -> float: ...  # fmt: skip
 def soft_assign(
-    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, eps: float, threads: int, value: int, columns: int, /
+    dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, eps: float, where: _Where, value: int, columns: int, /
 ) -> None: ...
 def soft_assign_grad(
     dtype: str, x: int, y: int, h: int, grad_value: int, grad_columns: int, n: int, m: int, d: int, eps: float,
-    threads: int, grad_x: int, grad_y: int, grad_h: int, /,
+    where: _Where, grad_x: int, grad_y: int, grad_h: int, /,
 ) -> None: ...  # fmt: skip
 def laplacian(
     pairs: int, gaps: int, bandwidth: int, p: int, m: int, scale: float, capacity: int, edges: int, weights: int, /

@@ -36,9 +36,21 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in slow]
 
 
-@pytest.fixture(params=_ext.available_isas())
+# Where the CUDA kernels were built for the host (-DOTGEN_CUDA=EMULATE), they are one more way to run every op.
+EMULATED = [f"emulated-{name}" for name in _ext.cuda_filters()] if _ext.emulated else []
+
+
+@pytest.fixture(params=[*_ext.available_isas(), *EMULATED])
 def isa(request):
-    """Every instruction set of this machine in turn."""
+    """Every instruction set of this machine in turn, and the emulated GPU with each of its filters."""
+    if request.param in EMULATED:
+        before = _ext.cuda_filter()
+        _ext.set_cuda_filter(request.param.removeprefix("emulated-"))
+        _ext.emulate(True)
+        yield request.param
+        _ext.emulate(False)
+        _ext.set_cuda_filter(before)
+        return
     before = _ext.isa()
     _ext.set_isa(request.param)
     yield request.param

@@ -183,6 +183,18 @@ def _stagnation(d):
     return make
 
 
+def _cut_off(dtype):
+    """Numbers of few digits whose products a sum of 24 bits cuts off beside a height of one, again and again.
+
+    A matrix unit that rounds towards zero keeps nothing of them, and a rival in another group then looks better.
+    """
+    m, d, unit = 96, 512, 2.0**-24
+    y, h = torch.zeros(m, d, dtype=dtype), torch.full((m,), -1.0, dtype=dtype)
+    y[5], h[5] = 1.875 * unit, 1.0
+    h[40] = 1 + 460 * unit
+    return torch.ones(33, d, dtype=dtype), y, h
+
+
 def _rounds_one_way(bits):
     def make(dtype):
         """Samples whose coordinates all lose half a unit when rounded to so many bits, to the harm of the winner.
@@ -233,6 +245,7 @@ HARD = {
     "rounding_decides": _rounding_decides,
     "stagnation_64": _stagnation(64),
     "stagnation_1000": _stagnation(1000),
+    "cut_off": _cut_off,
     "bfloat16_rounds_one_way": _rounds_one_way(8),
     "float32_rounds_one_way": _rounds_one_way(24),
     "outlier": _outlier,

@@ -140,6 +140,8 @@ def test_info(run):
     assert said["instructions"].split()[0] == ops.instruction_set()
     assert all(name in said["instructions"] for name in ops.instruction_sets())
     assert said["CUDA"].startswith("yes" if ops.has_cuda() and torch.cuda.is_available() else "no")
+    if ops.has_cuda():
+        assert said["CUDA-filter"].startswith(f"{ops.cuda_filter()} (no CUDA kernel has been run or timed")
     assert said["threads"] == str(torch.get_num_threads())
 
 

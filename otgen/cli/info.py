@@ -9,6 +9,9 @@ import torch
 from otgen import ops
 from otgen.cli.parser import OK, Commands, Parser
 
+UNMEASURED = "no CUDA kernel has been run or timed on a GPU yet: bench/gpu_check.py does"
+"""Shown until bench/results holds what was measured."""
+
 
 def add(commands: "Commands[Parser]") -> None:
     """Add the command."""
@@ -28,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "instructions": f"{ops.instruction_set()} (available: {', '.join(ops.instruction_sets())})",
         "CUDA": f"{'yes' if usable else 'no'} (kernels {kernels}, device {device})",
+        **({"CUDA-filter": f"{ops.cuda_filter()} ({UNMEASURED})"} if ops.has_cuda() else {}),
         "threads": torch.get_num_threads(),
     }.items():
         print(f"{name:13}{value}")

@@ -1,10 +1,11 @@
 """Torch tensors in, torch tensors out: the compiled kernels behind one gate of checks."""
 
 from otgen.ops.assign import assign
-from otgen.ops.info import has_cuda, instruction_set, instruction_sets
+from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import Measure, measure
 from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
+from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
 from otgen.ops.soft_assign import soft_assign
 from otgen.ops.topk import topk
@@ -18,11 +19,13 @@ __all__ = [
     "Sites",
     "assign",
     "cube",
+    "cuda_filter",
     "has_cuda",
     "instruction_set",
     "instruction_sets",
     "laplacian",
     "measure",
+    "rounding_error",
     "sample",
     "soft_assign",
     "topk",

@@ -30,10 +30,11 @@ def assign(x: Tensor, y: Tensor, h: Tensor, *, progress: check.Progress | None =
     x = check.samples("assign", x, y)
     check.progress("assign", progress)
     n, m, d = x.shape[0], *y.shape
-    winner = torch.empty(n, dtype=torch.int64)
-    score = torch.empty(n, dtype=y.dtype)
+    winner = torch.empty(n, dtype=torch.int64, device=y.device)
+    score = torch.empty(n, dtype=y.dtype, device=y.device)
+    space = check.space("topk", y, n, m, d)
     _ext.assign(
         check.name(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d,
-        check.threads(), progress, winner.data_ptr(), score.data_ptr(),
+        check.where(y, space), progress, winner.data_ptr(), score.data_ptr(),
     )  # fmt: skip
     return winner, score

@@ -21,7 +21,10 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def tensor(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], like: Tensor | None = None) -> Tensor:
-    """Check one tensor: type, dtype, device, shape (letters stand for any size), finite values; return it dense."""
+    """Check one tensor: type, dtype, device, shape (letters stand for any size), finite values; return it dense.
+
+    Values of CUDA tensors are not looked at: NaN gives meaningless results there, with indices in range.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
     if value.is_nested or value.layout != torch.strided:
@@ -39,14 +42,25 @@ def tensor(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], like
     if not fits:
         wanted = ", ".join(str(s) for s in shape) + ("," if len(shape) == 1 else "")
         raise ValueError(f"{op}: {name} must have shape ({wanted}), got {tuple(value.shape)}")
-    if value.device.type != "cpu" and not (value.is_cuda and _ext.cuda):
-        raise ValueError(
-            f"{op}: {name} is on {value.device}, but this build of otgen has kernels for the CPU only"
-            " (install it from source where the CUDA compiler nvcc is found)"
-        )
-    if value.numel() and not all(bool(torch.isfinite(end)) for end in value.aminmax()):  # one pass; NaN is passed on
+    device(op, value.device, f"{name} is on")
+    # Reading values of a CUDA tensor would make the host wait, and cannot be captured in a graph.
+    look = not value.is_cuda and value.numel() > 0
+    if look and not all(bool(torch.isfinite(end)) for end in value.aminmax()):  # one pass; NaN is passed on
         raise ValueError(f"{op}: {name} must be finite, got {_count_bad(value)} NaN or infinite values")
     return dense(value.detach())
+
+
+def device(op: str, value: torch.device | str, what: str = "device is") -> torch.device:
+    """Check that this build has kernels for a device; of "cuda" without a number, the current one is meant."""
+    place = torch.device(value)
+    if place.type == "cpu":
+        return place
+    if place.type != "cuda" or not _ext.cuda:
+        raise ValueError(
+            f"{op}: {what} {place}, but this build of otgen has kernels for {'CUDA and ' if _ext.cuda else ''}the CPU"
+            " only (for CUDA, install it from source where the compiler nvcc is found)"
+        )
+    return place if place.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 def dense(value: Tensor) -> Tensor:
@@ -112,6 +126,26 @@ def progress(op: str, value: Progress | None) -> None:
 def threads() -> int:
     """As many as torch uses."""
     return torch.get_num_threads()
+
+
+Where = tuple[int, int, int, int]
+"""Where a kernel runs: threads of the CPU, CUDA device (-1 for none), its current stream, address of work space."""
+
+
+def where(like: Tensor, space: Tensor | None = None) -> Where:
+    """Run on a tensor's device: with as many threads as torch uses, or in its current CUDA stream."""
+    stream = torch.cuda.current_stream(like.device).cuda_stream if like.is_cuda else 0
+    return threads(), _cuda_index(like), stream, 0 if space is None else space.data_ptr()
+
+
+def space(op: str, like: Tensor, n: int, m: int, d: int, k: int = 1) -> Tensor:
+    """Work space of an op on a tensor's device; empty on the CPU, whose kernels see to it themselves."""
+    size = _ext.space(op, name(like.dtype), _cuda_index(like), n, m, d, k)
+    return torch.empty(size, dtype=torch.uint8, device=like.device)
+
+
+def _cuda_index(like: Tensor) -> int:
+    return like.device.index if like.is_cuda else -1
 
 
 def name(dtype: torch.dtype) -> str:

@@ -16,3 +16,8 @@ def instruction_sets() -> list[str]:
 def has_cuda() -> bool:
     """Whether this build holds CUDA kernels."""
     return _ext.cuda
+
+
+def cuda_filter() -> str | None:
+    """Name of the filter of the CUDA kernels: the default, or the environment variable OTGEN_CUDA_FILTER's."""
+    return _ext.cuda_filter() if _ext.cuda else None

@@ -47,6 +47,8 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
         came = f"{float(bandwidth.min())} to {float(bandwidth.max())}"
         raise ValueError(f"laplacian: bandwidth must be positive and finite as float32, got {came}")
     pairs = pairs.contiguous()
+    if pairs.is_cuda:
+        return by_sorting(pairs, gaps, bandwidth, 1.0 / n)
     edges = torch.empty(p, 2, dtype=torch.int64)
     weights = torch.empty(p, dtype=torch.float64)
     count = _ext.laplacian(
@@ -54,3 +56,23 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
         edges.data_ptr(), weights.data_ptr(),
     )  # fmt: skip
     return edges[:count].clone(), weights[:count].clone()
+
+
+def by_sorting(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Do what the kernel of the CPU does with torch's own sort, which runs on every device; the same bits.
+
+    Args:
+        pairs: As `laplacian` takes them, checked, (p, 2), int32.
+        gaps: Likewise, (p,), float32.
+        bandwidth: Likewise, (m,), float32.
+        scale: The weight of a pair is scale / (2 * bandwidth).
+
+    Returns:
+        Edges and weights as `laplacian` gives them.
+    """
+    m = bandwidth.shape[0]
+    ends = pairs.long().sort(dim=1).values
+    kept = ends[gaps < bandwidth[ends].amin(dim=1)]
+    keys, counts = torch.unique(kept[:, 0] * m + kept[:, 1], return_counts=True)
+    edges = torch.stack([keys // m, keys % m], dim=1)
+    return edges, counts.double() * scale / (2.0 * bandwidth[edges].amin(dim=1).double())

@@ -28,6 +28,11 @@ class Measure:
     gaps: Tensor | None = None
     centroids: Tensor | None = None
 
+    def cpu(self) -> "Measure":
+        """Bring all tensors to the CPU."""
+        optional = (None if v is None else v.cpu() for v in (self.pairs, self.gaps, self.centroids))
+        return Measure(self.counts.cpu(), self.mean_u, *optional)
+
 
 def measure(
     y: Tensor,
@@ -70,16 +75,19 @@ def measure(
     check.integer("measure", "n", n, 1, check.MAX_INDEX)
     check.stream("measure", seed, first)
     check.progress("measure", progress)
+    if y.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("measure: reads its result, so it cannot be captured in a CUDA graph")
     if pairs and m < 2:
         raise ValueError("measure: pairs wants at least two targets, got one")
-    counts = torch.zeros(m, dtype=torch.int64)
-    best_two = torch.empty(n, 2, dtype=torch.int32) if pairs else None
-    gaps = torch.empty(n, dtype=y.dtype) if pairs else None
-    moments = torch.zeros(m, d, dtype=torch.int64) if centroids else None
-    table = directions(d) if sobol else None
+    counts = torch.zeros(m, dtype=torch.int64, device=y.device)
+    best_two = torch.empty(n, 2, dtype=torch.int32, device=y.device) if pairs else None
+    gaps = torch.empty(n, dtype=y.dtype, device=y.device) if pairs else None
+    moments = torch.zeros(m, d, dtype=torch.int64, device=y.device) if centroids else None
+    table = directions(d, y.device) if sobol else None
+    space = check.space("measure", y, n, m, d, 2 if pairs else 1)
     mean_u = _ext.measure(
         check.name(y.dtype), y.data_ptr(), h.data_ptr(), source, seed, first, _address(table), n, m, d,
-        check.threads(), progress, counts.data_ptr(), _address(best_two), _address(gaps), _address(moments),
+        check.where(y, space), progress, counts.data_ptr(), _address(best_two), _address(gaps), _address(moments),
     )  # fmt: skip
     means = None if moments is None else moments.double() / (_ext.moment_scale * counts[:, None])
     return Measure(counts, mean_u, best_two, gaps, means)

@@ -12,7 +12,16 @@ MAX_SOBOL_DIM = torch.quasirandom.SobolEngine.MAXDIM
 """Dimensions for which torch has direction numbers (Joe and Kuo, 2008)."""
 
 
-def sample(source: str, n: int, d: int, *, seed: int = 0, first: int = 0, sobol: bool = False) -> Tensor:
+def sample(
+    source: str,
+    n: int,
+    d: int,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    sobol: bool = False,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Make samples number first, ..., first + n - 1 of a stream: the ones `measure` makes and does not keep.
 
     Args:
@@ -23,6 +32,7 @@ def sample(source: str, n: int, d: int, *, seed: int = 0, first: int = 0, sobol:
         first: Number of the first sample, at most 2^62.
         sobol: Owen-scrambled Sobol points (hash-based scrambling: Burley, JCGT 2020) instead of random ones
             (Philox-4x32-10: Salmon et al., SC 2011). The scramble is a new one for each seed.
+        device: Where to make them; the same numbers everywhere.
 
     Returns:
         Samples, (n, d), float32. Coordinates are uniform on a grid of 2^23 cell centres, or normal by inversion.
@@ -34,14 +44,15 @@ def sample(source: str, n: int, d: int, *, seed: int = 0, first: int = 0, sobol:
     check.integer("sample", "n", n, 0, check.MAX_INDEX)
     check.integer("sample", "d", d, 1)
     check.stream("sample", seed, first)
-    table = directions(d) if sobol else None
-    x = torch.empty(n, d)
-    _ext.sample(source, seed, first, 0 if table is None else table.data_ptr(), n, d, check.threads(), x.data_ptr())
+    place = check.device("sample", device)
+    table = directions(d, place) if sobol else None
+    x = torch.empty(n, d, device=place)
+    _ext.sample(source, seed, first, 0 if table is None else table.data_ptr(), n, d, check.where(x), x.data_ptr())
     return x
 
 
 @lru_cache(maxsize=8)
-def directions(d: int) -> Tensor:
+def directions(d: int, device: torch.device) -> Tensor:
     """Sobol direction numbers as the kernels read them: (d, 32) int32, bits reversed."""
     check.integer("sobol", "d", d, 1, MAX_SOBOL_DIM)
     state = torch.quasirandom.SobolEngine(d).sobolstate.to(torch.int64)  # (d, 30), the first bit on top
@@ -49,4 +60,4 @@ def directions(d: int) -> Tensor:
     table = torch.zeros(d, 32, dtype=torch.int64)
     for b in range(bits):
         table[:, :bits] |= ((state >> (bits - 1 - b)) & 1) << b
-    return table.where(table < 2**31, table - 2**32).to(torch.int32)
+    return table.where(table < 2**31, table - 2**32).to(torch.int32).to(device)

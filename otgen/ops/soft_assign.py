@@ -38,10 +38,11 @@ class _SoftAssign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         x, y, h = check.dense(x), check.dense(y), check.dense(h)
-        value, columns = torch.empty(x.shape[0], dtype=x.dtype), torch.empty(y.shape[0], dtype=x.dtype)
+        value, columns = x.new_empty(x.shape[0]), x.new_empty(y.shape[0])
+        space = check.space("soft_assign", x, x.shape[0], *y.shape)
         _ext.soft_assign(
             check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), x.shape[0], y.shape[0], y.shape[1], eps,
-            check.threads(), value.data_ptr(), columns.data_ptr(),
+            check.where(x, space), value.data_ptr(), columns.data_ptr(),
         )  # fmt: skip
         ctx.save_for_backward(x, y, h)
         ctx.eps = eps
@@ -52,10 +53,11 @@ class _SoftAssign(torch.autograd.Function):
     def backward(ctx: Any, grad_value: Tensor, grad_columns: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, y, h = ctx.saved_tensors
         grad_value, grad_columns = check.dense(grad_value), check.dense(grad_columns)
+        space = check.space("soft_assign_grad", x, x.shape[0], *y.shape)
         grad_x, grad_y, grad_h = torch.empty_like(x), torch.empty_like(y), torch.empty_like(h)
         _ext.soft_assign_grad(
             check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), grad_value.data_ptr(),
-            grad_columns.data_ptr(), x.shape[0], y.shape[0], y.shape[1], ctx.eps, check.threads(),
+            grad_columns.data_ptr(), x.shape[0], y.shape[0], y.shape[1], ctx.eps, check.where(x, space),
             grad_x.data_ptr(), grad_y.data_ptr(), grad_h.data_ptr(),
         )  # fmt: skip
         return grad_x, grad_y, grad_h, None

@@ -31,10 +31,11 @@ def topk(x: Tensor, y: Tensor, h: Tensor, k: int, *, progress: check.Progress | 
     n, m, d = x.shape[0], *y.shape
     check.integer("topk", "k", k, 1, m)
     check.progress("topk", progress)
-    index = torch.empty(n, k, dtype=torch.int64)
-    score = torch.empty(n, k, dtype=y.dtype)
+    index = torch.empty(n, k, dtype=torch.int64, device=y.device)
+    score = torch.empty(n, k, dtype=y.dtype, device=y.device)
+    space = check.space("topk", y, n, m, d, k)
     _ext.topk(
         check.name(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d, k,
-        check.threads(), progress, index.data_ptr(), score.data_ptr(),
+        check.where(y, space), progress, index.data_ptr(), score.data_ptr(),
     )  # fmt: skip
     return index, score

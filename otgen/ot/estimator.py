@@ -60,7 +60,8 @@ class SemiDiscreteOT:
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
         max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 10 m / tol).
-        device: Where the kernels run; this build may know "cpu" only.
+        device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
+            The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.
         checkpoint: File that holds the running fit, replaced after every step; a fit with the same data and settings
             goes on from it. `None` for none.
@@ -127,7 +128,7 @@ class SemiDiscreteOT:
             ConvergenceWarning: `tol` was not certified within the budget; `certificate_` says what was reached.
         """
         self._check_settings()
-        problem = make_problem(make_source(self.source), targets, weights)
+        problem = make_problem(make_source(self.source, self.device), targets, weights)
         return self._solve(problem, None)
 
     def refit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
@@ -150,7 +151,7 @@ class SemiDiscreteOT:
         """
         old = self._fitted()
         self._check_settings()
-        problem = make_problem(make_source(self.source), targets, weights)
+        problem = make_problem(make_source(self.source, self.device), targets, weights)
         if problem.d != old.d:
             raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
         n = min(max(50 * problem.m, 10_000), 200_000)
@@ -236,8 +237,10 @@ class SemiDiscreteOT:
             raise ValueError(f"seed must be an int in [0, 2^63), got {self.seed!r}")
         if self.checkpoint is not None and not Path(self.checkpoint).absolute().parent.is_dir():
             raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {os.fspath(self.checkpoint)}")
-        if str(self.device) not in ("cpu", "cpu:0"):
-            raise ValueError(f"device must be cpu in this build of otgen, got {self.device!r}")
+        cuda = ops.has_cuda() and torch.cuda.is_available()
+        if str(self.device) not in ("cpu", "cpu:0") and not (cuda and str(self.device).partition(":")[0] == "cuda"):
+            known = "cpu or cuda" if cuda else "cpu in this build of otgen"
+            raise ValueError(f"device must be {known}, got {self.device!r}")
 
     def _fitted(self) -> Problem:
         if not hasattr(self, "_problem"):
@@ -333,7 +336,9 @@ class SemiDiscreteOT:
         samples = as_matrix("x", x)
         if samples.shape[1] != problem.d:
             raise ValueError(f"x must have shape (n, {problem.d}) to match the targets, got {tuple(samples.shape)}")
-        return ops.assign(samples, self.targets_, self.heights_)
+        there = (v.to(self.device) for v in (samples, self.targets_, self.heights_))
+        j, u = ops.assign(*there)
+        return j.cpu(), u.cpu()
 
     # ---- generation -------------------------------------------------------------------------------------------------
 

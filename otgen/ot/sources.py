@@ -64,15 +64,30 @@ class Source(Protocol):
         """Count n fresh samples by cell, as `otgen.ops.measure` does."""
 
 
+class _Targets:
+    """Targets on the device of the kernels; those of the last call are kept, so that a fit brings them there once."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self._last: tuple[Tensor, int, Tensor] | None = None
+
+    def bring(self, y: Tensor) -> Tensor:
+        if self._last is None or self._last[0] is not y or self._last[1] != y._version:
+            self._last = y, y._version, y.to(self.device)
+        return self._last[2]
+
+
 class BuiltIn:
     """A source whose samples the kernels make themselves.
 
     Args:
         name: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I).
+        device: Where the kernels count samples; what comes of it is on the CPU.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: torch.device | str = "cpu") -> None:
         self.name = name
+        self._targets = _Targets(device)
 
     def mean(self, d: int) -> Tensor:
         """Mean, (d,), float64."""
@@ -118,7 +133,10 @@ class BuiltIn:
     ) -> ops.Measure:
         """Count n fresh samples by cell."""
         sobol = sobol and y.shape[1] <= MAX_SOBOL_DIM
-        return ops.measure(y, h, self.name, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=progress)
+        there, heights = self._targets.bring(y), h.to(self._targets.device)
+        return ops.measure(
+            there, heights, self.name, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=progress
+        ).cpu()
 
 
 class Custom:
@@ -126,12 +144,14 @@ class Custom:
 
     Args:
         sampler: `(n, generator) -> (n, d)`.
+        device: Where the kernels assign samples; what comes of it is on the CPU.
     """
 
     name = "custom"
 
-    def __init__(self, sampler: Sampler) -> None:
+    def __init__(self, sampler: Sampler, device: torch.device | str = "cpu") -> None:
         self.sampler = sampler
+        self._targets = _Targets(device)
         self._pilot: Tensor | None = None
 
     def mean(self, d: int) -> Tensor:
@@ -186,9 +206,11 @@ class Custom:
         counts = torch.zeros(m, dtype=torch.int64)
         sums = torch.zeros(m, d, dtype=torch.float64)
         best_two, gaps, total = [], [], 0.0
+        there, heights = self._targets.bring(y).double(), h.to(self._targets.device).double()
         for start in range(0, n, CHUNK):
             x = self._draw(min(CHUNK, n - start), d, generator)
-            winner, score = ops.topk(x, y.double(), h.double(), 2 if pairs else 1)
+            found = ops.topk(x.to(there.device), there, heights, 2 if pairs else 1)
+            winner, score = (v.cpu() for v in found)
             counts += torch.bincount(winner[:, 0], minlength=m)
             total += float(score[:, 0].sum())
             if pairs:
@@ -225,8 +247,8 @@ class Custom:
         return x.detach().cpu().double()
 
 
-def make_source(source: "str | Sampler | Source") -> Source:
-    """A source from its name or from the user's sampler.
+def make_source(source: "str | Sampler | Source", device: torch.device | str = "cpu") -> Source:
+    """A source from its name or from the user's sampler, with kernels on a device.
 
     Raises:
         ValueError: The name is not known.
@@ -237,7 +259,7 @@ def make_source(source: "str | Sampler | Source") -> Source:
     if isinstance(source, str):
         if source not in SOURCES:
             raise ValueError(f"source must be one of {', '.join(SOURCES)} or a callable, got {source!r}")
-        return BuiltIn(source)
+        return BuiltIn(source, device)
     if callable(source):
-        return Custom(source)
+        return Custom(source, device)
     raise TypeError(f"source must be one of {', '.join(SOURCES)} or a callable, got {type(source).__name__}")

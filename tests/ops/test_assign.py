@@ -29,7 +29,7 @@ def test_equals_reference_on_hard_problems(isa, dtype, name):
     check(*widen(*HARD[name](dtype)))
 
 
-@pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
+@pytest.mark.parametrize("name", HARD)
 def test_equals_reference_on_device(device, dtype, name):
     check(*HARD[name](dtype), device)
 

@@ -182,4 +182,4 @@ def test_the_gate_gives_dense_memory_and_keeps_what_is_dense():
 
 def test_the_extension_refuses_an_unknown_dtype():
     with pytest.raises(ValueError, match="dtype must be float32 or float64, got float16"):
-        _ext.assign("float16", 0, 0, 0, 0, 1, 1, 1, None, 0, 0)
+        _ext.assign("float16", 0, 0, 0, 0, 1, 1, (1, -1, 0, 0), None, 0, 0)

@@ -56,10 +56,25 @@ for call in (lambda: ops.assign(*map(torch.zeros, ((3, 2), (4, 2), (4,)))), lamb
     assert all(line.startswith("OTGEN_ISA: ") and line.endswith("got 'sse9'") for line in lines)
 
 
+@pytest.mark.parametrize("isa", _ext.available_isas(), indirect=True)
 def test_setting_an_unknown_name_changes_nothing(isa):
     with pytest.raises(ValueError, match="this machine runs scalar.*, got 'sse9'"):
         _ext.set_isa("sse9")
     assert _ext.isa() == isa
+
+
+@pytest.mark.skipif(not (_ext.cuda or _ext.emulated), reason="built without CUDA kernels")
+def test_setting_an_unknown_filter_changes_nothing():
+    before = _ext.cuda_filter()
+    with pytest.raises(ValueError, match="OTGEN_CUDA_FILTER: must be none, float32 or bfloat16, got 'fp4'"):
+        _ext.set_cuda_filter("fp4")
+    assert _ext.cuda_filter() == before
+
+
+@pytest.mark.skipif(not (_ext.cuda or _ext.emulated), reason="built without CUDA kernels")
+@pytest.mark.parametrize(("name", "chosen"), [("", "float32"), ("bfloat16", "bfloat16"), ("none", "none")])
+def test_environment_chooses_the_filter(start_python, name, chosen):
+    assert output(start_python(LOAD + "print(_ext.cuda_filter())", OTGEN_CUDA_FILTER=name)).strip() == chosen
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what a process has mapped")

@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles import assert_same_bits
 from problems import random_problem
 from torch.testing import assert_close
 
 from otgen import ops
 from otgen.ops import reference
+from otgen.ops.laplacian import by_sorting
 
 
 def dense(edges, weights, m):
@@ -47,6 +49,15 @@ def test_equals_reference_at_all_sizes(p, m):
     pairs, gaps, bandwidth = random_pairs(p, m) if p else (torch.empty(0, 2).int(), torch.empty(0), torch.ones(m))
     check(pairs, gaps, bandwidth, max(1, p))
     check(pairs, gaps, bandwidth, 3 * p + 7)
+
+
+@pytest.mark.parametrize(("p", "m"), [(0, 1), (1, 2), (17, 2), (2003, 97), (50, 1000)])
+def test_torch_version_for_cuda_gives_the_same_bits(p, m):
+    pairs, gaps, bandwidth = random_pairs(p, m) if p else (torch.empty(0, 2).int(), torch.empty(0), torch.ones(m))
+    edges, weights = ops.laplacian(pairs, gaps, bandwidth, p + 1)
+    same_edges, same_weights = by_sorting(pairs, gaps, bandwidth, 1.0 / (p + 1))
+    assert_same_bits(same_edges, edges)
+    assert_same_bits(same_weights, weights)
 
 
 def test_equals_reference_on_device(device):

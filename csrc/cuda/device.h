@@ -1,0 +1,171 @@
+// The thin layer that device code is written against: what of CUDA the kernels use, under names of our own. Without a
+// CUDA compiler the same names run on the host (emulate.h), where tests execute every kernel.
+//
+// A kernel is `OTGEN_KERNEL(threads) f(Params p)`, with the blocks that are to share a processor as a second number if
+// it matters; threads of a block come in whole warps of 32; its shared memory is one struct, `shared<S>()`, of the size
+// that `launch` was given.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "../common.h"
+
+#if !defined(__CUDACC__)
+#include "emulate.h"
+#else
+
+#include <cuda_runtime.h>
+
+#define OTGEN_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
+#define OTGEN_DEVICE static __device__ __forceinline__
+#define OTGEN_DEVICE_MEMBER __device__ __forceinline__
+
+namespace otgen {
+
+constexpr int kWarp = 32;
+constexpr int64_t kManyBlocks = 512;       // about what keeps a large GPU busy
+constexpr int64_t kSlabRows = 1 << 18;     // samples that are worked on at a time: several blocks for each processor,
+constexpr int64_t kSlabBytes = 256 << 20;  // with their work space,
+constexpr int64_t kSlabWork = int64_t(1) << 42;  // and products: about a second of float64, so that Ctrl-C is heard
+
+// --- in kernels ------------------------------------------------------------------------------------------------------
+
+OTGEN_DEVICE int thread_index() { return int(threadIdx.x); }
+OTGEN_DEVICE int64_t block_index() { return blockIdx.x; }
+OTGEN_DEVICE int lane_index() { return int(threadIdx.x) % kWarp; }
+OTGEN_DEVICE int warp_index() { return int(threadIdx.x) / kWarp; }
+OTGEN_DEVICE void barrier() { __syncthreads(); }
+OTGEN_DEVICE void warp_barrier() { __syncwarp(); }
+
+template <class S>
+OTGEN_DEVICE S& shared() {
+  extern __shared__ __align__(16) unsigned char otgen_shared_memory[];
+  return *reinterpret_cast<S*>(otgen_shared_memory);
+}
+
+// Of the lane whose index differs in the bits of `mask`.
+template <class V>
+OTGEN_DEVICE V shuffle_xor(V v, int mask) {
+  return __shfl_xor_sync(0xFFFFFFFFu, v, mask);
+}
+
+template <class V>
+OTGEN_DEVICE V shuffle(V v, int lane) {
+  return __shfl_sync(0xFFFFFFFFu, v, lane);
+}
+
+OTGEN_DEVICE uint32_t ballot(bool v) { return __ballot_sync(0xFFFFFFFFu, v); }
+OTGEN_DEVICE int count_bits(uint32_t v) { return __popc(v); }
+
+OTGEN_DEVICE int atomic_add(int* at, int v) { return atomicAdd(at, v); }
+OTGEN_DEVICE void atomic_add(int64_t* at, int64_t v) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(v));  // two's complement
+}
+OTGEN_DEVICE void atomic_max(int* at, int v) { atomicMax(at, v); }
+OTGEN_DEVICE int fresh(const int* at) { return *static_cast<const volatile int*>(at); }
+
+OTGEN_DEVICE float bits_as_float(int v) { return __int_as_float(v); }
+OTGEN_DEVICE int float_as_bits(float v) { return __float_as_int(v); }
+
+// 16 bytes from global to shared memory, in the background; `copy_wait` waits for all that this thread began.
+OTGEN_DEVICE void copy_16(void* to, const void* from) {
+  const unsigned at = unsigned(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(at), "l"(from) : "memory");
+}
+OTGEN_DEVICE void copy_wait() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
+
+// 16 bytes of shared memory at once.
+OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t (&to)[4]) {
+  const uint4 v = *reinterpret_cast<const uint4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+
+// c += a b on the matrix unit, a (16, 16) and b (16, 8) bfloat16, c (16, 8) float32, spread over the warp as the PTX
+// manual says of mma.m16n8k16: with g = lane / 4 and q = lane % 4, c holds (g, 2q), (g, 2q + 1), (g + 8, 2q),
+// (g + 8, 2q + 1); a holds pairs (g, 2q..), (g + 8, 2q..), (g, 2q + 8..), (g + 8, 2q + 8..); b holds pairs (2q.., g),
+// (2q + 8.., g).
+OTGEN_DEVICE void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const uint32_t* a, const uint32_t* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
+      : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// --- around kernels --------------------------------------------------------------------------------------------------
+
+inline void check_cuda(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": CUDA says " + cudaGetErrorString(error));
+}
+
+// The caller's device is the current one while this lives.
+class OnDevice {
+ public:
+  explicit OnDevice(const Run& run) {
+    check_cuda(cudaGetDevice(&before_), "otgen");
+    check_cuda(cudaSetDevice(run.device), "otgen");
+  }
+  ~OnDevice() { cudaSetDevice(before_); }
+  OnDevice(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }
+
+// Bytes of shared memory that a block may have.
+inline int64_t shared_limit(const Run& run) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, run.device), "otgen");
+  return bytes;
+}
+
+// Starts blocks 0, ..., blocks - 1 of a kernel on the caller's stream and checks that they were accepted.
+template <class P>
+void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run& run,
+            const P& params) {
+  if (blocks == 0) return;
+  if (blocks > 0x7FFFFFFF) throw std::runtime_error(std::string(name) + ": too many blocks for one launch");
+  constexpr size_t kAlwaysGranted = 48 << 10;
+  if (shared_bytes > kAlwaysGranted)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), name);
+  void* arguments[] = {const_cast<P*>(&params)};
+  check_cuda(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(blocks)), dim3(unsigned(threads)),
+                              arguments, shared_bytes, stream_of(run)),
+             name);
+}
+
+inline void fill_zero(void* at, size_t bytes, const Run& run) {
+  check_cuda(cudaMemsetAsync(at, 0, bytes, stream_of(run)), "otgen: fill");
+}
+
+// Waits for the stream and copies to the host.
+inline void read_back(void* to, const void* from, size_t bytes, const Run& run) {
+  check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_of(run)), "otgen: read");
+  check_cuda(cudaStreamSynchronize(stream_of(run)), "otgen: read");
+}
+
+// A point in the stream that the host can wait for.
+class Mark {
+ public:
+  Mark() = default;
+  ~Mark() {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+  Mark(const Mark&) = delete;
+  void set(const Run& run) {
+    if (event_ == nullptr) check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "otgen: event");
+    check_cuda(cudaEventRecord(event_, stream_of(run)), "otgen: event");
+  }
+  void wait() { check_cuda(cudaEventSynchronize(event_), "otgen: event"); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
+}  // namespace otgen
+
+#endif
