@@ -109,7 +109,8 @@ def _table(
     return Table(
         f"{place}, {first['n']} images, as many samples: mean ± standard deviation of {s['repeats']} trainings of"
         f" {s['steps']} batches of {s['batch']} with equal networks. {DATA}: one half against the other, at half the"
-        f" number; ae: reconstructions, no samples. The features of {first['metric']} tell {first['accuracy']:.1%} of"
+        f" number; ae: reconstructions, no samples. FID is against the training data, so copies of them count as good."
+        f" The features of {first['metric']} tell {first['accuracy']:.1%} of"
         " held-out digits. Published: the lecture's table for MNIST, Inception's features and other networks, not"
         " comparable in absolute value.",
         ("model", first["metric"], "sharpness", "published FID"),
