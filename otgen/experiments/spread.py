@@ -1,0 +1,25 @@
+"""Several runs of one thing: their mean and spread in words, and whether one kind is above another."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+
+def plus_minus(values: Sequence[float], form: str = ".3g") -> str:
+    """Write mean ± standard deviation over runs; the mean alone where there is one run, which has no spread."""
+    mean = format(statistics.mean(values), form)
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {format(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+
+
+def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
+    """Say whether a is above b on average, by more than two standard errors of the difference.
+
+    Returns:
+        `True` if so, `False` if not; `None` if the runs are too few to have an error.
+    """
+    if min(len(a), len(b)) < 2:
+        return None
+    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+    return statistics.mean(a) - statistics.mean(b) > 2 * error

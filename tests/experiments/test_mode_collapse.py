@@ -1,0 +1,90 @@
+"""Mode collapse: arithmetic and structure, and the whole in very small."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from otgen import plots
+from otgen.experiments import mode_collapse
+from otgen.experiments import recipe as recipes
+from otgen.experiments.experiment import Context
+from otgen.experiments.registry import EXPERIMENTS
+from otgen.experiments.spread import above, plus_minus
+
+pytest.importorskip("matplotlib")
+
+TINY = {"sets": ["ring"], "repeats": 1, "points": 64, "steps": 2, "batch": 16, "width": 1, "n": 50}
+
+
+def context_of(tmp_path, **changed):
+    recipe = recipes.load("mode-collapse")
+    assert changed.keys() <= recipe.settings.keys()
+    return Context(recipe.sized(True) | changed, 0, torch.device("cpu"), tmp_path)
+
+
+@pytest.mark.parametrize("models", [["GAN", "PacGAN2", "VAE"], ["WGAN", "AE-OT"]])
+def test_from_end_to_end(models, tmp_path):
+    context = context_of(tmp_path, **TINY, models=models)
+    experiment = EXPERIMENTS["mode_collapse"]
+    outcomes = {part: work() for part, work in experiment.parts(context).items()}
+    findings = experiment.conclude(context, outcomes)
+    assert len(findings.claims) == (3 if "GAN" in models else 2)
+    assert all(claim.figure in findings.pictures and claim.evidence for claim in findings.claims)
+    (table,) = findings.tables
+    assert [row[1] for row in table.rows] == ["data", *models]
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    assert plots.render(findings.pictures["modes-ring.png"].figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", mode_collapse.SETS)
+def test_centres_and_deviations_are_those_of_the_data(name):
+    draw, centres, std = mode_collapse.SETS[name]
+    x = draw(200 * len(centres), 3).double()
+    each = x.view(200, len(centres), 2)
+    nearest = torch.cdist(each.mean(0), centres).min(1)
+    assert len(nearest.indices.unique()) == len(centres)
+    assert float(nearest.values.max()) < std
+    assert_close(each.std(0).mean(), torch.tensor(std, dtype=torch.float64), rtol=0.02, atol=0.0)
+    values = mode_collapse._scored(name, "data", 0, x).values
+    assert values["found"] == len(centres)
+    assert values["share"] == pytest.approx(mode_collapse.WHOLE, abs=0.01)
+    assert values["reverse_kl"] < 1e-9  # modes take turns
+
+
+def runs_of(**models):
+    return {
+        ("ring", model): [{"found": f, "share": s, "reverse_kl": k} for f, s, k in some]
+        for model, some in models.items()
+    }
+
+
+def test_verdicts():
+    runs = runs_of(
+        **{
+            "GAN": [(8, 0.90, 0.5), (7, 0.92, 0.6)],
+            "PacGAN2": [(8, 0.9, 0.1), (8, 0.9, 0.11)],
+            "AE-OT": [(8, 0.99, 0.01), (8, 0.98, 0.01)],
+        }
+    )
+    assert [claim.verdict for claim in mode_collapse._claims(["ring"], runs)] == ["confirmed"] * 5
+    runs["ring", "AE-OT"][0]["found"] = 7
+    runs["ring", "GAN"] = [{"found": 8, "share": 0.995, "reverse_kl": 0.05}] * 2
+    assert [claim.verdict for claim in mode_collapse._claims(["ring"], runs)] == ["not confirmed"] * 5
+    runs["ring", "GAN"] = [{"found": 3, "share": 0.2, "reverse_kl": 0.05}]
+    runs["ring", "PacGAN2"] = [{"found": 3, "share": 0.2, "reverse_kl": 0.05}]
+    untested = [claim.verdict == "not testable at this size" for claim in mode_collapse._claims(["ring"], runs)]
+    assert untested == [True, True, True, False, True]
+
+
+def test_an_unknown_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="models and sets must be of GAN, .*, grid, got 'AE'"):
+        mode_collapse.parts(context_of(tmp_path, models=["AE"]))
+
+
+def test_mean_and_spread():
+    assert plus_minus([1.0, 2.0, 3.0]) == "2 ± 1"
+    assert plus_minus([0.5], ".1%") == "50.0%"
+    assert plus_minus([0.5, 0.52], ".1%") == "51.0% ± 1.4%"
+    assert above([2.0, 2.1], [1.0, 1.1]) is True
+    assert above([2.0, 0.0], [1.0, -1.1]) is False
+    assert above([2.0], [1.0, 1.0]) is None

@@ -1,0 +1,76 @@
+"""WGAN's robustness: the generators, the verdicts, and the whole in very small."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from otgen import plots
+from otgen.experiments import recipe as recipes
+from otgen.experiments import robustness
+from otgen.experiments.experiment import Context
+from otgen.experiments.registry import EXPERIMENTS
+from otgen.metrics import train_lenet
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+
+def context_of(tmp_path, **changed):
+    recipe = recipes.load("robustness")
+    assert changed.keys() <= recipe.settings.keys()
+    return Context(recipe.sized(True) | changed, 0, torch.device("cpu"), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28)])
+def test_the_three_generators(shape):
+    made = {name: make(5, shape, 2) for name, make in robustness.GENERATORS.items()}
+    for network in made.values():
+        images = network(torch.randn(3, 5)).detach()
+        assert images.shape == (3, *shape)
+        assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    normalised = {name: any(isinstance(p, nn.BatchNorm2d) for p in net.modules()) for name, net in made.items()}
+    assert normalised == {"DCGAN": True, "no batch norm": False, "MLP": False}
+    convolved = {name: any(isinstance(p, nn.ConvTranspose2d) for p in net.modules()) for name, net in made.items()}
+    assert convolved == {"DCGAN": True, "no batch norm": True, "MLP": False}
+
+
+def judged(fid, uneven, able=True):
+    keys = [(generator, loss) for generator in robustness.GENERATORS for loss in robustness.LOSSES]
+    spread = {key: [value, 1.01 * value] for key, value in zip(keys, fid, strict=True)}
+    classes = {key: [value, 1.01 * value] for key, value in zip(keys, uneven, strict=True)}
+    return [claim.verdict for claim in robustness._claims(spread, classes, able, 100.0)]
+
+
+def test_verdicts():
+    even, collapsed = [0.1] * 6, [0.1] * 4 + [0.9, 0.1]
+    assert judged([10, 10, 30, 11, 40, 12], collapsed) == ["confirmed"] * 3
+    assert judged([10, 10, 11, 30, 12, 40], even) == ["not confirmed"] * 3
+    assert judged([10, 10, 30, 11, 11, 40], collapsed) == ["not confirmed", "confirmed", "confirmed"]
+    assert judged([10, 10, 30, 11, 40, 12], collapsed, able=False) == ["not testable at this size"] * 3
+
+
+def test_an_unknown_data_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="data must be one of digits, mnist, got 'lsun'"):
+        robustness.parts(context_of(tmp_path, data="lsun"))
+
+
+@pytest.mark.slow
+def test_from_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "train_lenet", partial(train_lenet, epochs=1))
+    context = context_of(tmp_path, repeats=1, steps=2, width=1, d=3)
+    experiment = EXPERIMENTS["robustness"]
+    outcomes = {part: work() for part, work in experiment.parts(context).items()}
+    starts = {(o.values["generator"], o.values["loss"]): o.values["untrained"] for o in outcomes.values()}
+    assert len(starts) == 6
+    for generator in robustness.GENERATORS:  # both losses start from the same weights
+        assert starts[generator, "JS"] == pytest.approx(starts[generator, "W"])
+    findings = experiment.conclude(context, outcomes)
+    assert {claim.verdict for claim in findings.claims} == {"not testable at this size"}
+    assert all(claim.figure in findings.pictures and claim.evidence for claim in findings.claims)
+    (table,) = findings.tables
+    assert len(table.rows) == 6
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    for picture in findings.pictures.values():
+        assert plots.render(picture.figure).startswith(b"\x89PNG")
