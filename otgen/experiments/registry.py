@@ -1,10 +1,13 @@
 """Experiments, by the names that recipes call them."""
 
 from otgen.experiments.experiment import Experiment
+from otgen.experiments.interpolation import EXPERIMENT as interpolation
+from otgen.experiments.meaningful_loss import EXPERIMENT as meaningful_loss
 from otgen.experiments.minimax import EXPERIMENT as minimax
 from otgen.experiments.parallel_lines import EXPERIMENT as parallel_lines
 from otgen.experiments.perfect_discriminator import EXPERIMENT as perfect_discriminator
 from otgen.experiments.singular_set import EXPERIMENT as singular_set
+from otgen.experiments.useful_w import EXPERIMENT as useful_w
 from otgen.experiments.vae_regulariser import EXPERIMENT as vae_regulariser
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -12,5 +15,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "perfect_discriminator": perfect_discriminator,
     "minimax": minimax,
     "vae_regulariser": vae_regulariser,
+    "meaningful_loss": meaningful_loss,
     "singular_set": singular_set,
+    "useful_w": useful_w,
+    "interpolation": interpolation,
 }
