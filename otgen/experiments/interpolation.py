@@ -23,7 +23,7 @@ from otgen.ot.streams import stream
 
 WAYS = {"line": "straight line between codes", "map": "path through the transport map"}
 
-SHOWN = 12
+SHOWN = 20
 """Images along a way in the pictures."""
 
 PICTURED = 5
@@ -36,7 +36,9 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each autoencoder with its map."""
     s = context.settings
     if s["points"] < 2 * SHOWN or s["points"] % 2 == 0:
-        raise ValueError(f"points must be odd, as every other one is left out, and at least 25, got {s['points']}")
+        raise ValueError(
+            f"points must be odd, as every other one is left out, and at least {2 * SHOWN + 1}, got {s['points']}"
+        )
     if s["pairs"] < PICTURED:
         raise ValueError(f"pairs must be at least {PICTURED}, which are drawn, got {s['pairs']}")
     return {f"aeot-{repeat}": partial(_walk, context, repeat) for repeat in range(s["repeats"])}
@@ -122,6 +124,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     shrink = {way: statistics.median(row["coarse"] / row["jump"] for row in rows) for way, rows in both.items()}
     gain = [[p["distance"] - q["distance"] for p, q in zip(*run["ways"].values(), strict=True)] for run in runs]
     far = {way: statistics.mean(row["distance"] for row in rows) for way, rows in both.items()}
+    inside = statistics.mean(row["jump"] / row["length"] for row in both["map"])
+    certified = sum(run["converged"] for run in runs)
     copies, generated = (statistics.mean(run[key] for run in runs) for key in ("copies", "generated"))
     claims = [
         Claim(
@@ -138,15 +142,15 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             verdict(all(_positive(some) for some in gain)),
             "Distance to the nearest digit in the middle half of the way:"
             f" {far['line']:.3g} on the line, {far['map']:.3g} through the map; of reconstructions {copies:.3g}, of"
-            f" generated digits {generated:.3g}. Confirmed means: less by more than three standard errors in every"
-            " autoencoder.",
+            f" generated digits {generated:.3g}. Its largest single step is {inside:.0%} of the length of the path through"
+            " the map. Confirmed means: less by more than three standard errors in every autoencoder.",
             SHEETS,
         ),
     ]
     table = Table(
         f"8 x 8 digits, {context.settings['pairs']} pairs of different classes in each of"
-        f" {context.settings['repeats']} autoencoders, {context.settings['points']} points on each way; lengths over"
-        " the distance of the ends; mean ± standard deviation over pairs",
+        f" {context.settings['repeats']} autoencoders, {context.settings['points']} points on each way,"
+        f" {certified} of the maps certified; lengths over the distance of the ends; mean ± standard deviation",
         ("way", "largest step", "the same, half the points", "length", "distance to the nearest digit, middle half",
          "a classifier is less than 90 % sure", "noise that is abandoned"),
         [_row(label, both[way]) for way, label in WAYS.items()],

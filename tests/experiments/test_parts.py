@@ -39,7 +39,7 @@ TINY = {
     "vae-regulariser": {"latents": [2, 3], "repeats": 1, "epochs": 1, "width": 2},
     "meaningful-loss": {"kinds": ["gan", "wgan"], "repeats": 1, "steps": 4, "every": 1, "width": 2, "n_critic": 1},
     "useful-w": {"kinds": ["wgan-gp"], "repeats": 1, "steps": 4, "every": 1, "width": 2},
-    "interpolation": {"repeats": 1, "pairs": 5, "points": 25, "epochs": 1, "width": 2, "d": 2, "tol": 0.5},
+    "interpolation": {"repeats": 1, "pairs": 5, "points": 41, "epochs": 1, "width": 2, "d": 2, "tol": 0.5},
     "singular-set": {"sets": ["eight-gaussians"], "m": 32, "n": 100, "angles": 4, "tol": 0.05},
 }
 
@@ -368,7 +368,7 @@ def test_a_jump_keeps_its_size_with_half_the_points():
 
 def test_even_numbers_of_points_are_refused(tmp_path):
     _, context = context_of("interpolation", tmp_path)
-    with pytest.raises(ValueError, match="points must be odd, .* at least 25, got 26"):
+    with pytest.raises(ValueError, match="points must be odd, .* at least 41, got 26"):
         interpolation.parts(replace(context, settings=context.settings | {"points": 26}))
     with pytest.raises(ValueError, match="pairs must be at least 5, which are drawn, got 4"):
         interpolation.parts(replace(context, settings=context.settings | {"pairs": 4}))
