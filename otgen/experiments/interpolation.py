@@ -142,8 +142,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             verdict(all(_positive(some) for some in gain)),
             "Distance to the nearest digit in the middle half of the way:"
             f" {far['line']:.3g} on the line, {far['map']:.3g} through the map; of reconstructions {copies:.3g}, of"
-            f" generated digits {generated:.3g}. Its largest single step is {inside:.0%} of the length of the path through"
-            " the map. Confirmed means: less by more than three standard errors in every autoencoder.",
+            f" generated digits {generated:.3g}. The largest single step is {inside:.0%} of the path through the"
+            " map. Confirmed means: less by more than three standard errors in every autoencoder.",
             SHEETS,
         ),
     ]
