@@ -57,7 +57,7 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 
 
 def _data(context: Context) -> Outcome:
-    """What W of batches makes of other data, and of blurred centres that nobody would take for digits."""
+    """W of batches of data to other batches, and to the blurred centres of as many cells."""
     pixels = data.digits()[0]
     centres = _centres(pixels, BATCH, context.seed)
     batches = _batches(pixels, 2 * BATCHES, stream(context.seed, "pairs"))
