@@ -185,7 +185,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         FIGURE: Picture(
             chart([panel for kind, some in runs.items() for panel in _panels(kind, some, alone)], columns=3),
             "Left: what the critic says beside W₁ between generated samples and all data; the truth lies between the"
-            " two solid curves. The clipped critic's estimate is in units of its unknown K. Middle: exact W₁ of batches"
+            " two solid curves. The clipped critic's estimate is in units of its unknown K, and scaled"
+            " to the largest W₁. Middle: exact W₁ of batches"
             " of 64; dashed: of two batches of data, dotted: of data and blurred centres. Right: quality. A line for"
             " each training.",
         ),
@@ -216,6 +217,11 @@ def _late(run: Mapping[str, Any], key: str) -> float:
     return statistics.mean(float(row[key]) for row in rows if row["step"] > (1 - LATE) * rows[-1]["step"])
 
 
+def _largest(run: Mapping[str, Any], key: str) -> float:
+    """Largest size along a training."""
+    return max(abs(float(row[key])) for row in run["rows"])
+
+
 def _below(a: Sequence[float], b: Sequence[float]) -> bool:
     """Whether a is below b on average, by more than three standard errors."""
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
@@ -241,15 +247,19 @@ def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, An
     x = [row["step"] for row in runs[0]["rows"]]
     ends = [x[0], x[-1]]
 
-    def curves(key: str, label: str, colour: int, style: str = "-") -> list[Line]:
+    def curves(key: str, label: str, colour: int, style: str = "-", scaled: bool = False) -> list[Line]:
         every = ([row[key] for row in run["rows"]] for run in runs)
-        return [Line(x, y, label if i == 0 else "", style=style, colour=colour) for i, y in enumerate(every)]
+        sizes = [_largest(run, "whole") / (_largest(run, key) or 1.0) if scaled else 1.0 for run in runs]
+        return [
+            Line(x, [size * v for v in y], label if i == 0 else "", style=style, colour=colour)
+            for i, (y, size) in enumerate(zip(every, sizes, strict=True))
+        ]
 
-    said = "critic's estimate" if kind == "wgan-gp" else "critic's estimate, of K·W₁"
+    clipped = kind == "wgan"
     distances = [
         *curves("whole", "W₁ of as many samples: at most", 0),
         *curves("nearest", "to the nearest image: at least", 4),
-        *curves("estimate", said, 5, "--"),
+        *curves("estimate", f"critic's estimate{', scaled' if clipped else ''}", 5, "--", clipped),
     ]
     batches = [
         *curves("batch", "data and generated", 1),
