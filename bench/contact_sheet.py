@@ -61,13 +61,14 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--d", type=int, default=16)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="NAME")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     args.runs.mkdir(parents=True, exist_ok=True)
     x = data.IMAGES[args.data]()
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
     rows = {"data": x[:SHOWN]}
-    for name in MODELS:
+    for name in args.models:
         model = trained(name, x, args)
         rows[name] = model.sample(SHOWN, 0) if isinstance(model, Generative) else model.reconstruct(x[:SHOWN])
     output = args.output or Path("docs") / f"contact-{args.data}.png"
