@@ -390,12 +390,36 @@ class SemiDiscreteOT:
         problem = self._fitted()
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"sample: n must be a positive int, got {n!r}")
-        threshold = self._threshold(angle_threshold)
-        values = problem.y * problem.scale + problem.centre
-        extension = Extension(problem.source, problem.y, values, self._centroids, threshold)
-        points, info = extension.sample(n, self.seed if seed is None else seed)
+        points, info = self._extension(angle_threshold).sample(n, self.seed if seed is None else seed)
         given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": _first_rows(problem)[info.targets]}
         return (points, SampleInfo(**given)) if return_info else points
+
+    def extend(self, x: Tensor | NumericArray, angle_threshold: float | Literal["auto"] = "auto") -> Tensor:
+        """Map given samples by the lecture's Algorithm 2, as `sample` does its own: to walk along a path of the source.
+
+        Args:
+            x: Samples, (n, d).
+            angle_threshold: As for `sample`.
+
+        Returns:
+            Points (n, d), float64; nan where a sample is abandoned, since its nearest cell has no neighbour within the
+            threshold.
+        """
+        samples = as_matrix("x", x)
+        if samples.shape[1] != self._fitted().d:
+            raise ValueError(
+                f"x must have shape (n, {self._fitted().d}) to match the targets, got {tuple(samples.shape)}"
+            )
+        points, kept, _ = self._extension(angle_threshold)(samples.double())
+        result = points.new_full(samples.shape, math.nan)
+        result[kept] = points
+        return result
+
+    def _extension(self, angle_threshold: float | Literal["auto"]) -> Extension:
+        problem = self._fitted()
+        values = problem.y * problem.scale + problem.centre
+        threshold = self._threshold(angle_threshold)
+        return Extension(problem.source, problem.y, values, self._centroids, threshold)
 
     def cells(self) -> list[ops.Cell]:
         """Cells as intervals, polygons or polyhedra, one a target; of the normal source cut off at coordinates of 10.

@@ -10,12 +10,22 @@ from torch import nn
 from torch.testing import assert_close
 
 from otgen import plots
-from otgen.experiments import minimax, parallel_lines, perfect_discriminator, singular_set, vae_regulariser
+from otgen.experiments import (
+    critics,
+    interpolation,
+    meaningful_loss,
+    minimax,
+    parallel_lines,
+    perfect_discriminator,
+    singular_set,
+    useful_w,
+    vae_regulariser,
+)
 from otgen.experiments import recipe as recipes
 from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
-from otgen.models import GAN, VAE
+from otgen.models import GAN, VAE, WGAN
 from otgen.nn import adversarial
 from otgen.ot import SemiDiscreteOT
 
@@ -27,6 +37,9 @@ TINY = {
     "perfect-discriminator": {"epochs": [1], "steps": 20, "looks": 4, "width": 2, "d": 3},
     "minimax": {"repeats": 1, "epochs": 1, "every": 2, "n": 50, "width": 2, "d": 3, "n_critic": [2]},
     "vae-regulariser": {"latents": [2, 3], "repeats": 1, "epochs": 1, "width": 2},
+    "meaningful-loss": {"kinds": ["gan", "wgan"], "repeats": 1, "steps": 4, "every": 1, "width": 2, "n_critic": 1},
+    "useful-w": {"kinds": ["wgan-gp"], "repeats": 1, "steps": 4, "every": 1, "width": 2},
+    "interpolation": {"repeats": 1, "pairs": 5, "points": 41, "epochs": 1, "width": 2, "d": 2, "tol": 0.5},
     "singular-set": {"sets": ["eight-gaussians"], "m": 32, "n": 100, "angles": 4, "tol": 0.05},
 }
 
@@ -37,12 +50,20 @@ def context_of(name, tmp_path):
     return recipe, Context(recipe.sized(True) | TINY[name], 0, torch.device("cpu"), tmp_path)
 
 
-TRAINED = ("minimax", "vae-regulariser")  # networks and metrics of images: seconds each
+TRAINED = (
+    "minimax",
+    "vae-regulariser",
+    "meaningful-loss",
+    "useful-w",
+    "interpolation",
+)  # networks and metrics of images: seconds each
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in TRAINED else n for n in TINY])
 def test_from_end_to_end(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(minimax, "train_lenet", partial(train_lenet, epochs=1))
+    for module in (minimax, meaningful_loss, useful_w, interpolation):
+        monkeypatch.setattr(module, "train_lenet", partial(train_lenet, epochs=1))
+    monkeypatch.setattr(useful_w, "BATCHES", 3)
     monkeypatch.setattr(perfect_discriminator, "BATCHES", 2)
     monkeypatch.setattr(perfect_discriminator, "BATCH", 16)
     recipe, context = context_of(name, tmp_path)
@@ -249,3 +270,105 @@ def test_too_few_looks_are_refused(tmp_path):
     _, context = context_of("minimax", tmp_path)
     with pytest.raises(ValueError, match="every must be at most a tenth of the training's steps, got 50"):
         minimax.parts(replace(context, settings=context.settings | {"every": 50}))
+
+
+# --- critics ---------------------------------------------------------------------------------------------------------
+
+
+def linear(model, weight):
+    """Replace a model's critic by `weight` times the first feature."""
+    critic = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Flatten(0))
+    with torch.no_grad():
+        critic[0].weight.copy_(torch.tensor([[weight, 0.0]]))
+    model.critic = critic
+    return model
+
+
+def test_estimates_by_hand():
+    real, fake = torch.tensor([[1.0, 5.0], [3.0, 0.0]]), torch.tensor([[-1.0, 2.0], [-1.0, 2.0], [0.5, 0.0]])
+    assert critics.estimate(linear(WGAN((2,), 3, width=1), 2.0), real, fake) == pytest.approx(2 * (2 + 0.5))
+    gan = GAN((2,), 3, width=1)
+    assert critics.estimate(linear(gan, 0.0), real, fake) == pytest.approx(0.0, abs=1e-6)  # knows nothing
+    assert critics.estimate(linear(gan, 100.0), real, -real) == pytest.approx(math.log(2))  # tells all
+    loss = (math.log1p(math.exp(-1)) + math.log1p(math.exp(-3))) / 2
+    assert critics.estimate(linear(gan, 1.0), real, -real) == pytest.approx(math.log(2) - loss)
+
+
+def test_rank_correlation_by_hand():
+    assert critics.rank_correlation([1.0, 2.0, 30.0], [0.1, 5.0, 6.0]) == pytest.approx(1)
+    assert critics.rank_correlation([1.0, 2.0, 3.0], [9.0, 5.0, 1.0]) == pytest.approx(-1)
+    assert critics.rank_correlation([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]) == pytest.approx(0.6)
+    assert critics.rank_correlation([1.0, 1.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3) / 2)  # a tie
+    assert critics.rank_correlation([1.0, 1.0], [1.0, 2.0]) == 0
+
+
+def test_unknown_kinds_and_too_few_looks_of_critics_are_refused(tmp_path):
+    for name, module in (("meaningful-loss", meaningful_loss), ("useful-w", useful_w)):
+        _, context = context_of(name, tmp_path)
+        with pytest.raises(ValueError, match=r"kinds must be of .*wgan, wgan-gp, got 'vae'"):
+            module.parts(replace(context, settings=context.settings | {"kinds": ["vae"]}))
+        with pytest.raises(ValueError, match=r"every must leave at least four measurements, got 2"):
+            module.parts(replace(context, settings=context.settings | {"every": 2}))
+
+
+# --- is W useful? ----------------------------------------------------------------------------------------------------
+
+
+def test_centres_of_two_clusters_are_their_means():
+    x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0], [9.0, 8.0], [8.0, 9.0], [10.0, 10.0]])
+    centres = useful_w._centres(x, 2, 1)
+    assert_close(centres[centres[:, 0].argsort()], torch.tensor([[0.0, 0.5], [9.0, 9.0]]))
+
+
+def test_batches_repeat_nothing():
+    batches = useful_w._batches(torch.arange(100.0)[:, None], 3, 0)
+    assert batches.shape == (3, 64, 1)
+    assert all(len(batch.unique()) == 64 for batch in batches)
+    assert not torch.equal(batches[0], batches[1])
+
+
+def test_an_estimate_between_the_bounds_is_no_failure():
+    rows = [{"step": k, "estimate": 1.0, "nearest": 0.5, "whole": 2.0} for k in (80, 90, 100)]
+    low = [row | {"estimate": 0.4} for row in rows]
+    assert useful_w._about_the_estimate([{"rows": low}, {"rows": low}]).verdict == "confirmed"
+    assert useful_w._about_the_estimate([{"rows": low}, {"rows": rows}]).verdict == "not confirmed"
+    early = [{"step": 10, "estimate": 9.0}, *rows]
+    assert useful_w._late({"rows": early}, "estimate") == 1
+
+
+def test_below_asks_for_three_standard_errors():
+    assert useful_w._below([1.0, 1.1], [2.0, 2.1])
+    assert not useful_w._below([2.0, 2.1], [1.0, 1.1])
+    assert not useful_w._below([1.0, 2.0], [1.5, 2.5])
+
+
+# --- interpolation ---------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_of_different_classes():
+    labels = torch.arange(50) % 3
+    a, b = interpolation._pairs(labels, 40, 0)
+    assert len(a) == len(b) == 40
+    assert bool((labels[a] != labels[b]).all())
+
+
+def test_gaps_are_filled_with_what_came_before():
+    points, kept = torch.tensor([[0.0], [1.0], [9.0], [9.0], [4.0]]), torch.tensor([True, True, False, False, True])
+    assert interpolation._filled(points, kept).flatten().tolist() == [0, 1, 1, 1, 4]
+
+
+def test_a_jump_keeps_its_size_with_half_the_points():
+    t = torch.linspace(0, 1, 101)
+    smooth = t.view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+    step = (smooth > 0.42).float()
+    assert float(interpolation._lengths(smooth).max()) == pytest.approx(0.01, rel=1e-3)
+    assert float(interpolation._lengths(smooth[::2]).max()) == pytest.approx(0.02, rel=1e-3)
+    assert float(interpolation._lengths(step).max()) == float(interpolation._lengths(step[::2]).max()) == 1
+
+
+def test_even_numbers_of_points_are_refused(tmp_path):
+    _, context = context_of("interpolation", tmp_path)
+    with pytest.raises(ValueError, match="points must be odd, .* at least 41, got 26"):
+        interpolation.parts(replace(context, settings=context.settings | {"points": 26}))
+    with pytest.raises(ValueError, match="pairs must be at least 5, which are drawn, got 4"):
+        interpolation.parts(replace(context, settings=context.settings | {"pairs": 4}))

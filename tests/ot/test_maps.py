@@ -383,6 +383,18 @@ def test_generated_points_have_the_spread_of_the_targets():
     assert_close(points.quantile(q), y[:, 0].quantile(q), rtol=0, atol=0.15)
 
 
+def test_extending_given_samples_is_what_sampling_does(fitted):
+    points, info = fitted.sample(300, 1.0, seed=5, return_info=True)
+    assert_close(fitted.extend(info.x, 1.0), points)
+    x = randn(2000, 3, seed=6)
+    few = fitted.extend(x, 0.5)
+    abandoned = few.isnan().any(1)
+    assert 0.01 < abandoned.double().mean() < 0.99
+    assert bool(few[abandoned].isnan().all())
+    with pytest.raises(ValueError, match=r"^x must have shape \(n, 3\) to match the targets, got \(4, 2\)"):
+        fitted.extend(torch.zeros(4, 2))
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "3", None])
 def test_bad_number_of_points_is_refused(fitted, n):
     with pytest.raises(ValueError, match=r"^sample: n must be a positive int, got [^\n]*$"):

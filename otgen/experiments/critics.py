@@ -1,0 +1,38 @@
+"""What experiments on adversarial training share: what a critic says of a distance, and whether curves go together."""
+
+import torch
+from torch import Tensor
+
+from otgen.models import GAN, Adversarial
+from otgen.nn import adversarial
+
+
+@torch.no_grad()
+def estimate(model: Adversarial, real: Tensor, fake: Tensor) -> float:
+    """The critic's estimate of the distance that its loss stands for.
+
+    A GAN's discriminator gives a lower bound of the Jensen-Shannon divergence in nats, log 2 minus half its
+    cross-entropy (Goodfellow et al. 2014, section 4.1); a Wasserstein critic `E f(x) - E f(G(z))`, in units of K W1.
+
+    Args:
+        model: Not packing, or each sample would need others beside it.
+        real: Samples, (n, *shape), on the model's device.
+        fake: Generated ones, (m, *shape).
+    """
+    f_real, f_fake = model.critic(real), model.critic(fake)
+    if isinstance(model, GAN):
+        return float(torch.tensor(2.0).log() - adversarial.gan_critic(f_real, f_fake) / 2)
+    return -float(adversarial.wasserstein_critic(f_real, f_fake))
+
+
+def rank_correlation(a: list[float], b: list[float]) -> float:
+    """Spearman's correlation of two curves: Pearson's of the ranks, equal values sharing one; 0 if one is constant."""
+    ranks = [_ranks(torch.tensor(values, dtype=torch.float64)) for values in (a, b)]
+    x, y = (rank - rank.mean() for rank in ranks)
+    size = float(x.norm() * y.norm())
+    return float(x @ y) / size if size > 0 else 0.0
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """How many values are below each, half of its equals counted, (n,)."""
+    return (values[:, None] > values).double().sum(1) + 0.5 * (values[:, None] == values).double().sum(1)
