@@ -122,7 +122,7 @@ def _claim(text: str, pairs: Sequence[tuple[str, str]], place: str, fid: Values)
     """Test an order; print every pair, also those that disagree."""
     answers = [(a, b, above(fid[place, b], fid[place, a]), above(fid[place, a], fid[place, b])) for a, b in pairs]
     said = "; ".join(
-        f"{a} {plus_minus(fid[place, a])} {'<' if less else '>' if more else '≈'} {b} {plus_minus(fid[place, b])}"
+        f"{a} {plus_minus(fid[place, a])} {_sign(less, more)} {b} {plus_minus(fid[place, b])}"
         for a, b, less, more in answers
     )
     return Claim(
@@ -132,6 +132,10 @@ def _claim(text: str, pairs: Sequence[tuple[str, str]], place: str, fid: Values)
         " pair.",
         FIGURE,
     )
+
+
+def _sign(less: bool | None, more: bool | None) -> str:
+    return "and" if less is None else "<" if less else ">" if more else "≈"
 
 
 def _all(answers: Sequence[bool | None]) -> Verdict:
