@@ -61,7 +61,10 @@ def test_conjugate_gradients_solve_the_dense_system(m, density, seed, range_, sm
     assert_close(conjugate_gradients(edges, weights, diagonal, b, tol=1e-13), want, rtol=1e-6, atol=1e-7)
     rough = conjugate_gradients(edges, weights, diagonal, b, tol=1e-2)
     precondition = torch.diag(matrix)
-    residual = lambda s: float(((matrix @ s - b).square() / precondition).sum().sqrt())  # noqa: E731
+
+    def residual(s):
+        return float(((matrix @ s - b).square() / precondition).sum().sqrt())
+
     assert residual(rough) <= 1e-2 * residual(torch.zeros(m, dtype=torch.float64)) + 1e-12
 
 
@@ -127,7 +130,10 @@ def test_a_step_too_far_is_taken_back():
     assert 0.1 <= part <= 0.7
     assert_close(after.h - after.h.mean(), (base + part * move) - (base + part * move).mean(), rtol=0, atol=1e-9)
     assert after.damping > state.damping
-    energy = lambda h: oracles.energy(torch.linspace(0, 1, 20_001).double()[:, None], problem.y, h, problem.nu)  # noqa: E731
+
+    def energy(h):
+        return oracles.energy(torch.linspace(0, 1, 20_001).double()[:, None], problem.y, h, problem.nu)
+
     assert energy(after.h) < energy(state.h)
 
 
