@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from otgen import data, ops, plots
-from otgen.files import save_array
+from otgen.files import save_array, write_bytes
 from otgen.models import AE
 from otgen.ot import SampleInfo, SemiDiscreteOT
 from otgen.train import train
@@ -179,19 +179,12 @@ def _run(
         "versions": _versions(),
         "seconds": round(time.monotonic() - began, 1),
     }
-    _write(folder / "certificate.json", json.dumps(record, indent=2).encode() + b"\n")  # first: it holds the mark
+    write_bytes(folder / "certificate.json", json.dumps(record, indent=2).encode() + b"\n")  # first: it holds the mark
     for name, content in pictures.items():
-        _write(folder / name, content)
+        write_bytes(folder / name, content)
     save_array(folder / "codes.npy", codes)
     ot.save(folder / "map.safetensors")
     return [Output(folder / name, what) for name, what in OUTPUTS.items()]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all, and never through a link."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 @contextmanager
