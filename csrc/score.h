@@ -14,6 +14,17 @@ OTGEN_HD double score(const X* x, int64_t stride, const Y* y, Y h, int64_t d) {
   return s;
 }
 
+// The same for kMany samples, each a column of its tile, and their targets: several sums hide the latency of one.
+constexpr int kMany = 4;
+template <class X, class Y>
+OTGEN_HD void scores(const X* const* x, int64_t stride, const Y* const* y, const Y* h, int64_t d, double* s) {
+  double sum[kMany];
+  for (int i = 0; i < kMany; ++i) sum[i] = h[i];
+  for (int64_t k = 0; k < d; ++k)
+    for (int i = 0; i < kMany; ++i) sum[i] += double(x[i][k * stride]) * double(y[i][k]);
+  for (int i = 0; i < kMany; ++i) s[i] = sum[i];
+}
+
 // The larger score is better, and of equal ones that of the smaller index.
 OTGEN_HD bool better(double s, int64_t j, double than, int64_t than_j) { return s > than || (s == than && j < than_j); }
 

@@ -21,7 +21,6 @@ constexpr float kHugeNorm = 1e30f;                      // beyond it the filter 
 constexpr double kHugeScore = 0x1p1000;                 // likewise where a float64 score could
 constexpr int64_t kChunkBytes = 1 << 18;                // targets read again and again by a block: an eighth of L2
 constexpr int64_t kPackRows = 1 << 10;                  // targets that a thread packs at a time
-constexpr int kTogether = 4;                            // tiles that the filter takes at a time: half of L1 at d = 64
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 int exponent_above(double v) {
@@ -56,11 +55,13 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
 // h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
 template <class T>
 double Search<T>::lifted(int64_t j, const Frame& frame) const {
-  double sum = (double(h_[j]) - frame.h_centre) * frame.scale;
-  for (int64_t c = 0; c < panels_.d; ++c)
-    if (middle_[c] != 0.0f)
-      sum += double(middle_[c]) * ((double(y_[j * panels_.d + c]) - frame.centre[c]) * frame.scale);
-  return sum;
+  const int64_t d = panels_.d;
+  const auto term = [&](int64_t c) {
+    return double(middle_[c]) * ((double(y_[j * d + c]) - frame.centre[c]) * frame.scale);
+  };
+  double even = (double(h_[j]) - frame.h_centre) * frame.scale, odd = 0;  // two sums hide the latency of one
+  for (int64_t c = 0; c + 1 < d; c += 2) even += term(c), odd += term(c + 1);
+  return even + odd + (d % 2 == 1 ? term(d - 1) : 0.0);
 }
 
 template <class T>
@@ -70,7 +71,7 @@ typename Search<T>::Frame Search<T>::frame(int threads) const {
     for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) f(j);
   };
   // Sums by block, added in the order of the blocks: the same numbers for any number of threads.
-  std::vector<double> sums(size_t(blocks * d), 0.0), largest(static_cast<size_t>(blocks), 0.0);
+  std::vector<double> sums(size_t(blocks * d), 0.0), largest(size_t(blocks * d), 0.0);
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
     rows(b, [&](int64_t j) {
       for (int64_t c = 0; c < d; ++c) sums[b * d + c] += double(y_[j * d + c]) * 0x1p-40;  // far from overflow
@@ -85,7 +86,7 @@ typename Search<T>::Frame Search<T>::frame(int threads) const {
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
     rows(b, [&](int64_t j) {
       for (int64_t c = 0; c < d; ++c)
-        largest[b] = std::max(largest[b], std::abs(double(y_[j * d + c]) - frame.centre[c]));
+        largest[b * d + c] = std::max(largest[b * d + c], std::abs(double(y_[j * d + c]) - frame.centre[c]));
     });
   });
   const double size = std::max({*std::max_element(largest.begin(), largest.end()), std::abs(h_max - frame.h_centre),
@@ -108,7 +109,8 @@ void Search<T>::pack(const Frame& frame, int threads) {
   }
   const int64_t rows = std::max<int64_t>(1, kPackRows / group), blocks = ceil_div(groups, rows);
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
-    for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g) pack_group(g, frame);
+    std::vector<double> raw(size_t(d) * kMaxGroup);
+    for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g) pack_group(g, frame, raw.data());
   });
   const double y_largest = *std::max_element(originals_.begin(), originals_.end());
   huge_norm_ = float(std::min(double(kHugeNorm), kHugeScore * frame.scale / y_largest));
@@ -116,44 +118,34 @@ void Search<T>::pack(const Frame& frame, int threads) {
   for (int64_t g = 0; g < groups; ++g)
     if (originals_[g] > 0)
       whole_share_ = std::max(whole_share_, double(2 * d + 4) * kUnit64 * originals_[g] / double(bounds[groups + g]));
+  const int64_t spans = ceil_div(groups, kSpan);
+  spans_.assign(size_t(spans) * 4, 0.0f);
+  for (int64_t i = 0; i < 4; ++i)
+    for (int64_t g = 0; g < groups; ++g) {
+      float& largest = spans_[i * spans + g / kSpan];
+      largest = std::max(largest, bounds[i * groups + g]);
+    }
   panels_.y = packed_y_.data(), panels_.h = packed_h_.data();
   panels_.tiles = tiles_.data(), panels_.top = tops_.data();
   panels_.filter = {bounds, bounds + groups, bounds + 2 * groups, bounds + 3 * groups};
+  panels_.span = {spans_.data(), spans_.data() + spans, spans_.data() + 2 * spans, spans_.data() + 3 * spans};
   panels_.single = {bounds + 4 * groups, bounds + 5 * groups, bounds + 6 * groups, bounds + 6 * groups};
 }
 
-// Packs one group and its bounds.
+// Packs one group and its bounds; raw is room for (d, kMaxGroup).
 template <class T>
-void Search<T>::pack_group(int64_t g, const Frame& frame) {
+void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   const int64_t m = panels_.m, d = panels_.d, groups = panels_.groups, group = isa_.group;
   const int64_t steps = ceil_div(d, kDepth);
   const bool bfloat16 = isa_.packing == Packing::kBfloat16;
   const double scale = frame.scale;
-  double y_norm = 0, y_residual = 0, y_original = 0, h_abs = 0, h_residual = 0, h_original = 0;
-  double b_norm = 0, b_residual = 0, lifted_abs = 0, middle_norm = 0;
+  const int64_t count = std::min(group, m - g * group);
+  double h_abs = 0, h_residual = 0, h_original = 0, lifted_abs = 0, middle_norm = 0;
   for (const float c : middle_) middle_norm += square(double(c));
   middle_norm = std::sqrt(middle_norm);
-  const int64_t count = std::min(group, m - g * group);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t j = order_[g * group + t];
-    double norm = 0, residual = 0, original = 0, norm_b = 0, residual_b = 0;
-    for (int64_t c = 0; c < d; ++c) {
-      const double v = double(y_[j * d + c]), centred = (v - frame.centre[c]) * scale;
-      const double slack = 2 * kUnit64 * std::abs(centred) + kTiny32;
-      const float rounded = float(centred);
-      packed_y_[(g * d + c) * group + t] = rounded;
-      norm += square(rounded);
-      residual += square(std::abs(centred - double(rounded)) + slack);
-      original += square(v * scale);
-      if (!bfloat16) continue;
-      const uint16_t b = to_bfloat16(rounded);
-      tiles_[((g * steps + c / kDepth) * group + t) * kDepth + c % kDepth] = b;
-      norm_b += square(from_bfloat16(b));
-      residual_b += square(std::abs(centred - double(from_bfloat16(b))) + slack);
-    }
-    y_norm = std::max(y_norm, norm), y_residual = std::max(y_residual, residual);
-    b_norm = std::max(b_norm, norm_b), b_residual = std::max(b_residual, residual_b);
-    y_original = std::max(y_original, original);
+    for (int64_t c = 0; c < d; ++c) raw[c * kMaxGroup + t] = double(y_[j * d + c]);
     const double centred = (double(h_[j]) - frame.h_centre) * scale;
     const float rounded = float(centred);
     packed_h_[g * group + t] = rounded;
@@ -162,6 +154,14 @@ void Search<T>::pack_group(int64_t g, const Frame& frame) {
     h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
     lifted_abs = std::max(lifted_abs, std::abs(lifted_[j]));
   }
+  PackedNorms norms;
+  float* y = &packed_y_[g * d * group];
+  isa_.pack(raw, frame.centre.data(), scale, d, y, bfloat16 ? &tiles_[g * steps * group * kDepth] : nullptr, norms);
+  for (int64_t c = 0; c < d; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
+  const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
+  const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
+  const double y_original = largest_of(norms.original);
+  const double b_norm = largest_of(norms.coarse), b_residual = largest_of(norms.coarse_residual);
   if (bfloat16) {
     // Rows past the last target repeat it, for the maximum must be that of a target.
     for (int64_t s = 0; s < steps; ++s)
@@ -170,8 +170,6 @@ void Search<T>::pack_group(int64_t g, const Frame& frame) {
                     &tiles_[((g * steps + s) * group + t) * kDepth]);
     tops_[g] = float(lifted_[order_[g * group]]);
   }
-  y_norm = std::sqrt(y_norm), y_residual = std::sqrt(y_residual), y_original = std::sqrt(y_original);
-  b_norm = std::sqrt(b_norm), b_residual = std::sqrt(b_residual);
   const double chain = double(2 * d + 8) * kUnit32, exact = double(2 * d + 4) * kUnit64;  // 4 more: maximum +- E
   const double largest = y_norm + y_residual;                                             // >= |y'|
   const double underflow =
@@ -198,19 +196,13 @@ void Search<T>::pack_group(int64_t g, const Frame& frame) {
 template <class T>
 template <class X>
 Search<T>::Block<X>::Block(const Search& search, int tiles)
-    : search_(search),
-      exact_(new X[size_t(tiles) * search.d() * kTile]()),
-      states_(tiles),
-      lists_(size_t(tiles) * kTile),
-      capacity_(int(std::max<int64_t>(16, 4 * search.k()))) {
-  if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * kTile * tiles);
+    : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()), states_(tiles) {
+  const size_t samples = size_t(tiles) * kTile, k = size_t(search.k());
+  if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * samples);
   if (search.isa_.prepare != nullptr) prepared_.resize(prepared_size(search.d()) * tiles);
-  for (auto& list : lists_) {
-    list.entries.reserve(capacity_);
-    list.lower.reserve(search.k());
-    list.best_index.reserve(search.k() + 1);
-    list.best_score.reserve(search.k() + 1);
-  }
+  best_index_.resize(samples * k), best_score_.resize(samples * k), scored_.resize(samples);
+  if (k > 2) lowers_.resize(samples);
+  maxima_.resize(size_t(kTogether) * kTile * kChunk);
 }
 
 template <class T>
@@ -240,16 +232,15 @@ void Search<T>::Block<X>::run(int tiles) {
   for (int i = 0; i < tiles; ++i) begin(i);
   const int64_t prepared_bytes = search_.isa_.prepare == nullptr ? panels.d * kTile * int64_t(sizeof(float))
                                                                  : prepared_size(panels.d) * int64_t(sizeof(uint16_t));
-  const int64_t group_bytes = panels.d * search_.isa_.group * int64_t(sizeof(float));
-  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / group_bytes / 2) * 2;  // even: the matrix unit takes pairs
+  const int64_t group_bytes = panels.d * search_.isa_.group * int64_t(panels.tiles != nullptr ? 2 : 4);
+  const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
     for (int i = 0; i < tiles; i += kTogether)
-      search_.isa_.filter(prepared(i), prepared_bytes, std::min(kTogether, tiles - i), panels, first, last,
-                          &states_[i]);
+      search_.isa_.filter(prepared(i), prepared_bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
+                          maxima_.data());
   }
-  for (int i = 0; i < tiles; ++i)
-    for (int l = 0; l < kTile; ++l) score_listed(i, l);
+  for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
 }
 
 template <class T>
@@ -269,7 +260,9 @@ void Search<T>::Block<X>::begin(int tile) {
 
   TileState& state = states_[tile];
   state.search = this;
-  state.shortlist = shortlist;
+  state.full = make_room;
+  state.raise = raise_floor;
+  state.k = search_.k();
   for (int l = 0; l < kTile; ++l) {
     const double whole = std::sqrt(squares[l]);
     double norm = whole, residual = 0;
@@ -284,90 +277,98 @@ void Search<T>::Block<X>::begin(int tile) {
     state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
     state.residual[l] = up(residual);
     state.floor[l] = -kInf;
-    Shortlist& list = lists_[tile * kTile + l];
-    list.entries.clear(), list.lower.clear(), list.best_index.clear(), list.best_score.clear();
+    state.listed[l] = scored_[tile * kTile + l] = 0;
+    if (state.k > 2) lowers_[tile * kTile + l].clear();
   }
 }
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::shortlist(TileState& state, int lane, int32_t group, float upper, float lower) {
+void Search<T>::Block<X>::raise_floor(TileState& state, int lane, float lower) {
   Block& self = *static_cast<Block*>(state.search);
-  const int tile = int(&state - self.states_.data());
-  Shortlist& list = self.lists_[tile * kTile + lane];
-  const size_t k = size_t(self.search_.k());
-
+  std::vector<float>& lowers = self.lowers_[self.tile_of(state) * kTile + lane];
   if (!(lower > -kInf)) lower = -kInf;  // also NaN
-  if (list.lower.size() < k || lower > list.lower.front()) {
-    if (list.lower.size() == k) {
-      std::pop_heap(list.lower.begin(), list.lower.end(), std::greater<>());
-      list.lower.pop_back();
-    }
-    list.lower.push_back(lower);
-    std::push_heap(list.lower.begin(), list.lower.end(), std::greater<>());
-    if (list.lower.size() == k) state.floor[lane] = list.lower.front();
+  if (int64_t(lowers.size()) == state.k) {
+    if (!(lower > lowers.front())) return;
+    std::pop_heap(lowers.begin(), lowers.end(), std::greater<>());
+    lowers.pop_back();
   }
-  if (int(list.entries.size()) == self.capacity_) {
-    const float floor = state.floor[lane];
-    std::erase_if(list.entries, [floor](const Shortlist::Entry& e) { return e.upper < floor; });
-    if (2 * int(list.entries.size()) > self.capacity_) self.score_listed(tile, lane);
-  }
-  list.entries.push_back({group, upper});
+  lowers.push_back(lower);
+  std::push_heap(lowers.begin(), lowers.end(), std::greater<>());
+  if (int64_t(lowers.size()) == state.k) state.floor[lane] = std::max(state.floor[lane], lowers.front());
 }
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::score_listed(int tile, int lane) {
-  Shortlist& list = lists_[tile * kTile + lane];
-  const Panels& panels = search_.panels();
-  const int64_t d = panels.d, group = search_.isa_.group;
-  const float norm = states_[tile].whole[lane];
-  float floor = states_[tile].floor[lane];
+void Search<T>::Block<X>::make_room(TileState& state, int lane) {
+  Entry* list = state.list[lane];
+  const float floor = state.floor[lane];
+  state.listed[lane] = int(std::remove_if(list, list + kListed, [&](Entry e) { return e.upper < floor; }) - list);
+  if (state.listed[lane] <= kListed / 2) return;
+  Block& self = *static_cast<Block*>(state.search);
+  self.score_listed(self.tile_of(state), lane, lane + 1);
+}
 
+// Scores what is listed for samples [first, last) of a tile, and empties their lists.
+template <class T>
+template <class X>
+void Search<T>::Block<X>::score_listed(int tile, int first, int last) {
   candidates_.clear();
-  for (const Shortlist::Entry& entry : list.entries) {
-    if (entry.upper < floor) continue;
-    const int64_t g = entry.group, first = g * group;
-    const int count = int(std::min(group, panels.m - first));
-    float s[kMaxGroup];
-    search_.isa_.score_group(rounded(tile) + lane, panels.y + g * d * group, panels.h + first, d, s);
-    const float error = panels.single.alpha[g] + panels.single.beta[g] * norm;
-    for (int t = 0; t < count; ++t) {
-      // NaN from an infinite bound must not hide a target.
-      const float upper = s[t] + error, lower = s[t] - error;
-      if (!(upper < floor))
-        candidates_.push_back(
-            {search_.order_[first + t], upper == upper ? upper : kInf, lower == lower ? lower : -kInf});
-    }
-  }
-  list.entries.clear();
+  for (int lane = first; lane < last; ++lane) narrow(tile, lane);
+  score_candidates(tile);
+}
 
-  // The k-th largest lower bound among these targets is a floor for all.
-  const size_t k = size_t(search_.k());
-  if (candidates_.size() >= k) {
-    floors_.clear();
-    for (const Candidate& candidate : candidates_) floors_.push_back(candidate.lower);
-    std::nth_element(floors_.begin(), floors_.begin() + (k - 1), floors_.end(), std::greater<>());
-    floor = std::max(floor, floors_[k - 1]);
-  }
-  for (const Candidate& candidate : candidates_)
-    if (!(candidate.upper < floor)) score_exactly(list, samples(tile) + lane, candidate.target);
+// From the groups listed for a sample to the targets that can win: by their scores in float32.
+template <class T>
+template <class X>
+void Search<T>::Block<X>::narrow(int tile, int lane) {
+  TileState& state = states_[tile];
+  const float floor = state.floor[lane];
+  int32_t groups[kListed];
+  uint32_t masks[kListed];
+  int listed = 0;
+  for (int i = 0; i < state.listed[lane]; ++i)
+    if (!(state.list[lane][i].upper < floor)) groups[listed++] = state.list[lane][i].group;
+  state.listed[lane] = 0;
+  state.floor[lane] = search_.isa_.narrow(rounded(tile) + lane, search_.panels(), state.whole[lane], groups, listed,
+                                          state.k, floor, masks);
+  for (int i = 0; i < listed; ++i)
+    for (uint32_t mask = masks[i]; mask != 0; mask &= mask - 1)
+      candidates_.push_back({lane, search_.order_[groups[i] * search_.isa_.group + __builtin_ctz(mask)]});
 }
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::score_exactly(Shortlist& list, const X* x, int64_t j) const {
+void Search<T>::Block<X>::score_candidates(int tile) {
   const int64_t d = search_.d();
-  const double s = otgen::score(x, kTile, search_.y_ + j * d, search_.h_[j], d);
-  auto& scores = list.best_score;
-  auto& indices = list.best_index;
-  const size_t k = size_t(search_.k());
-  if (scores.size() == k && !better(s, j, scores.back(), indices.back())) return;
-  size_t at = scores.size();
-  while (at > 0 && better(s, j, scores[at - 1], indices[at - 1])) --at;
-  scores.insert(scores.begin() + at, s);
-  indices.insert(indices.begin() + at, j);
-  if (scores.size() > k) scores.pop_back(), indices.pop_back();
+  const size_t count = candidates_.size();
+  for (size_t i = 0; i < count; i += kMany) {
+    const X* x[kMany];
+    const T* y[kMany];
+    T h[kMany];
+    double s[kMany];
+    for (size_t j = 0; j < kMany; ++j) {
+      const Candidate& c = candidates_[std::min(i + j, count - 1)];
+      x[j] = samples(tile) + c.lane, y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
+    }
+    scores(x, kTile, y, h, d, s);
+    for (size_t j = 0; j < kMany && i + j < count; ++j)
+      insert(tile * kTile + candidates_[i + j].lane, candidates_[i + j].target, s[j]);
+  }
+}
+
+template <class T>
+template <class X>
+void Search<T>::Block<X>::insert(int64_t row, int64_t target, double score) {
+  const int k = int(search_.k());
+  int64_t* index = &best_index_[row * k];
+  double* best = &best_score_[row * k];
+  int& scored = scored_[row];
+  if (scored == k && !better(score, target, best[k - 1], index[k - 1])) return;
+  int at = scored < k ? scored++ : k - 1;
+  for (; at > 0 && better(score, target, best[at - 1], index[at - 1]); --at)
+    best[at] = best[at - 1], index[at] = index[at - 1];
+  best[at] = score, index[at] = target;
 }
 
 template class Search<float>;

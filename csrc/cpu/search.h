@@ -28,7 +28,9 @@
 // Targets are packed by falling height (h'' where there is one), so that the heights of a group are nearly equal. The
 // matrix unit's filter adds the largest of them to the largest product: that is at least the largest score, and at most
 // spread_g, the range of the group's heights, above it. So its lower bounds are E_g + spread_g below the maximum, its
-// upper ones E_g above.
+// upper ones E_g above. It keeps the maxima of a span of groups before it looks at them: with E, spread the largest in
+// the span, the best (second) of the maxima less E + spread is a lower bound for the best (second) of all, and groups
+// whose maximum is below the floor less E are dropped without a look at their own E_g.
 #pragma once
 
 #include <cstring>
@@ -46,6 +48,10 @@ struct Isa;
 constexpr int kTile = 32;      // samples that are scored together, on the lanes of vector registers
 constexpr int kMaxGroup = 16;  // targets of a group, at most
 constexpr int kDepth = 32;     // coordinates of one step of the bfloat16 matrix unit
+constexpr int kSpan = 32;      // groups that share a bound
+constexpr int kChunk = 512;    // groups whose maxima a filter keeps before it looks at them, at most
+constexpr int kListed = 16;    // groups listed for a sample before some are scored
+constexpr int kTogether = 4;   // tiles that a filter takes at a time: half of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>
@@ -84,28 +90,27 @@ struct Panels {
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; zero past the last
   const float* top = nullptr;       // (groups even,), with tiles: the largest h'' of each group, -inf past the last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
+  Bound span{};                     // the largest of `filter` in every kSpan groups
 };
 
-// Groups that may hold one of the k best targets of a sample; one for each sample of a tile.
-struct Shortlist {
-  struct Entry {
-    int32_t group;
-    float upper;  // no target of the group scores above this
-  };
-  std::vector<Entry> entries;
-  std::vector<float> lower;  // min-heap of the k largest lower bounds among group maxima
-  std::vector<int64_t> best_index;
-  std::vector<double> best_score;  // the k best scored so far, in falling order
+// A group that may hold one of the k best targets of a sample.
+struct Entry {
+  int32_t group;
+  float upper;  // no target of the group scores above this
 };
 
-// What the filter updates: `floor` is the k-th largest lower bound so far, -inf until there are k.
+// What the filter updates, for the samples of a tile.
 struct TileState {
-  alignas(64) float floor[kTile];
+  alignas(64) float floor[kTile];     // at most the k-th largest score; -inf at first
   alignas(64) float norm[kTile];      // |x|, or |x'|, as the filter's bound wants it, rounded up
   alignas(64) float residual[kTile];  // |x - x^|, rounded up
   float whole[kTile];                 // |x|, rounded up
-  void* search;                       // for `shortlist`
-  void (*shortlist)(TileState&, int lane, int32_t group, float upper, float lower);
+  int64_t k;                          // targets wanted
+  int listed[kTile];                  // entries of each list
+  Entry list[kTile][kListed];
+  void* search;                                            // for the functions that follow
+  void (*full)(TileState& state, int lane);                // makes room in a list
+  void (*raise)(TileState& state, int lane, float lower);  // the floor, by a lower bound of another group
 };
 
 // Reads tiles of samples against targets. X is the type of the samples, T that of targets and heights.
@@ -133,19 +138,23 @@ class Search {
     // Finds the k best targets of every sample in the first `tiles` tiles.
     void run(int tiles);
 
-    const int64_t* index(int tile, int lane) const { return lists_[tile * kTile + lane].best_index.data(); }
-    const double* score(int tile, int lane) const { return lists_[tile * kTile + lane].best_score.data(); }
+    const int64_t* index(int tile, int lane) const { return &best_index_[(tile * kTile + lane) * search_.k()]; }
+    const double* score(int tile, int lane) const { return &best_score_[(tile * kTile + lane) * search_.k()]; }
 
    private:
     struct Candidate {
+      int lane;
       int64_t target;
-      float upper, lower;
     };
 
-    static void shortlist(TileState& state, int lane, int32_t group, float upper, float lower);
+    static void make_room(TileState& state, int lane);
+    static void raise_floor(TileState& state, int lane, float lower);
+    int tile_of(const TileState& state) const { return int(&state - states_.data()); }
     void begin(int tile);
-    void score_listed(int tile, int lane);
-    void score_exactly(Shortlist& list, const X* x, int64_t j) const;
+    void score_listed(int tile, int first, int last);
+    void narrow(int tile, int lane);
+    void score_candidates(int tile);
+    void insert(int64_t row, int64_t target, double score);
     const float* rounded(int tile);
     const void* prepared(int tile);
 
@@ -153,11 +162,13 @@ class Search {
     std::unique_ptr<X[]> exact_;
     std::vector<float> rounded_;     // the samples in float32, where X is double
     LineVector<uint16_t> prepared_;  // and as the filter reads them, where it wants them rewritten
-    std::vector<TileState> states_;
-    std::vector<Shortlist> lists_;
+    LineVector<TileState> states_;
+    std::vector<int64_t> best_index_;  // by sample: the k best scored so far, in falling order
+    std::vector<double> best_score_;
+    std::vector<int> scored_;                 // by sample: how many those are
+    std::vector<std::vector<float>> lowers_;  // for k > 2, by sample: min-heap of the k largest lower bounds of groups
     std::vector<Candidate> candidates_;
-    std::vector<float> floors_;
-    int capacity_;
+    LineVector<float> maxima_;  // for the filter
   };
 
  private:
@@ -168,7 +179,7 @@ class Search {
   };
   Frame frame(int threads) const;
   void pack(const Frame& frame, int threads);
-  void pack_group(int64_t g, const Frame& frame);
+  void pack_group(int64_t g, const Frame& frame, double* raw);
   double lifted(int64_t j, const Frame& frame) const;
 
   const T* y_;
@@ -180,7 +191,7 @@ class Search {
   std::vector<float> middle_;
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
-  std::vector<float> packed_y_, packed_h_, tops_, bounds_;
+  std::vector<float> packed_y_, packed_h_, tops_, bounds_, spans_;
   std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
 };
@@ -203,7 +214,7 @@ OTGEN_HD float from_bfloat16(uint16_t b) {
 }
 
 // A block holds this many samples at most; enough to read a chunk of targets from L2 many times.
-constexpr int kMaxTiles = 8;
+constexpr int kMaxTiles = 32;
 
 // Tiles per block so that every thread gets several blocks.
 OTGEN_HD int tiles_per_block(int64_t n, int threads) {

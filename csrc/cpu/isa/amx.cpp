@@ -6,6 +6,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "../../common.h"
 #include "isa.h"
 
@@ -19,7 +21,9 @@ constexpr int kStep = kGroup * kDepth;         // numbers in a tile of targets o
 constexpr int kRowBytes = kDepth * 2;          // of those
 constexpr int kScores = kGroup * Vec::kWidth;  // in a tile of scores
 
-#include "group.inl"
+#include "narrow.inl"
+#include "pack.inl"
+#include "scan.inl"
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -27,124 +31,95 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// Scores, without heights, of two groups by the two halves of the samples: four tiles of 16 x 16 at out, both groups of
-// one half first.
-static inline void multiply(const uint16_t* y, const uint16_t* x, int64_t steps, float* out) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  for (int64_t s = 0; s < steps; ++s) {
-    _tile_loadd(4, y + s * kStep, kRowBytes);
-    _tile_loadd(5, y + (steps + s) * kStep, kRowBytes);
-    _tile_loadd(6, x + 2 * s * kStep, kRowBytes);
-    _tile_loadd(7, x + (2 * s + 1) * kStep, kRowBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, out, 64);
-  _tile_stored(2, out + kScores, 64);
-  _tile_stored(1, out + 2 * kScores, 64);
-  _tile_stored(3, out + 3 * kScores, 64);
-}
+// What is left of a product: two tiles of scores, one for each of two groups, and where their maxima belong.
+struct Product {
+  alignas(64) float scores[2 * kScores];
+  float* maxima;     // of the first group, those of the second follow
+  const float* top;  // of the first group
 
-// Largest product of a group, with the group's largest height, for one half of the samples.
-static inline Vec column_max(const float* scores, const float* top) {
-  Vec best[4];
+  void take() const {
+    for (int i = 0; i < 2; ++i) column_max(scores + i * kScores, top + i).store(maxima + i * Vec::kWidth);
+  }
+
+  // Largest score of a group, with the group's largest height, for one half of the samples.
+  static Vec column_max(const float* scores, const float* top) {
+    Vec best[4];
 #pragma GCC unroll 16
-  for (int t = 0; t < kGroup; ++t) {
-    const Vec s = Vec::load(scores + t * Vec::kWidth);
-    best[t % 4] = t < 4 ? s : max(best[t % 4], s);
+    for (int t = 0; t < kGroup; ++t) {
+      const Vec s = Vec::load(scores + t * Vec::kWidth);
+      best[t % 4] = t < 4 ? s : max(best[t % 4], s);
+    }
+    return add(max(max(best[0], best[1]), max(best[2], best[3])), Vec::broadcast(top));
   }
-  return add(max(max(best[0], best[1]), max(best[2], best[3])), Vec::broadcast(top));
-}
+};
 
-// Offers the maxima of two groups, g and the next, for one half of a tile.
-static inline void offer_pair(const float* scores, int64_t g, int64_t last, int half, const Panels& panels,
-                              TileState& state) {
-  offer(column_max(scores, panels.top + g), g, half * Vec::kWidth, panels, state);
-  if (g + 1 == last) return;
-  offer(column_max(scores + kScores, panels.top + g + 1), g + 1, half * Vec::kWidth, panels, state);
-}
-
-// Up to 64 coordinates: the targets of two groups stay in tiles 4 to 7 while halves of sample tiles pass by.
-template <int kSteps>
-static void filter_few(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
-                       int64_t last, TileState* states) {
-  alignas(64) float scores[2][2 * kScores];
-  const auto load = [&](int64_t g) {
-    const uint16_t* y = panels.tiles + g * kSteps * kStep;
-    _tile_loadd(4, y, kRowBytes);
-    _tile_loadd(5, y + kSteps * kStep, kRowBytes);
-    if constexpr (kSteps == 2) {
-      _tile_loadd(6, y + kStep, kRowBytes);
-      _tile_loadd(7, y + 3 * kStep, kRowBytes);
-    }
-  };
-  const auto product = [&](int half, float* out) {
-    const char* tile = static_cast<const char*>(prepared) + half / 2 * bytes;
-    const uint16_t* x = reinterpret_cast<const uint16_t*>(tile) + half % 2 * kStep;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_loadd(2, x, kRowBytes);
-    _tile_dpbf16ps(0, 4, 2);
-    _tile_dpbf16ps(1, 5, 2);
-    if constexpr (kSteps == 2) {
-      _tile_loadd(3, x + 2 * kStep, kRowBytes);
-      _tile_dpbf16ps(0, 6, 3);
-      _tile_dpbf16ps(1, 7, 3);
-    }
-    _tile_stored(0, out, 64);
-    _tile_stored(1, out + kScores, 64);
-  };
-  load(first);
-  product(0, scores[0]);
-  int now = 0;
-  for (int64_t g = first; g < last; g += 2) {
-    for (int half = 0; half < 2 * tiles; ++half, now ^= 1) {
-      const bool turn = half + 1 == 2 * tiles;
-      if (turn && g + 2 < last) load(g + 2);
-      if (!turn || g + 2 < last) product(turn ? 0 : half + 1, scores[now ^ 1]);
-      offer_pair(scores[now], g, last, half % 2, panels, states[half / 2]);
-    }
+// NAME(y, x, steps, before): scores, without heights, of two groups by one half of a tile, in tiles P and Q; stores
+// what the product before left in R and S, which hides behind the matrix unit's work. Tiles are named by literals only.
+#define OTGEN_STEP(P, Q, s)                             \
+  _tile_loadd(6, x + (s) * kStep, kRowBytes);           \
+  _tile_loadd(4, y + (s) * kStep, kRowBytes);           \
+  _tile_dpbf16ps(P, 4, 6);                              \
+  _tile_loadd(5, y + (steps + (s)) * kStep, kRowBytes); \
+  _tile_dpbf16ps(Q, 5, 6)
+#define OTGEN_PRODUCT(NAME, P, Q, R, S)                                                         \
+  static inline void NAME(const uint16_t* y, const uint16_t* x, int64_t steps, float* before) { \
+    _tile_zero(P);                                                                              \
+    _tile_zero(Q);                                                                              \
+    OTGEN_STEP(P, Q, 0);                                                                        \
+    _tile_stored(R, before, 64);                                                                \
+    if (steps > 1) {                                                                            \
+      OTGEN_STEP(P, Q, 1);                                                                      \
+    }                                                                                           \
+    _tile_stored(S, before + kScores, 64);                                                      \
+    for (int64_t s = 2; s < steps; ++s) {                                                       \
+      OTGEN_STEP(P, Q, s);                                                                      \
+    }                                                                                           \
   }
-}
+OTGEN_PRODUCT(product_even, 0, 1, 2, 3)
+OTGEN_PRODUCT(product_odd, 2, 3, 0, 1)
+#undef OTGEN_PRODUCT
+#undef OTGEN_STEP
 
-// Any number of coordinates: two groups by both halves of a tile at a time.
-static void filter_many(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
-                        int64_t last, TileState* states) {
+// Maxima of groups [first, last) for all halves of the tiles: (halves, kChunk, 16). A product's scores are stored
+// while the next one runs, and their maxima taken while the one after that does.
+static void all_maxima(const void* prepared, int64_t bytes, int halves, const Panels& panels, int64_t first,
+                       int64_t last, float* maxima) {
   const int64_t steps = ceil_div(panels.d, kDepth);
-  alignas(64) float scores[2][4 * kScores];
-  const auto product = [&](int64_t g, int i, float* out) {
-    const char* x = static_cast<const char*>(prepared) + i * bytes;
-    multiply(panels.tiles + g * steps * kStep, reinterpret_cast<const uint16_t*>(x), steps, out);
-  };
-  product(first, 0, scores[0]);
-  int now = 0;
+  Product products[2];
+  int64_t k = 0;
   for (int64_t g = first; g < last; g += 2) {
-    for (int i = 0; i < tiles; ++i, now ^= 1) {
-      if (i + 1 < tiles)
-        product(g, i + 1, scores[now ^ 1]);
-      else if (g + 2 < last)
-        product(g + 2, 0, scores[now ^ 1]);
-      for (int half = 0; half < 2; ++half)
-        offer_pair(scores[now] + 2 * half * kScores, g, last, half, panels, states[i]);
+    for (int half = 0; half < halves; ++half, ++k) {
+      const uint16_t* y = panels.tiles + g * steps * kStep;
+      const uint16_t* x = reinterpret_cast<const uint16_t*>(static_cast<const char*>(prepared) + half / 2 * bytes) +
+                          half % 2 * steps * kStep;
+      if (k % 2 == 0)
+        product_even(y, x, steps, products[1].scores);
+      else
+        product_odd(y, x, steps, products[0].scores);
+      Product& turn = products[k % 2];
+      if (k >= 2) turn.take();
+      turn.maxima = maxima + (half * kChunk + g - first) * Vec::kWidth;
+      turn.top = panels.top + g;
     }
   }
+  float* scores = products[(k - 1) % 2].scores;
+  if (k % 2 == 1) {
+    _tile_stored(0, scores, 64);
+    _tile_stored(1, scores + kScores, 64);
+  } else {
+    _tile_stored(2, scores, 64);
+    _tile_stored(3, scores + kScores, 64);
+  }
+  for (int64_t i = std::max<int64_t>(0, k - 2); i < k; ++i) products[i % 2].take();
 }
 
-// All tiles for one pair of groups, which the first brings to L1 for the others. One product ahead, so that the matrix
-// unit works while the maxima of the last product are taken.
 static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
-                   TileState* states) {
+                   TileState* states, float* maxima) {
   const TileConfig config;
   _tile_loadconfig(&config);
-  const int64_t steps = ceil_div(panels.d, kDepth);
-  const auto run = steps == 1 ? filter_few<1> : steps == 2 ? filter_few<2> : filter_many;
-  run(prepared, bytes, tiles, panels, first, last, states);
+  all_maxima(prepared, bytes, 2 * tiles, panels, first, last, maxima);
   _tile_release();
+  scan_tiles(maxima, tiles, panels, first, last, states);
 }
 
 // To bfloat16, as `to_bfloat16` does, in the upper half of each number.
@@ -155,10 +130,11 @@ static inline __m512i rounded(__m512 v) {
   return _mm512_and_si512(up, _mm512_set1_epi32(int(0xFFFF0000u)));
 }
 
-// Pairs of coordinates side by side, (steps, half, kDepth / 2, 16, 2) bfloat16: the order the matrix unit wants.
+// Pairs of coordinates side by side, (half, steps, kDepth / 2, 16, 2) bfloat16: the order the matrix unit wants.
 static void prepare(const float* x, const float* middle, int64_t d, void* out, double* squares,
                     double* residual_squares) {
   uint16_t* tile = static_cast<uint16_t*>(out);
+  const int64_t steps = ceil_div(d, kDepth);
   const auto add_squares = [](__m512 v, __m512d* sums) {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
     const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
@@ -175,9 +151,9 @@ static void prepare(const float* x, const float* middle, int64_t d, void* out, d
       add_squares(_mm512_sub_ps(v, _mm512_castsi512_ps(b)), residual);  // exact: 16 bits are left
       return b;
     };
-    for (int64_t c = 0; c < ceil_div(d, kDepth) * kDepth; c += 2) {
+    for (int64_t c = 0; c < steps * kDepth; c += 2) {
       const __m512i even = coordinate(c), odd = coordinate(c + 1);
-      uint16_t* row = tile + ((c / kDepth) * 2 + half) * kStep + (c % kDepth) / 2 * kDepth;
+      uint16_t* row = tile + (half * steps + c / kDepth) * kStep + (c % kDepth) / 2 * kDepth;
       _mm512_storeu_si512(row, _mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
     }
     for (int i = 0; i < 2; ++i) {
@@ -198,7 +174,7 @@ bool amx_permitted() {
 }
 
 const Isa kAmx = {
-    "amx",         amx::kGroup,    Packing::kBfloat16, amx::filter,        amx::prepare,    amx::score_group,
+    "amx",         amx::kGroup,    Packing::kBfloat16, amx::filter,        amx::prepare,    amx::narrow,    amx::pack,
     kAvx512.norms, kAvx512.sample, kAvx512.scores_f32, kAvx512.scores_f64, kAvx512.exp_f32, kAvx512.exp_f64};
 
 }  // namespace otgen

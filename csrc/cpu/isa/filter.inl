@@ -1,13 +1,17 @@
-// The float32 filter, written once; a file includes it after it has defined, in its own namespace, what group.inl wants
-// and
+// The float32 filter, written once; a file includes it after it has defined, in its own namespace,
+//   Vec                  a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max,
+//                        below
+//   kGroup               targets in a group
 //   kVectors, kTargets   vectors of samples and targets held in registers at a time; kTargets divides kGroup
 
-#include "group.inl"
+#include "narrow.inl"
+#include "pack.inl"
+#include "scan.inl"
 
-constexpr int kSpan = kVectors * Vec::kWidth;  // samples held at a time
-static_assert(kTile % kSpan == 0 && kGroup % kTargets == 0);
+constexpr int kHeld = kVectors * Vec::kWidth;  // samples held at a time
+static_assert(kTile % kHeld == 0 && kGroup % kTargets == 0);
 
-// Largest score of the group for kSpan samples. The accumulators start at the heights.
+// Largest score of the group for kHeld samples. The accumulators start at the heights.
 static inline void group_max(const float* x, const float* y, const float* h, int64_t d, Vec out[kVectors]) {
   for (int t0 = 0; t0 < kGroup; t0 += kTargets) {
     Vec acc[kVectors][kTargets];
@@ -37,16 +41,17 @@ static inline void group_max(const float* x, const float* y, const float* h, int
 }
 
 static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
-                   TileState* states) {
+                   TileState* states, float* maxima) {
   for (int i = 0; i < tiles; ++i) {
     const float* x = reinterpret_cast<const float*>(static_cast<const char*>(prepared) + i * bytes);
-    for (int64_t g = first; g < last; ++g) {
-      for (int s = 0; s < kTile; s += kSpan) {
+    for (int64_t g = first; g < last; ++g)
+      for (int s = 0; s < kTile; s += kHeld) {
         Vec best[kVectors] = {};
         group_max(x + s, panels.y + g * panels.d * kGroup, panels.h + g * kGroup, panels.d, best);
 #pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) offer(best[v], g, s + v * Vec::kWidth, panels, states[i]);
+        for (int v = 0; v < kVectors; ++v)
+          best[v].store(maxima + (i * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
       }
-    }
   }
+  scan_tiles(maxima, tiles, panels, first, last, states);
 }

@@ -5,20 +5,34 @@
 
 namespace otgen {
 
+// Squared norms of the targets of a group, each with room for rounding.
+struct PackedNorms {
+  double y[kMaxGroup];                // in float32
+  double residual[kMaxGroup];         // of what float32 lost
+  double original[kMaxGroup];         // before centring
+  double coarse[kMaxGroup];           // in bfloat16
+  double coarse_residual[kMaxGroup];  // of what bfloat16 lost
+};
+
 struct Isa {
   const char* name;
   int group;        // targets of one group, at most kMaxGroup
   Packing packing;  // of the targets, for `filter`
-  // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first even; hands what may win to
-  // each tile's shortlist.
+  // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
+  // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
-                 TileState* states);
+                 TileState* states, float* maxima);
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_size(d) at out;
   // gives the squared norm of each x - middle, and its squared distance to what became of it. Null where the filter
   // reads tiles as they are.
   void (*prepare)(const float* x, const float* middle, int64_t d, void* out, double* squares, double* residual_squares);
-  // Scores of one sample, a column of its tile, against one group of panels: out holds kMaxGroup.
-  void (*score_group)(const float* x, const float* y, const float* h, int64_t d, float* out);
+  // Scores the groups listed for a sample, a column of its tile, in float32: leaves in masks, of each group, the
+  // targets that can be among the k best, and gives the floor, risen where k <= 2.
+  float (*narrow)(const float* x, const Panels& panels, float whole, const int32_t* groups, int listed, int64_t k,
+                  float floor, uint32_t* masks);
+  // Packs a group: its targets are the columns of raw, (d, kMaxGroup), which it centres, scales and rounds.
+  void (*pack)(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
+               PackedNorms& norms);
   // Squared norms of the samples of a tile.
   void (*norms)(const float* x, int64_t d, double* squares);
   // Makes the samples of one tile: numbers index, ..., index + kTile - 1 of the stream; index is a multiple of kTile.

@@ -26,14 +26,27 @@ static inline Vec add(Vec a, Vec b) {
   for (int i = 0; i < Vec::kWidth; ++i) a.v[i] += b.v[i];
   return a;
 }
+static inline Vec sub(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] -= b.v[i];
+  return a;
+}
+static inline Vec min(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+  return a;
+}
+// As processors have it: b where either is not a number.
 static inline Vec max(Vec a, Vec b) {
-  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] = a.v[i] < b.v[i] ? b.v[i] : a.v[i];
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
   return a;
 }
 static inline uint32_t below(Vec a, Vec b) {
   uint32_t bits = 0;
   for (int i = 0; i < Vec::kWidth; ++i) bits |= uint32_t(a.v[i] < b.v[i]) << i;
   return bits;
+}
+static inline float largest(Vec a) {
+  const float x = a.v[0] > a.v[1] ? a.v[0] : a.v[1], y = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
+  return x > y ? x : y;
 }
 
 constexpr int kGroup = 12;
@@ -52,7 +65,8 @@ const Isa kScalar = {"scalar",
                      Packing::kFloat32,
                      scalar::filter,
                      nullptr,
-                     scalar::score_group,
+                     scalar::narrow,
+                     scalar::pack,
                      scalar::norms,
                      scalar::sample,
                      scalar::scores<float>,
