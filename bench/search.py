@@ -1,0 +1,103 @@
+"""The best settings of every contender for every problem of the race, by successive halving; results/search.json.
+
+python bench/search.py                          all, about 25 minutes of one core
+python bench/search.py --problems mixture-2000x16 --contenders ott
+
+Settings are drawn at random from the space that stands in a contender's file, beside its own defaults and the best ones
+of the problems before. Each is run for a few seconds of one core; the best third go on for three times as long. First
+comes who reached chi2 0.01 soonest, then who came closest. Other jobs do not disturb it: time is the processor's.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import random
+import sys
+from typing import Any
+
+from harness import RESULTS, machine, write_json
+from problems import RACE
+from race import CONTENDERS, race
+
+PATH = RESULTS / "search.json"
+
+PLANS: dict[str, tuple[int, tuple[float, ...]]] = {
+    "ott": (16, (3, 9, 27)),
+    "pot": (9, (3, 9)),
+    "algorithm1": (6, (4, 12)),
+}
+"""Settings tried, and seconds of the rounds."""
+
+KEEP = 3  # one in so many goes on to the next round
+PASSED_ON = 4  # best settings that are tried on the next problem too
+LARGE = 1e5  # m d above which rounds last twice as long
+PACE = 1.6  # of the looks: a search needs few
+
+
+def main() -> None:
+    """Search, writing after every problem and contender."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", choices=RACE, default=list(RACE))
+    parser.add_argument("--contenders", nargs="+", choices=list(PLANS), default=list(PLANS))
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    for name in arguments.contenders:
+        best: list[dict[str, Any]] = []
+        for problem in arguments.problems:
+            row = search(name, problem, best, arguments.seed)
+            best = [trial["settings"] for trial in row["trials"][:PASSED_ON]]
+            rows = [r for r in _rows() if (r["contender"], r["problem"]) != (name, problem)] + [row]
+            write_json(PATH, {"machine": machine(), "rows": rows})
+            print(name, problem, row["trials"][0], file=sys.stderr, flush=True)
+
+
+def search(name: str, problem: str, known: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """One row: contender, problem, and its trials, best first, each with its round, what was reached and when."""
+    module = importlib.import_module(CONTENDERS[name])
+    count, rounds = PLANS[name]
+    m, d = map(int, problem.rpartition("-")[2].split("x"))
+    longer = 2 if m * d > LARGE else 1
+    generator = random.Random(f"{seed}/{name}/{problem}")
+    tried = [dict(module.DEFAULTS), *known]
+    tried += [module.candidates(generator) for _ in range(max(0, count - len(tried)))]
+    ranking: list[dict[str, Any]] = []
+    for number, seconds in enumerate(rounds):
+        trials = [trial(name, problem, settings, longer * seconds) | {"round": number} for settings in tried]
+        trials.sort(key=score)
+        kept = math.ceil(len(trials) / KEEP)
+        ranking = [*trials, *ranking[len(trials) :]]
+        tried = [one["settings"] for one in trials[:kept]]
+    return {"contender": name, "problem": problem, "trials": ranking}
+
+
+def trial(name: str, problem: str, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What settings came to in so many seconds of one core."""
+    found = race(name, problem, settings, seconds, threads=1, clock="cpu", pace=PACE)
+    if "failed" in found:
+        return {"settings": settings, "seconds": seconds, "failed": found["failed"]}
+    last = found["points"][-1]["chi2"]
+    chi2 = last if math.isfinite(last) else None
+    return {"settings": settings, "seconds": seconds, "chi2": chi2, "reached": found["reached"]}
+
+
+def score(trial: dict[str, Any]) -> tuple[float, float]:
+    """Smaller is better."""
+    time, chi2 = trial.get("reached"), trial.get("chi2")
+    return math.inf if time is None else time, math.inf if chi2 is None else chi2
+
+
+def chosen(name: str, problem: str) -> dict[str, Any]:
+    """The best settings found; of a problem that was not searched for, those of the first that was; {} if none was."""
+    rows = [row for row in _rows() if row["contender"] == name]
+    rows.sort(key=lambda row: row["problem"] != problem)
+    return dict(rows[0]["trials"][0]["settings"]) if rows else {}
+
+
+def _rows() -> list[dict[str, Any]]:
+    """What is there, which another process may have added to."""
+    return list(json.loads(PATH.read_text())["rows"]) if PATH.exists() else []
+
+
+if __name__ == "__main__":
+    main()
