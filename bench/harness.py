@@ -63,6 +63,12 @@ def _kilobytes(status: str, key: str) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{key}:"))
 
 
+def copy_speed(n: int) -> float:
+    """Bytes a second of copying n float32 numbers, read and written; of memory if the caches cannot hold them."""
+    a, b = torch.ones(n), torch.empty(n)
+    return 8 * n / interleaved({"copy": lambda: b.copy_(a)}, repeats=3)["copy"].median
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {

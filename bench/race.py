@@ -30,7 +30,7 @@ TOL = 0.01
 """Goal for chi2."""
 
 NOISE = 0.1
-"""Standard error of the judge's chi2 at the solution, in units of the goal; it decides how many samples a look takes."""
+"""Standard error of the judge's chi2 at the solution, in units of the goal; it decides the samples of a look."""
 
 PACE = 1.25
 """A look comes when the clock has grown by this factor since the last one."""

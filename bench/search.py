@@ -1,6 +1,6 @@
 """The best settings of every contender for every problem of the race, by successive halving; results/search.json.
 
-python bench/search.py                          all, about 25 minutes of one core
+python bench/search.py                          what is not there yet; about 20 minutes of one core for all
 python bench/search.py --problems mixture-2000x16 --contenders ott
 
 Settings are drawn at random from the space that stands in a contender's file, beside its own defaults and the best ones
@@ -22,15 +22,15 @@ from race import CONTENDERS, race
 
 PATH = RESULTS / "search.json"
 
-PLANS: dict[str, tuple[int, tuple[float, ...]]] = {
-    "ott": (16, (3, 9, 27)),
-    "pot": (9, (3, 9)),
-    "algorithm1": (6, (4, 12)),
+PLANS: dict[str, tuple[tuple[int, int], tuple[float, ...]]] = {
+    "ott": ((16, 8), (3, 9, 27)),
+    "pot": ((9, 6), (3, 9)),
+    "algorithm1": ((6, 5), (4, 12)),
 }
-"""Settings tried, and seconds of the rounds."""
+"""Settings tried on the first problem and on each other one, and seconds of the rounds."""
 
 KEEP = 3  # one in so many goes on to the next round
-PASSED_ON = 4  # best settings that are tried on the next problem too
+PASSED_ON = 4  # best settings of the problems before that are tried too
 LARGE = 1e5  # m d above which rounds last twice as long
 PACE = 1.6  # of the looks: a search needs few
 
@@ -43,23 +43,36 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     for name in arguments.contenders:
-        best: list[dict[str, Any]] = []
         for problem in arguments.problems:
-            row = search(name, problem, best, arguments.seed)
-            best = [trial["settings"] for trial in row["trials"][:PASSED_ON]]
-            rows = [r for r in _rows() if (r["contender"], r["problem"]) != (name, problem)] + [row]
-            write_json(PATH, {"machine": machine(), "rows": rows})
+            before = {row["problem"]: row for row in _rows() if row["contender"] == name}
+            if problem in before:
+                continue
+            row = search(name, problem, list(before.values()), arguments.seed)
+            write_json(PATH, {"machine": machine(), "rows": [*_rows(), row]})
             print(name, problem, row["trials"][0], file=sys.stderr, flush=True)
 
 
-def search(name: str, problem: str, known: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """One row: contender, problem, and its trials, best first, each with its round, what was reached and when."""
+def search(name: str, problem: str, before: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """One row: contender, problem, and its trials, best first, each with its round, what was reached and when.
+
+    Args:
+        name: The contender.
+        problem: The problem.
+        before: Rows of the same contender for other problems.
+        seed: Of the draws.
+    """
     module = importlib.import_module(CONTENDERS[name])
-    count, rounds = PLANS[name]
+    counts, rounds = PLANS[name]
+    count = counts[bool(before)]
     m, d = map(int, problem.rpartition("-")[2].split("x"))
     longer = 2 if m * d > LARGE else 1
     generator = random.Random(f"{seed}/{name}/{problem}")
-    tried = [dict(module.DEFAULTS), *known]
+    tried = [dict(module.DEFAULTS)]
+    for place in range(PASSED_ON):
+        for row in before:
+            known = row["trials"][place]["settings"]
+            if known not in tried and len(tried) <= PASSED_ON:
+                tried.append(known)
     tried += [module.candidates(generator) for _ in range(max(0, count - len(tried)))]
     ranking: list[dict[str, Any]] = []
     for number, seconds in enumerate(rounds):

@@ -36,6 +36,7 @@ def candidates(generator: random.Random) -> dict[str, Any]:
 
 def run(given: Given, settings: dict[str, Any], watch: Watch) -> None:
     """Runs of growing length until the watch ends it; the last takes as long as the cap."""
+    from ot.backend import get_backend
     from ot.semidiscrete import solve_semidiscrete
 
     y, factor = given.placed(settings["spread"])
@@ -54,8 +55,7 @@ def run(given: Given, settings: dict[str, Any], watch: Watch) -> None:
     steps, going = FIRST, True
     solve_semidiscrete(use(y), "unif", use(given.nu.float()), max_iter=1, **options)
     while going:
-        torch.manual_seed(0)
-        np.random.seed(0)
+        get_backend(use(y)).seed(0)
         watch.start()
         found, log = solve_semidiscrete(use(y), "unif", use(given.nu.float()), max_iter=steps, log=True, **options)
         seconds = watch.seconds
