@@ -175,13 +175,18 @@ def main() -> None:
     parser.add_argument("--pace", type=float, default=PACE)
     arguments = parser.parse_args()
     limit_threads(arguments.threads)
-    y, nu = given(arguments.problem)
-    watch = Watch(make_problem(make_source("uniform"), y, nu), arguments.cap, CLOCKS[arguments.clock], arguments.pace)
-    module = importlib.import_module(CONTENDERS[arguments.contender])
-    module.run(Given(y, nu), {**module.DEFAULTS, **arguments.settings}, watch)
+    print(json.dumps(contend(arguments.contender, arguments.problem, arguments.settings, arguments.cap,
+                             arguments.clock, arguments.pace)))  # fmt: skip
+
+
+def contend(name: str, problem: str, settings: dict[str, Any], cap: float, clock: str, pace: float) -> dict[str, Any]:
+    """Run a contender in this process; what `race` returns."""
+    y, nu = given(problem)
+    watch = Watch(make_problem(make_source("uniform"), y, nu), cap, CLOCKS[clock], pace)
+    module = importlib.import_module(CONTENDERS[name])
+    module.run(Given(y, nu), {**module.DEFAULTS, **settings}, watch)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    result = {"points": watch.points, "reached": reached(watch.points), "peak MB": peak, **watch.notes}
-    print(json.dumps(result))
+    return {"points": watch.points, "reached": reached(watch.points), "peak MB": peak, **watch.notes}
 
 
 def limit_threads(threads: int) -> None:

@@ -1,6 +1,6 @@
 """The best settings of every contender for every problem of the race, by successive halving; results/search.json.
 
-python bench/search.py                          what is not there yet; about 20 minutes of one core for all
+python bench/search.py                          what is not there yet; about 15 minutes of one core for all
 python bench/search.py --problems mixture-2000x16 --contenders ott
 
 Settings are drawn at random from the space that stands in a contender's file, beside its own defaults and the best ones
@@ -18,14 +18,14 @@ from typing import Any
 
 from harness import RESULTS, machine, write_json
 from problems import RACE
-from race import CONTENDERS, race
+from race import CONTENDERS, contend, limit_threads
 
 PATH = RESULTS / "search.json"
 
 PLANS: dict[str, tuple[tuple[int, int], tuple[float, ...]]] = {
-    "ott": ((16, 8), (3, 9, 27)),
-    "pot": ((9, 6), (3, 9)),
-    "algorithm1": ((6, 5), (4, 12)),
+    "ott": ((12, 7), (2, 6, 18)),
+    "pot": ((8, 5), (2, 6)),
+    "algorithm1": ((6, 4), (3, 9)),
 }
 """Settings tried on the first problem and on each other one, and seconds of the rounds."""
 
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    limit_threads(1)
     for name in arguments.contenders:
         for problem in arguments.problems:
             before = {row["problem"]: row for row in _rows() if row["contender"] == name}
@@ -86,9 +87,10 @@ def search(name: str, problem: str, before: list[dict[str, Any]], seed: int) -> 
 
 def trial(name: str, problem: str, settings: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What settings came to in so many seconds of one core."""
-    found = race(name, problem, settings, seconds, threads=1, clock="cpu", pace=PACE)
-    if "failed" in found:
-        return {"settings": settings, "seconds": seconds, "failed": found["failed"]}
+    try:
+        found = contend(name, problem, settings, seconds, "cpu", PACE)
+    except Exception as error:  # settings that a peer cannot take are a result
+        return {"settings": settings, "seconds": seconds, "failed": f"{type(error).__name__}: {error}"[:200]}
     last = found["points"][-1]["chi2"]
     chi2 = last if math.isfinite(last) else None
     return {"settings": settings, "seconds": seconds, "chi2": chi2, "reached": found["reached"]}

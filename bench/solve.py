@@ -49,7 +49,9 @@ def main() -> None:
 def solve(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     """One row. The bound is for the total variation that a chi2 like the certified one has on equal weights."""
     targets, weights = problem(name, arguments.seed)
-    ot = SemiDiscreteOT(arguments.source, method=arguments.method, tol=arguments.tol, seed=arguments.seed)
+    ot = SemiDiscreteOT(
+        arguments.source, method=arguments.method, tol=arguments.tol, seed=arguments.seed, progress=False
+    )
     began = time.perf_counter()
     ot.fit(targets, weights)
     seconds = time.perf_counter() - began
