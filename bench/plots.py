@@ -68,7 +68,9 @@ def race_line(panel: Axes, row: Row) -> None:
     color = COLORS[row["contender"]]
     panel.plot(*zip(*seen, strict=True), color=color, lw=2.2 if ours else 1.3, marker=".", ms=4, label=row["label"])
     if ours:
-        panel.plot([row["seconds"]], [max(seen[-1][1], 1e-3)], color=color, marker="*", ms=13, label="certified fit")
+        panel.plot(
+            [row["seconds"]], [max(seen[-1][1], 1e-3)], color=color, marker="*", ms=13, ls="none", label="certified fit"
+        )
 
 
 def roofline(rows: list[Row], path: Path) -> None:
@@ -83,9 +85,11 @@ def roofline(rows: list[Row], path: Path) -> None:
         seen = [(row["d"], row[f"{name} Gflop/s"]) for row in rows if f"{name} Gflop/s" in row]
         if seen:
             panel.plot(*zip(*seen, strict=True), color=f"C{color}", marker="o", ms=5, ls="none", label=label)
-    for row in rows:
-        panel.annotate(f"m={row['m'] // 1000}k", (row["d"], row["assign Gflop/s"]), textcoords="offset points",
-                       xytext=(6, 2), fontsize=6.5)  # fmt: skip
+    for d in {row["d"] for row in rows}:
+        same = [row for row in rows if row["d"] == d]
+        sizes = ", ".join(f"{row['m'] // 1000}k" for row in sorted(same, key=lambda row: row["m"]))
+        above = max(row["assign Gflop/s"] for row in same)
+        panel.annotate(sizes, (d, above), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
     ends = [rows[0]["d"], rows[-1]["d"]]
     peaks = sorted(row["peak Gflop/s"] for row in rows if "peak Gflop/s" in row)
     if peaks:
@@ -95,6 +99,7 @@ def roofline(rows: list[Row], path: Path) -> None:
         speed = [2 * d * copies[len(copies) // 2] / SCORE_BYTES for d in ends]
         panel.plot(ends, speed, color="0.5", lw=1, ls="--", label="scores through memory")
     panel.set(xscale="log", yscale="log", xlabel="d", ylabel="Gflop/s (2nmd over time)")
+    panel.set(xlim=(ends[0] / 1.3, ends[1] * 1.6), title=f"best of m targets ({fastest or 'fastest'}); numbers are m")
     panel.grid(which="major", alpha=0.25)
     panel.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
@@ -112,6 +117,9 @@ def growth(rows: list[Row], path: Path) -> None:
             others = [name for name in ("m", "d", "tv") if name != key]
             seen = sorted((row[key], row[of]) for row in cases if all(row[name] == common[name] for name in others))
             panel.loglog(*zip(*seen, strict=True), color="C0", marker="o", lw=1.5)
+            values = [value for value, _ in seen]
+            panel.set_xticks(values, [f"{value:.2g}" if value < 1 else f"{value:g}" for value in values])
+            panel.minorticks_off()
             fit = fits[of]
             panel.set(title=f"{of} ~ {key}^{fit[key]:.2f} (theory {fit[f'{key} theory']})", xlabel=key)
             panel.grid(which="major", alpha=0.25)
