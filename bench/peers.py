@@ -77,9 +77,9 @@ def race_all(problem: str, known: list[str], cap: float, threads: int) -> list[R
 
 def run(name: str, problem: str, cap: float, threads: int) -> Row:
     """Row of a peer; "seconds" is `None` where chi2 stayed above the goal until the cap."""
-    module, settings = importlib.import_module(CONTENDERS[name]), chosen(name, problem)
+    module, (settings, origin) = importlib.import_module(CONTENDERS[name]), chosen(name, problem)
     row = {"contender": name, "label": module.LABEL, "problem": problem, "cap": cap, "settings": settings,
-           "version": importlib.metadata.version(module.PACKAGE)}  # fmt: skip
+           "settings from": origin, "version": importlib.metadata.version(module.PACKAGE)}  # fmt: skip
     found = race(name, problem, settings, cap, threads)
     if "failed" in found:
         print(f"{name} failed on {problem}: {found['failed']}", file=sys.stderr)

@@ -119,7 +119,7 @@ def growth(rows: list[Row], path: Path) -> None:
             panel.loglog(*zip(*seen, strict=True), color="C0", marker="o", lw=1.5)
             values = [value for value, _ in seen]
             panel.set_xticks(values, [f"{value:.2g}" if value < 1 else f"{value:g}" for value in values])
-            panel.minorticks_off()
+            panel.set_xticks([], minor=True)
             fit = fits[of]
             panel.set(title=f"{of} ~ {key}^{fit[key]:.2f} (theory {fit[f'{key} theory']})", xlabel=key)
             panel.grid(which="major", alpha=0.25)

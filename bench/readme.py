@@ -102,12 +102,18 @@ def peers_table() -> str:
         "| problem | otgen | " + " | ".join(f"{label} | ÷ otgen" for label in labels) + " |",
         "|---" * (2 + 2 * len(names)) + "|",
     ]
+    foreign = [row for row in rows if row["contender"] != "otgen" and row["settings from"] != row["problem"]]
     for problem in dict.fromkeys(row["problem"] for row in rows):
         found = {row["contender"]: row for row in rows if row["problem"] == problem}
         cells = [problem, f"{found['otgen']['seconds']:.2g}"]
         for name in names:
             cells += _peer_cells(found.get(name))
         lines.append("| " + " | ".join(cells) + " |")
+    if foreign:
+        said = (
+            f"{row['label']} on {row['problem']} those of {row['settings from'] or 'its defaults'}" for row in foreign
+        )
+        lines.append(f"\nSettings not searched for there: {', '.join(said)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -187,12 +193,12 @@ def ops_table() -> str:
 
 def held_table() -> str:
     """The kernels without their fastest instructions, and peers without theirs."""
-    rows, machine = _load("ops")
+    rows = _load("ops")[0]
     rows = [row for row in rows if row.get("isa") != rows[0].get("isa")]
     if not rows:
         return ""
     lines = [
-        f"The same with all contenders held to an older instruction set, FAISS' BLAS and torch's too, {machine}:\n",
+        "The same machine with all contenders held to an older instruction set, FAISS' BLAS and torch's too:\n",
         "| instructions | m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch |",
         "|---" * 7 + "|",
     ]

@@ -102,11 +102,14 @@ def score(trial: dict[str, Any]) -> tuple[float, float]:
     return math.inf if time is None else time, math.inf if chi2 is None else chi2
 
 
-def chosen(name: str, problem: str) -> dict[str, Any]:
-    """The best settings found; of a problem that was not searched for, those of the first that was; {} if none was."""
+def chosen(name: str, problem: str) -> tuple[dict[str, Any], str | None]:
+    """The best settings found, and the problem they were found on.
+
+    That is another one, the first that was searched for, where this one was not; no settings and `None` if none was.
+    """
     rows = [row for row in _rows() if row["contender"] == name]
     rows.sort(key=lambda row: row["problem"] != problem)
-    return dict(rows[0]["trials"][0]["settings"]) if rows else {}
+    return (dict(rows[0]["trials"][0]["settings"]), rows[0]["problem"]) if rows else ({}, None)
 
 
 def _rows() -> list[dict[str, Any]]:

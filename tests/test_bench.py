@@ -146,12 +146,36 @@ def test_search_ranks_and_remembers(bench, tmp_path, monkeypatch):
     trials = [{"chi2": 0.5, "reached": None}, {"failed": "no"}, {"chi2": 0.009, "reached": 3.0}, {"chi2": 2.0}]
     assert [trials.index(t) for t in sorted(trials, key=search.score)] == [2, 0, 3, 1]
     monkeypatch.setattr(search, "PATH", tmp_path / "search.json")
-    assert search.chosen("ott", "a") == {}
+    assert search.chosen("ott", "a") == ({}, None)
     rows = [{"contender": "ott", "problem": name, "trials": [{"settings": {"rate": i}}]} for i, name in enumerate("ab")]
     search.PATH.write_text(json.dumps({"rows": rows}))
-    assert search.chosen("ott", "b") == {"rate": 1}
-    assert search.chosen("ott", "c") == {"rate": 0}  # not searched for: the first that was
-    assert search.chosen("pot", "a") == {}
+    assert search.chosen("ott", "b") == ({"rate": 1}, "b")
+    assert search.chosen("ott", "c") == ({"rate": 0}, "a")  # not searched for: the first that was
+    assert search.chosen("pot", "a") == ({}, None)
+
+
+def test_ratios_are_against_the_median_fit(bench, monkeypatch):
+    peers = bench("peers")
+    caps = {}
+
+    def race(name, problem, settings, cap, threads):
+        caps[name] = cap
+        last = {"seconds": 9.0, "chi2": 0.005 if name != "pot" else 0.7, "samples": 5}
+        if name == "algorithm1":
+            return {"failed": "no"}
+        mine = {"fits": [1.0, 2.0, 9.0], "certified": True} if name == "otgen" else {}
+        return {"points": [last], "reached": 9.0 if name != "pot" else None, "peak MB": 1.0} | mine
+
+    monkeypatch.setattr(peers, "race", race)
+    monkeypatch.setattr(peers.importlib.metadata, "version", lambda package: "1")
+    rows = {row["contender"]: row for row in peers.race_all("mixture-2000x16", list(peers.AIMS), 120.0, 2)}
+    assert rows["otgen"]["seconds"] == 2
+    assert rows["ott"]["ratio"] == 4.5
+    assert caps["ott"] == pytest.approx(peers.MARGIN * 30 * 2)
+    assert caps["pot"] == 120
+    assert rows["pot"]["seconds"] is None
+    assert rows["pot"]["ratio"] == 60
+    assert rows["algorithm1"]["failed"] == "no"
 
 
 def test_ops_notice_a_wrong_winner(bench):
