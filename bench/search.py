@@ -41,15 +41,17 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", choices=RACE, default=list(RACE))
     parser.add_argument("--contenders", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="also what is there, beginning with the best of it")
     arguments = parser.parse_args()
     limit_threads(1)
     for name in arguments.contenders:
         for problem in arguments.problems:
             before = {row["problem"]: row for row in _rows() if row["contender"] == name}
-            if problem in before:
+            if problem in before and not arguments.again:
                 continue
             row = search(name, problem, list(before.values()), arguments.seed)
-            write_json(PATH, {"machine": machine(), "rows": [*_rows(), row]})
+            others = [r for r in _rows() if (r["contender"], r["problem"]) != (name, problem)]
+            write_json(PATH, {"machine": machine(), "rows": [*others, row]})
             print(name, problem, row["trials"][0], file=sys.stderr, flush=True)
 
 
@@ -59,7 +61,7 @@ def search(name: str, problem: str, before: list[dict[str, Any]], seed: int) -> 
     Args:
         name: The contender.
         problem: The problem.
-        before: Rows of the same contender for other problems.
+        before: Rows of the same contender that are there.
         seed: Of the draws.
     """
     module = importlib.import_module(CONTENDERS[name])

@@ -30,7 +30,7 @@ def candidates(generator: random.Random) -> dict[str, Any]:
     """Settings to try."""
     return {
         "spread": generator.choice([None, 1.0]),
-        "rate": 10 ** generator.uniform(-4, -1.5),
+        "rate": 10 ** generator.uniform(-3.5, -1),
         "points": generator.choice([10, 30, 100]),
         "beta2": generator.choice([0.5, 0.999]),
     }

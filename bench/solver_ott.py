@@ -35,7 +35,7 @@ regularisation, falling like 1 / sqrt(t); 0 for none."""
 
 def candidates(generator: random.Random) -> dict[str, Any]:
     """Settings to try."""
-    optimiser = generator.choice(["sgd", "sgd", "momentum", "adam"])
+    optimiser = generator.choice(["sgd", "momentum", "adam"])
     schedule = generator.choice(["power", "power", "cosine"])
     low, high = (-3.5, -1) if optimiser == "adam" else (-2.5, 0.5)
     return {
@@ -45,9 +45,9 @@ def candidates(generator: random.Random) -> dict[str, Any]:
         "schedule": schedule,
         "power": generator.choice([0.5, 0.75, 1.0]),
         "turn": generator.choice([5, 20, 60]) if schedule == "power" else generator.choice([60, 150, 400]),
-        "batch": generator.choice([256, 1024, 4096]),
+        "batch": generator.choice([64, 256, 1024, 4096]),
         "average": generator.choice([0.99, 0.05, 0.01]),
-        "smoothing": generator.choice([0.0, 0.0, 0.1, 1.0]),
+        "smoothing": generator.choice([0.0, 0.1, 0.3, 1.0, 3.0]),
     }
 
 
