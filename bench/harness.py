@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 import otgen
+from otgen.files import write_bytes
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -62,6 +63,12 @@ def _kilobytes(status: str, key: str) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{key}:"))
 
 
+def copy_speed(n: int) -> float:
+    """Bytes a second of copying n float32 numbers, read and written; of memory if the caches cannot hold them."""
+    a, b = torch.ones(n), torch.empty(n)
+    return 8 * n / interleaved({"copy": lambda: b.copy_(a)}, repeats=3)["copy"].median
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
@@ -84,10 +91,15 @@ def report(name: str | None, rows: list[dict[str, Any]]) -> None:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
     if name is None:
         return
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    write_json(path, {"machine": machine(), "rows": rows})
     print(f"wrote {path}", file=sys.stderr)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _cell(value: object) -> str:

@@ -1,25 +1,37 @@
-"""Kernels beside plain torch and FAISS' exact flat inner-product search, in one run, answers checked first.
+"""Kernels beside plain torch, FAISS' exact flat inner-product search and PyKeOps, in one run, answers checked first.
 
-python bench/ops.py            every size, two threads
+python bench/ops.py            every size with two threads, and some of them held to slower instruction sets
 python bench/ops.py --quick    small sample counts; exits with 1 if assign is slower than torch
+
+Gflop/s are effective ones, 2 n m d over time, whatever a contender leaves out by pruning. The peak beside them is that
+of a loop of products in registers in the same run: bfloat16 on the matrix unit, float32 where there is none.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
+import ops_peers as peers
 import torch
-from harness import interleaved, report
+from harness import copy_speed, interleaved, peak_memory, report
 from torch import Tensor
 
-from otgen import ops
+from otgen import _ext, ops
 
-try:
-    import faiss
-except ImportError:
-    faiss = None
-
-SIZES = [(2_000, 16), (10_000, 64), (60_000, 100), (10_000, 2)]
+SIZES = [
+    (2_000, 16), (10_000, 64), (60_000, 64), (60_000, 100), (60_000, 128), (10_000, 2), (100_000, 3), (200_000, 128),
+]  # fmt: skip
+FEW = SIZES[:2]  # in quick mode
+HELD = [(2_000, 16), (10_000, 64), (60_000, 128)]  # for slower instruction sets
 SCORES = {False: 6e8, True: 5e7}  # n m of one call: plain torch, slowest of all, takes a few seconds for them
+LOW_DIM, LOW_FACTOR = 8, 10  # up to this d targets are pruned, and ours gets so many more samples: a call is too short
+
+Row = dict[str, Any]
 
 
 def main() -> None:
@@ -27,62 +39,77 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)  # the process of one instruction set
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    if faiss is None:
-        print("FAISS is not installed: left out (pip install 'otgen[bench]')", file=sys.stderr)
-    else:
-        faiss.omp_set_num_threads(arguments.threads)
-    rows = [measure_size(m, d, arguments.quick) for m, d in SIZES]
+    known = peers.installed(arguments.threads)
+    if arguments.held or arguments.quick:
+        known.pop("keops", None)
+    sizes = HELD if arguments.held else FEW if arguments.quick else SIZES
+    rows, copy = [], copy_speed(1 << 20 if arguments.quick else 1 << 28) / 1e9
+    for m, d in sizes:
+        rows.append(measure_size(m, d, known, arguments.quick, arguments.threads) | {"copy GB/s": copy})
+        print(rows[-1], file=sys.stderr, flush=True)
+    if arguments.held:
+        print(json.dumps(rows))
+        return
+    if not arguments.quick:
+        rows += [row for isa in peers.HELD_TO for row in held(isa, arguments.threads)]
     report(None if arguments.quick else "ops", rows)
     if arguments.quick and any(row["assign / torch"] < 1 for row in rows):
         sys.exit("assign is slower than torch")
 
 
-def measure_size(m: int, d: int, quick: bool) -> dict[str, float | int | str]:
-    """One row: effective Gflop/s, 2 n m d over time, and ratios of time."""
+def held(isa: str, threads: int) -> list[Row]:
+    """Rows of a process in which all contenders are held to an instruction set; none where this is the fastest one."""
+    if isa not in ops.instruction_sets() or isa == ops.instruction_set():
+        return []
+    command = [sys.executable, __file__, "--held", "--threads", str(threads)]
+    done = subprocess.run(command, env={**os.environ, **peers.HELD_TO[isa]}, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"the run held to {isa} failed")
+    rows: list[Row] = json.loads(done.stdout.strip().splitlines()[-1])
+    return rows
+
+
+def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, threads: int) -> Row:
+    """One row: effective Gflop/s, ratios of them, the part of the peak, memory and spread."""
     n = max(1024, int(SCORES[quick] / m) // 32 * 32)
     generator = torch.Generator().manual_seed(0)
-    x, y = torch.randn(n, d, generator=generator), torch.randn(m, d, generator=generator)
+    x = torch.randn(n * (LOW_FACTOR if d <= LOW_DIM else 1), d, generator=generator)
+    y = torch.randn(m, d, generator=generator)
     h = -0.5 * y.square().sum(1)
-    winner = ops.assign(x, y, h)[0]
-
-    contenders = {
-        "assign": lambda: ops.assign(x, y, h),
-        "topk 2": lambda: ops.topk(x, y, h, 2),
-        "measure": lambda: ops.measure(y, h, "normal", n),
-        "sample": lambda: ops.sample("normal", n, d),
-        "torch": lambda: plain_torch(x, y, h),
+    calls: dict[str, tuple[int, Callable[[], object]]] = {
+        "assign": (len(x), partial(ops.assign, x, y, h)),
+        "topk 2": (len(x), partial(ops.topk, x, y, h, 2)),
+        "measure": (len(x), partial(ops.measure, y, h, "normal", len(x))),
+        "sample": (len(x), partial(ops.sample, "normal", len(x), d)),
     }
-    assert agree(winner, plain_torch(x, y, h), x, y, h), "torch disagrees beyond rounding"
-    if faiss is not None:
-        index, query = faiss_index(y, h), torch.cat([x, torch.ones(n, 1)], dim=1).numpy()
-        found = torch.from_numpy(index.search(query, 1)[1][:, 0])
-        assert agree(winner, found, x, y, h), "FAISS disagrees beyond rounding"
-        contenders["faiss"] = lambda: index.search(query, 1)
+    for name, peer in known.items():
+        if peer.dims is None or d in peer.dims:
+            few = x[: max(256, int(n * peer.scores))]
+            calls[name] = (len(few), partial(peer.make(y, h), few))
+    memory = {f"{name} MB": peak_memory(call) / 1e6 for name, (_, call) in calls.items() if name != "sample"}
+    winner = ops.assign(x, y, h)[0]
+    for name in known.keys() & calls.keys():
+        count, call = calls[name]
+        assert agree(winner[:count], call(), x[:count], y, h), f"{name} disagrees beyond rounding"
+    peaks: list[float] = []
+    contenders: dict[str, Callable[[], object]] = {name: call for name, (_, call) in calls.items()}
+    if hasattr(_ext, "peak_gflops"):
+        contenders["peak"] = lambda: peaks.append(_ext.peak_gflops(threads))
     times = interleaved(contenders, repeats=3 if quick else 5)
 
-    flop = 2.0 * n * m * d
-    row: dict[str, float | int | str] = {"m": m, "d": d, "n": n}
-    row |= {f"{name} Gflop/s": flop / t.median / 1e9 for name, t in times.items() if name != "sample"}
-    row |= {
-        f"assign / {peer}": times[peer].median / times["assign"].median for peer in ("torch", "faiss") if peer in times
-    }
+    speed = {name: 2e-9 * count * m * d / times[name].median for name, (count, _) in calls.items()}
+    row: Row = {"isa": ops.instruction_set(), "m": m, "d": d, "n": len(x)}
+    row |= {f"{name} Gflop/s": value for name, value in speed.items() if name != "sample"}
+    row |= {f"assign / {name}": speed["assign"] / speed[name] for name in known if name in speed}
     row["sampling share"] = times["sample"].median / times["measure"].median
-    row["spread"] = times["assign"].spread / times["assign"].median
-    return row
-
-
-def plain_torch(x: Tensor, y: Tensor, h: Tensor, chunk: int = 1024) -> Tensor:
-    """`addmm` and `argmax`, in chunks whose scores fit in memory."""
-    return torch.cat([torch.addmm(h, part, y.T).argmax(dim=1) for part in x.split(chunk)])
-
-
-def faiss_index(y: Tensor, h: Tensor) -> "faiss.IndexFlatIP":
-    """Exact inner-product search; the height is one more coordinate."""
-    index = faiss.IndexFlatIP(y.shape[1] + 1)
-    index.add(torch.cat([y, h[:, None]], dim=1).numpy())
-    return index
+    row["spread"] = max(times[name].spread / times[name].median for name in calls)
+    if peaks:
+        row["peak Gflop/s"] = sorted(peaks)[len(peaks) // 2]
+        row["of peak"] = speed["assign"] / row["peak Gflop/s"]
+    return row | memory
 
 
 def agree(winner: Tensor, other: Tensor, x: Tensor, y: Tensor, h: Tensor) -> bool:

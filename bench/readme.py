@@ -18,7 +18,11 @@ def main() -> None:
 
 def tables() -> str:
     """The marks and the tables between them."""
-    return f"{BEGIN}\n\n{solve_table()}\n{geometry_table()}\n{geometry_solve_table()}\n{ops_table()}\n{END}"
+    made = (
+        solve_table(), peers_table(), scaling_table(), large_table(), geometry_table(), geometry_solve_table(),
+        ops_table(), held_table(),
+    )  # fmt: skip
+    return "\n".join([f"{BEGIN}\n", *filter(None, made), END])
 
 
 def solve_table() -> str:
@@ -82,26 +86,136 @@ def geometry_solve_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def peers_table() -> str:
+    """Solvers beside otgen's."""
+    if not (RESULTS / "peers.json").exists():
+        return ""
+    rows, machine = _load("peers")
+    names = [name for name in ("ott", "pot", "algorithm1") if any(row["contender"] == name for row in rows)]
+    labels = [next(row["label"] for row in rows if row["contender"] == name) for name in names]
+    lines = [
+        "Seconds until chi² is 0.01, uniform source, the same number of threads for all: otgen's whole `fit` with"
+        f" defaults until that is certified, and its peers until they first show it to a judge they do not pay,"
+        f" {machine}. Their settings (rate, schedule, batch size, averaging, scale of the targets) were searched for"
+        " (`bench/search.py`); compiling is not counted. Where a peer was stopped first, the chi² that it had reached"
+        " (`python -m bench peers`; error against time: [bench/results/peers.png](bench/results/peers.png)):\n",
+        "| problem | otgen | " + " | ".join(f"{label} | ÷ otgen" for label in labels) + " |",
+        "|---" * (2 + 2 * len(names)) + "|",
+    ]
+    foreign = [row for row in rows if row["contender"] != "otgen" and row["settings from"] != row["problem"]]
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        found = {row["contender"]: row for row in rows if row["problem"] == problem}
+        cells = [problem, f"{found['otgen']['seconds']:.2g}"]
+        for name in names:
+            cells += _peer_cells(found.get(name))
+        lines.append("| " + " | ".join(cells) + " |")
+    if foreign:
+        said = (
+            f"{row['label']} on {row['problem']} those of {row['settings from'] or 'its defaults'}" for row in foreign
+        )
+        lines.append(f"\nSettings not searched for there: {', '.join(said)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _peer_cells(row: dict[str, Any] | None) -> list[str]:
+    if row is None or "failed" in row:
+        return ["–", "–"]
+    if row["seconds"] is None:
+        return [f"chi² {row['chi2']:.2g} after {row['cap']:.0f}", f"> {row['ratio']:.0f}"]
+    return [f"{row['seconds']:.3g}", f"{row['ratio']:.1f}"]
+
+
+def scaling_table() -> str:
+    """Fitted powers."""
+    if not (RESULTS / "scaling.json").exists():
+        return ""
+    rows, machine = _load("scaling")
+    cases, powers = [row for row in rows if "of" not in row], [row for row in rows if "of" in row]
+    spans = {key: (min(row[key] for row in cases), max(row[key] for row in cases)) for key in ("m", "d", "tol")}
+    text = ", ".join(f"{key} from {low:g} to {high:g}" for key, (low, high) in spans.items())
+    lines = [
+        f"Cost of a certified solution, fitted as m^a d^b tv^c over {len(cases)} mixtures, {text}, {machine}"
+        " (`python -m bench scaling`; [bench/results/scaling.png](bench/results/scaling.png)):\n",
+        "| cost | a | b | c | theory |",
+        "|---|---|---|---|---|",
+    ]
+    for row in powers:
+        found = [f"{row[key]:.2f} ± {row[f'{key} se']:.2f}" for key in ("m", "d", "tv")]
+        theory = ", ".join(str(row[f"{key} theory"]) for key in ("m", "d", "tv"))
+        lines.append("| " + " | ".join([row["of"], *found, theory]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def large_table() -> str:
+    """Problems that take minutes."""
+    if not (RESULTS / "scaling-large.json").exists():
+        return ""
+    rows, machine = _load("scaling-large")
+    lines = [
+        f"Large mixtures, each in a process of its own, whose memory is given with Python's and torch's, {machine}"
+        " (`python -m bench scaling --large`):\n",
+        "| m × d | seconds | samples | chi² | certified | peak MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{row['m']} × {row['d']}"]
+        if "failed" in row:
+            cells += [row["failed"], "–", "–", "–", "–"]
+        else:
+            certified = "yes" if row["certified"] else "no"
+            cells += [f"{row['seconds']:.0f}", f"{row['samples'] / 1e6:.1f} M", f"{row['chi2']:.2g}", certified,
+                      f"{row['peak MB']:.0f}"]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def ops_table() -> str:
     """The kernels beside their peers."""
     rows, machine = _load("ops")
+    rows = [row for row in rows if row.get("isa") == rows[0].get("isa")]
     lines = [
-        f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties"
-        " (`python bench/ops.py`):\n",
-        "| m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch | measure | making samples |",
-        "|---|---|---|---|---|---|---|---|",
+        f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties; the"
+        " peak is that of products in registers (`python -m bench ops`, which `python -m bench plots` draws in"
+        " [bench/results/roofline.png](bench/results/roofline.png)):\n",
+        "| m × d | otgen | of peak | FAISS flat | torch addmm + argmax | PyKeOps | ÷ FAISS | ÷ torch | measure |"
+        " making samples |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
-        speeds = [row[f"{name} Gflop/s"] for name in ("assign", "faiss", "torch")]
-        ratios = [row["assign / faiss"], row["assign / torch"]]
-        cells = [
-            f"{row['m']} × {row['d']}",
-            *(f"{speed:.3g}" for speed in speeds),
-            *(f"{ratio:.1f}" for ratio in ratios),
-        ]
-        cells += [f"{row['measure Gflop/s']:.3g}", f"{100 * row['sampling share']:.1f} %"]
+        cells = [f"{row['m']} × {row['d']}", _number(row, "assign Gflop/s")]
+        cells.append(f"{100 * row['of peak']:.0f} %" if "of peak" in row else "–")
+        cells += [_number(row, f"{name} Gflop/s") for name in ("faiss", "torch", "keops")]
+        cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
+        cells += [_number(row, "measure Gflop/s"), f"{100 * row['sampling share']:.1f} %"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def held_table() -> str:
+    """The kernels without their fastest instructions, and peers without theirs."""
+    rows = _load("ops")[0]
+    rows = [row for row in rows if row.get("isa") != rows[0].get("isa")]
+    if not rows:
+        return ""
+    lines = [
+        "The same machine with all contenders held to an older instruction set, FAISS' BLAS and torch's too:\n",
+        "| instructions | m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        cells = [row["isa"], f"{row['m']} × {row['d']}"]
+        cells += [_number(row, f"{name} Gflop/s") for name in ("assign", "faiss", "torch")]
+        cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _number(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:.3g}" if key in row else "–"
+
+
+def _ratio(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:.1f}" if key in row else "–"
 
 
 def _load(name: str) -> tuple[list[dict[str, Any]], str]:
