@@ -125,6 +125,7 @@ PYBIND11_MODULE(_ext, module) {
   module.def("isa", [] { return isa().name; });
   module.def("available_isas", &available_isas);
   module.def("set_isa", [](const std::string& name) { set_isa(name.c_str()); });
+  module.def("peak_gflops", &peak_gflops);
 #if defined(OTGEN_CUDA)
   module.attr("cuda") = true;
 #else

@@ -19,5 +19,7 @@ void sample_cpu(const SampleParams& p);
 void laplacian_cpu(const LaplacianParams& p);
 void power_diagram_cpu(const PowerDiagramParams& p);
 void power_cells_cpu(const PowerCellsParams& p);
+// Multiply-adds of the filter's kind, Gflop/s, that so many threads can do on registers alone: a tenth of a second.
+double peak_gflops(int threads);
 
 }  // namespace otgen

@@ -85,3 +85,13 @@ def test_links_neither_torch_nor_a_second_openmp_runtime(start_python):
     unwanted = ("libgomp", "libomp", "libiomp", "libtorch", "libc10", "libmkl", "libcudart")
     assert not [name for name in mapped if name.startswith(unwanted)]
     assert not [name for name in mapped if name.startswith("libstdc++")]  # linked in, so that wheels run anywhere
+
+
+@pytest.mark.parametrize("isa", _ext.available_isas())
+def test_peak_is_a_rate_that_a_processor_can_have(isa):
+    before = _ext.isa()
+    try:
+        _ext.set_isa(isa)
+        assert 0.1 < _ext.peak_gflops(1) < 2e4
+    finally:
+        _ext.set_isa(before)

@@ -35,6 +35,7 @@ constexpr int kTargets = 6;
 
 #include "filter.inl"
 #include "norms.inl"
+#include "peak.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -52,7 +53,8 @@ const Isa kAvx2 = {"avx2",
                    avx2::scores<float>,
                    avx2::scores<double>,
                    avx2::exp_rows<float>,
-                   avx2::exp_rows<double>};
+                   avx2::exp_rows<double>,
+                   avx2::busy};
 
 }  // namespace otgen
 #endif

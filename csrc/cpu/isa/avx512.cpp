@@ -16,6 +16,7 @@ constexpr int kTargets = 12;
 
 #include "filter.inl"
 #include "norms.inl"
+#include "peak.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -33,7 +34,8 @@ const Isa kAvx512 = {"avx512",
                      avx512::scores<float>,
                      avx512::scores<double>,
                      avx512::exp_rows<float>,
-                     avx512::exp_rows<double>};
+                     avx512::exp_rows<double>,
+                     avx512::busy};
 
 }  // namespace otgen
 #endif

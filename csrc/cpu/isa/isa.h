@@ -44,6 +44,8 @@ struct Isa {
   // v <- exp((v - shift) scale) for rows of kTile values, none of them above its shift.
   void (*exp_f32)(float* v, const float* shift, float scale, int64_t rows);
   void (*exp_f64)(double* v, const double* shift, double scale, int64_t rows);
+  // Multiply-adds on registers alone, of the filter's kind; gives the number of floating-point operations.
+  int64_t (*busy)(int64_t rounds);
 };
 
 extern const Isa kScalar;

@@ -55,6 +55,7 @@ constexpr int kTargets = 6;
 
 #include "filter.inl"
 #include "norms.inl"
+#include "peak.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -72,6 +73,7 @@ const Isa kScalar = {"scalar",
                      scalar::scores<float>,
                      scalar::scores<double>,
                      scalar::exp_rows<float>,
-                     scalar::exp_rows<double>};
+                     scalar::exp_rows<double>,
+                     scalar::busy};
 
 }  // namespace otgen
