@@ -122,7 +122,8 @@ def _origin(result: Mapping[str, Any]) -> str:
     made = " ".join(filter(None, result["commit"])) or "unknown"
     command = f"otgen run {result['recipe']}" + " --fast" * result["fast"]
     where = f"{', '.join(result['machine'])}, device {result['device']}"
-    return f"`{command}`, seed {result['seed']}, commit {made}, {where}, {result['seconds']:.0f} s"
+    text = f"`{command}`, seed {result['seed']}, commit {made}, {where}, {result['seconds']:.0f} s"
+    return f"{text} ({result['processor_seconds']:.0f} s of processor time)"
 
 
 def _page(results: Mapping[Path, Mapping[str, Any]]) -> str:

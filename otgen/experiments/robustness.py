@@ -15,8 +15,8 @@ from torch import nn
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict, verdict
-from otgen.experiments.spread import above, plus_minus
+from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict
+from otgen.experiments.spread import RULE, above, judged, plus_minus
 from otgen.metrics import compare, reverse_kl, train_lenet
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
@@ -149,8 +149,7 @@ def _claims(fid: Values, uneven: Values, able: bool, start: float) -> list[Claim
         for loss in LOSSES
     }
     rule = (
-        f"Confirmed means: by more than two standard errors of the difference. Judged only if WGAN with the DCGAN"
-        f" generator comes to {LEARNT:.0%} of an untrained one's FID; here to"
+        f"{RULE} Judged only if WGAN with the DCGAN generator comes to {LEARNT:.0%} of an untrained one's FID; here to"
         f" {statistics.mean(fid['DCGAN', 'W']) / start:.0%}."
     )
     return [
@@ -176,7 +175,7 @@ def _claims(fid: Values, uneven: Values, able: bool, start: float) -> list[Claim
 
 
 def _if(able: bool, answers: Sequence[bool | None]) -> Verdict:
-    return verdict(all(answers)) if able and None not in answers else "not testable at this size"
+    return judged(answers if able else ())
 
 
 def _all(values: Values) -> str:

@@ -9,7 +9,7 @@ from otgen.experiments import mode_collapse
 from otgen.experiments import recipe as recipes
 from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
-from otgen.experiments.spread import above, plus_minus
+from otgen.experiments.spread import above, judged, mean_and_spread, plus_minus
 
 pytest.importorskip("matplotlib")
 
@@ -88,3 +88,11 @@ def test_mean_and_spread():
     assert above([2.0, 2.1], [1.0, 1.1]) is True
     assert above([2.0, 0.0], [1.0, -1.1]) is False
     assert above([2.0], [1.0, 1.0]) is None
+    assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert mean_and_spread([1.0]) == (1.0, 0.0)
+
+
+def test_nothing_is_judged_by_nothing():
+    assert judged([True, True]) == "confirmed"
+    assert judged([True, False]) == "not confirmed"
+    assert judged([True, None]) == judged([]) == "not testable at this size"
