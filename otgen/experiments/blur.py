@@ -124,10 +124,10 @@ def _panel(place: str, models: Sequence[str], sharp: Mapping[tuple[str, str], Se
     lines = [Line([0.5, len(models) + 0.5], list(sharp[place, DATA]) * 2, "data", style="--", colour=7)]
     for number, name in enumerate(models, 1):
         values = sharp[place, name]
-        lines.append(Line([float(number)] * len(values), values, name, style="o", colour=number - 1))
+        lines.append(Line([float(number)] * len(values), values, style="o", colour=number - 1))
     top = 1.15 * max(max(line.y) for line in lines)
-    ticks = ", ".join(f"{number}: {name}" for number, name in enumerate(models, 1))
-    return Panel(f"{place}: sharpness", ticks, "variance of the Laplacian", lines, ylim=(0.0, top))
+    ticks = {float(number): name for number, name in enumerate(models, 1)}
+    return Panel(f"{place}: sharpness", "", "variance of the Laplacian", lines, ticks=ticks, ylim=(0.0, top))
 
 
 EXPERIMENT = Experiment(parts, conclude)

@@ -167,7 +167,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     pictures = {
         FIGURE: Picture(chart(_panels(runs, last, name), columns=2), _caption()),
         LOSS_CURVES: Picture(
-            chart([_losses(key, some) for key, some in runs.items()], columns=2), "Losses along training."
+            chart([_losses(key, some) for key, some in runs.items()], columns=2),
+            "Losses of D and G along training, by the generator's loss and the steps of D for one of G; a line for each"
+            " training. Where D's loss is 0 it tells all samples, and a minimax G gets no gradient.",
         ),
         SHEETS: Picture(chart(seen, columns=2), "Generated digits at the end, first seed."),
     }
@@ -236,7 +238,7 @@ def _losses(key: tuple[str, int], runs: Sequence[Mapping[str, Any]]) -> Panel:
 
 def _caption() -> str:
     return (
-        "The same networks from the same weights with either loss of the generator; D takes one step or more for"
+        "The same networks from the same weights with either loss of the generator; 5 D : 1 G means five steps of D for"
         " one of G. A line for each training. Gradient: mean of"
         f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
         " that of the data itself."

@@ -122,7 +122,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     header = ("set", "model", "modes found", "within 3σ", "reverse KL", "published: modes, within 3σ, reverse KL")
     table = Table(
         f"{s['n']} samples; mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of"
-        f" {s['batch']} with equal networks. Of the data {WHOLE:.1%} lie within 3σ. Published: PacGAN's paper, other"
+        f" {s['batch']} with equal networks. A mode is found if a sample lies within 3σ of it. Of the data"
+        f" {WHOLE:.1%} lie within 3σ. Published: PacGAN's paper, other"
         " networks and ten trainings, not comparable in absolute value.",
         header,
         [_row(key, some) for key, some in runs.items()],

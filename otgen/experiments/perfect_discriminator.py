@@ -184,10 +184,12 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
          "non-saturating gradient", "its noise, at first", "at the end"),
         [_row(run) for run in runs],
     )  # fmt: skip
-    sheets = [Panel(f"generator after {epochs} epochs", images=sheet) for epochs, sheet in images.items()]
+    sheets = [Panel(f"generator after {_epochs(epochs)}", images=sheet) for epochs, sheet in images.items()]
     pictures = {
         FIGURE: Picture(chart(_panels(runs), columns=2), _caption()),
-        SHEETS: Picture(chart(sheets), "What the frozen generators make."),
+        SHEETS: Picture(
+            chart(sheets), "What the frozen generators make: those that the fresh discriminator sees through."
+        ),
     }
     return Findings(claims, pictures, [table])
 
@@ -206,8 +208,12 @@ def _looseness(run: Mapping[str, Any]) -> str:
     return "without meaning at the end" if math.isnan(bound) else f"{bound / got:.3g} times the gradient at the end"
 
 
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
+
+
 def _each(runs: Sequence[Mapping[str, Any]], say: Callable[[Mapping[str, Any]], str]) -> str:
-    return ", ".join(f"{say(run)} (after {run['epochs']} epochs)" for run in runs) + "."
+    return ", ".join(f"{say(run)} (after {_epochs(run['epochs'])})" for run in runs) + "."
 
 
 def _row(run: Mapping[str, Any]) -> tuple[str, ...]:
@@ -236,7 +242,7 @@ def _panels(runs: Sequence[Mapping[str, Any]]) -> list[Panel]:
         return Line(steps, [_bound(run, row) for row in run["rows"]], label, style=":", colour=colour)
 
     def age(run: Mapping[str, Any]) -> str:
-        return f"G after {run['epochs']} epochs"
+        return f"G after {_epochs(run['epochs'])}"
 
     count = list(enumerate(runs))
     steps = "steps of the fresh discriminator"

@@ -132,9 +132,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     ]
     pictures = {
         FIGURE: Picture(
-            chart([_panel(first["metric"], fid, "log"), _panel("unevenness of classes", uneven, "linear")]),
-            "A point for each training, by generator: 1 DCGAN, 2 the same without batch normalisation, 3 MLP. Lower is"
-            " better in both.",
+            chart([_panel(first["metric"], fid, "log"), _panel("unevenness of classes (nats)", uneven, "linear")]),
+            "A point for each training. Left: FID; right: how uneven the classes are that a classifier sees in the"
+            " samples (reverse KL to even classes, in nats). Lower is better in both.",
         ),
         SHEETS: Picture(chart(sheets, columns=2), "Samples of the first training, as the lecture shows them."),
     }
@@ -189,8 +189,8 @@ def _panel(name: str, values: Values, yscale: str) -> Panel:
             some = values[generator, loss]
             label = loss if number == 1 else ""
             lines.append(Line([number + shift] * len(some), some, label, style="o", colour=colour))
-    ticks = ", ".join(f"{number}: {generator}" for number, generator in enumerate(GENERATORS, 1))
-    return Panel(name, ticks, name, lines, xlim=(0.5, len(GENERATORS) + 0.5), yscale=yscale)
+    ticks = {float(number): generator for number, generator in enumerate(GENERATORS, 1)}
+    return Panel(name, "generator", name, lines, ticks=ticks, xlim=(0.5, len(GENERATORS) + 0.5), yscale=yscale)
 
 
 EXPERIMENT = Experiment(parts, conclude)

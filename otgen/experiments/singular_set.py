@@ -201,7 +201,7 @@ def _panel(value: Mapping[str, Any]) -> Panel:
     return Panel(
         value["set"],
         "angle threshold θ̂ (rad)",
-        "share of samples or points",
+        "share; ratio for novelty",
         [
             curve("rejected", "rejected", 0),
             curve("mixed", "blends modes", 5),

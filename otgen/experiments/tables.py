@@ -176,8 +176,9 @@ def _panel(place: str, models: Sequence[str], fid: Values, data: Mapping[str, An
     lines = [Line([0.5, len(order) + 0.5], [floor, floor], "data", style="--", colour=7)]
     for number, name in enumerate(order, 1):
         values = fid[place, name]
-        lines.append(Line([float(number)] * len(values), values, f"{number} {name}", style="o", colour=number % 7))
-    return Panel(place, "rank", data["metric"], lines, yscale="log", xlim=(0.0, 1.5 * len(order)))
+        lines.append(Line([float(number)] * len(values), values, style="o"))
+    ticks = {float(number): name for number, name in enumerate(order, 1)}
+    return Panel(place, "", data["metric"], lines, ticks=ticks, yscale="log", xlim=(0.0, len(order) + 1.0))
 
 
 EXPERIMENT = Experiment(parts, conclude)

@@ -253,8 +253,8 @@ def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, An
 
     clipped = kind == "wgan"
     distances = [
-        *curves("whole", "W₁ of as many samples: at most", 0),
-        *curves("nearest", "to the nearest image: at least", 4),
+        *curves("whole", "to as many samples (upper bound)", 0),
+        *curves("nearest", "to the nearest image (lower bound)", 4),
         *curves("estimate", f"critic's estimate{', scaled' if clipped else ''}", 5, "--", clipped),
     ]
     batches = [
