@@ -168,8 +168,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             " the way of two pairs; the path through the map stands still within a cell's reach and jumps between.",
         ),
         SHEETS: Picture(
-            plots.contact_sheet(sheets), "Each pair's two ways, equally spaced in t; where the path is not defined it"
-            " stays at its last image."
+            plots.contact_sheet(sheets),
+            f"Each pair's two ways, {SHOWN} images equally spaced in t; where the path is not defined it stays at its"
+            " last image.",
         ),
     }  # fmt: skip
     return Findings(claims, pictures, [table])

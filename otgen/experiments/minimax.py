@@ -144,8 +144,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         Claim(
             "With D near its optimum the non-saturating loss is less stable: its gradient is noisier.",
             judged([above(noise["nonsaturating", ahead], noise["minimax", ahead])]),
-            f"Deviation between batches in the second half: {_all(noise)}; over the gradient's length:"
-            f" {_all(relative)}. {RULE}",
+            f"Deviation between batches in the second half: {_all(noise)}; over the gradient's"
+            f" length, which Adam divides out: {_all(relative)}. {RULE}",
             FIGURE,
         ),
     ]

@@ -196,7 +196,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         Claim(
             "JS(P₀, P_θ) = log 2 for every θ ≠ 0: it does not say how far apart the lines are.",
             verdict(short < NEAR),
-            f"For |θ| ≥ {APART} the discriminator's estimate is below log 2 = 0.693 by {short:.3f} at most. Confirmed"
+            f"For |θ| ≥ {APART} the discriminator's estimate is below log 2 = 0.693 by {short:.2g} at most. Confirmed"
             f" means: by less than {NEAR}.",
             FIGURE,
         ),
