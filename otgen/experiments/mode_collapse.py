@@ -167,7 +167,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 _if(able, any(statistics.mean(found[name]) < whole[name] for name in able)),
                 f"Modes found of {', '.join(f'{int(k)} ({name})' for name, k in whole.items())}:"
                 f" {said('found', 'GAN')}; reverse KL {said('reverse_kl', 'GAN')}; within 3σ {said('share', 'GAN')}."
-                f" Confirmed means: on average fewer than there are, on one set at least. {rule}",
+                f" Confirmed means: on average fewer than there are, on a set that is judged. {rule}",
                 _figure(able[0]) if able else figure,
             )
         )
@@ -176,7 +176,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 "Mode mixture: a GAN makes samples between the modes.",
                 _if(able, all(statistics.mean(share[name]) < MIXED for name in able)),
                 f"Within 3σ of a mode: {said('share', 'GAN')}; of the data {WHOLE:.1%}. Confirmed means: below"
-                f" {MIXED:.0%} on every set. {rule}",
+                f" {MIXED:.0%} on every set that is judged. {rule}",
                 _figure(able[0]) if able else figure,
             )
         )
@@ -189,7 +189,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 _better(fair, values("reverse_kl", "GAN"), [values("reverse_kl", model) for model in packed]),
                 f"Reverse KL to even modes: {said('reverse_kl', 'GAN', *packed)}; modes found:"
                 f" {said('found', 'GAN', *packed)}. Confirmed means: every packed critic has less reverse KL on every"
-                f" set, by more than two standard errors of the difference. {rule}",
+                f" judged set, by more than two standard errors of the difference. {rule}",
                 figure,
             )
         )
