@@ -13,7 +13,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.lineup import DATA
-from otgen.experiments.spread import RULE, above, judged, plus_minus
+from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus
 
 PUBLISHED = {"vae": ("63", "0.003"), "wae-mmd": ("55", "0.006"), "wae-gan": ("42", "0.006"), DATA: ("2", "0.02")}
 """The lecture's table: FID (Inception) and sharpness of CelebA at 64 x 64."""
@@ -102,16 +102,12 @@ def _claims(place: str, sharp: Mapping[tuple[str, str], Sequence[float]]) -> lis
         claims.append(
             Claim(
                 f"The samples of AE-OT are sharper than the VAE's, and no sharper than the data ({place}).",
-                judged([above(some["ae-ot"], vae), _not(above(some["ae-ot"], [data, data]))]),
+                judged([above(some["ae-ot"], vae), not_above(some["ae-ot"], [data, data])]),
                 f"{said} {RULE}",
                 FIGURE,
             )
         )
     return claims
-
-
-def _not(answer: bool | None) -> bool | None:
-    return None if answer is None else not answer
 
 
 def _row(key: tuple[str, str], runs: Sequence[Mapping[str, Any]], data: float) -> tuple[str, ...]:

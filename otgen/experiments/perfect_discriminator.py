@@ -18,6 +18,7 @@ from torch.optim import Adam
 from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import plain
 from otgen.models import GAN
 from otgen.models.state import seeded
 from otgen.nn import adversarial, critic
@@ -156,7 +157,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             "Then the generator's gradient of the minimax loss vanishes, by orders of magnitude.",
             verdict(min(falls.values()) > ORDERS),
             "From its largest value to the end it falls by a factor of "
-            + _each(runs, lambda run: f"{falls[run['epochs']]:.3g}")
+            + _each(runs, lambda run: plain(falls[run["epochs"]]))
             + f" Confirmed means: more than {ORDERS:g} for every generator.",
             FIGURE,
         ),
@@ -164,7 +165,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             "The gradient of the non-saturating loss grows noisier.",
             verdict(min(noisier.values()) > 1),
             "From the fresh discriminator to the end, its standard deviation between batches grows by a factor of "
-            + _each(runs, lambda run: f"{noisier[run['epochs']]:.3g}")
+            + _each(runs, lambda run: plain(noisier[run["epochs"]]))
             + " Confirmed means: it grows against every generator.",
             FIGURE,
         ),

@@ -17,10 +17,16 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 def plus_minus(values: Sequence[float], form: str = ".3g") -> str:
     """Write mean ± standard deviation over runs; the mean alone where there is one run, which has no spread."""
-    mean = format(statistics.mean(values), form)
+    mean = plain(statistics.mean(values), form)
     if len(values) < 2:
         return mean
-    return f"{mean} ± {format(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+    return f"{mean} ± {plain(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+
+
+def plain(value: float, form: str = ".3g") -> str:
+    """Write a number with so many digits, but 1060 and not 1.06e+03."""
+    text = format(value, form)
+    return f"{float(text):.0f}" if "e+" in text else text
 
 
 def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
@@ -33,6 +39,12 @@ def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
         return None
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
     return statistics.mean(a) - statistics.mean(b) > 2 * error
+
+
+def not_above(a: Sequence[float], b: Sequence[float]) -> bool | None:
+    """The contrary of `above`; `None` where that is."""
+    answer = above(a, b)
+    return None if answer is None else not answer
 
 
 def judged(answers: Sequence[bool | None]) -> Verdict:
