@@ -135,8 +135,9 @@ def _claim(pairs: Sequence[tuple[str, str]], place: str, fid: Values) -> Claim:
     return Claim(
         f"By FID {text} ({place}).",
         judged([less for _, _, less, _ in answers]),
-        f"FID: {said}. Here < and > mean: by more than two standard errors of the difference; confirmed: < in every"
-        " pair.",
+        f"FID: {said}; of the data itself {plus_minus(fid[place, DATA])}. Here < and > mean: by more than two standard"
+        " errors of the difference; confirmed: < in every pair. Where all are far from the data the trainings are not"
+        " over, and the order is one of speed.",
         FIGURE,
     )
 

@@ -112,7 +112,10 @@ def test_verdicts_on_sharpness():
 
 
 def test_an_order_is_confirmed_by_every_pair_alone():
-    fid = {("digits", name): values for name, values in {"a": [1.0, 1.1], "b": [2.0, 2.1], "c": [2.0, 2.2]}.items()}
+    fid = {
+        ("digits", name): values
+        for name, values in {"a": [1.0, 1.1], "b": [2.0, 2.1], "c": [2.0, 2.2], "data": [0.5]}.items()
+    }
     assert tables._claim([("a", "b"), ("a", "c")], "digits", fid).verdict == "confirmed"
     claim = tables._claim([("a", "b"), ("c", "a"), ("b", "c")], "digits", fid)
     assert claim.verdict == "not confirmed"
