@@ -117,7 +117,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     table = Table(
         f"MLPs on 8 x 8 digits, {context.settings['n_critic']} steps of the critic for one of the generator: mean ±"
         f" standard deviation of {context.settings['repeats']} trainings. FID of 1797 samples; between halves of the"
-        f" data, less its bias, {next(iter(runs.values()))[0]['floor']:.2g}",
+        f" data, less its bias, {next(iter(runs.values()))[0]['floor']:.2g}, which is 0 but for noise",
         ("model", "what is estimated", "first estimate", "last", f"first {name}", "last", "rank correlation"),
         [_row(kind, some) for kind, some in runs.items()],
     )

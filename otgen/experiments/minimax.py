@@ -127,25 +127,27 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     noise = {key: _means(some, "noise", last / 2, last) for key, some in runs.items()}
     relative = {key: [a / b for a, b in zip(some, _late(runs[key], last), strict=True)] for key, some in noise.items()}
     swing = {key: [_swing(run["curves"]["generator"]) for run in some] for key, some in runs.items()}
+    rule = f"Judged with {ahead} D : 1 G. {RULE}"
+    too = "noisier, too" if above(relative["nonsaturating", ahead], relative["minimax", ahead]) else "not noisier"
     claims = [
         Claim(
             "While D tells generated samples easily, the minimax gradient is small and the non-saturating one is not.",
             judged([above(early["nonsaturating", ahead], early["minimax", ahead])]),
-            f"Mean length in the first {EARLY:.0%} of the steps: {_all(early)}. {RULE}",
+            f"Mean length in the first {EARLY:.0%} of the steps: {_all(early)}. {rule}",
             FIGURE,
         ),
         Claim(
             "So minimax learns slowly at the beginning.",
             judged([above(soon["minimax", ahead], soon["nonsaturating", ahead])]),
             f"{name} from {EARLY / 2:.0%} to {EARLY:.0%} of the steps: {_all(soon)}; in the last {EARLY:.0%}:"
-            f" {_all(end)}. {RULE}",
+            f" {_all(end)}. {rule}",
             FIGURE,
         ),
         Claim(
             "With D near its optimum the non-saturating loss is less stable: its gradient is noisier.",
             judged([above(noise["nonsaturating", ahead], noise["minimax", ahead])]),
-            f"Deviation between batches in the second half: {_all(noise)}; over the gradient's"
-            f" length, which Adam divides out: {_all(relative)}. {RULE}",
+            f"Deviation between batches in the second half: {_all(noise)}. Over the gradient's"
+            f" length, which Adam divides out, it is {too}: {_all(relative)}. {rule}",
             FIGURE,
         ),
     ]

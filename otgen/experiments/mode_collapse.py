@@ -211,7 +211,8 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
         rivals = [(model, name) for model in others for name in learnt(model)]
         claims.append(
             Claim(
-                "Every model whose generator is one continuous map from noise mixes modes more than AE-OT.",
+                "Every model trained well enough to judge whose generator is one continuous map from noise mixes modes"
+                " more than AE-OT.",
                 _if(rivals, all(statistics.mean(values("share", m)[k]) < statistics.mean(share[k]) for m, k in rivals)),
                 f"Within 3σ: {said('share', 'AE-OT', *others)}. {rule} So this rests on"
                 f" {', '.join(f'{model} ({name})' for model, name in rivals) or 'nothing'}.",

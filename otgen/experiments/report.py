@@ -201,7 +201,8 @@ def _section(place: Path, result: Mapping[str, Any]) -> str:
     for table in result["tables"]:
         parts.append(_html_table(table["caption"], table["header"], [[*map(escape, row)] for row in table["rows"]]))
     settings = ", ".join(f"{name} = {value}" for name, value in result["settings"].items())
-    parts.append(f"<p class='small'>{escape(_origin(result))}. Settings: {escape(settings)}.</p>")
+    command, rest = escape(_origin(result)).removeprefix("`").split("`", 1)
+    parts.append(f"<p class='small'><code>{command}</code>{rest}. Settings: {escape(settings)}.</p>")
     return "\n".join(parts)
 
 

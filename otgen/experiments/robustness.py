@@ -133,8 +133,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     pictures = {
         FIGURE: Picture(
             chart([_panel(first["metric"], fid, "log"), _panel("unevenness of classes (nats)", uneven, "linear")]),
-            "A point for each training. Left: FID; right: how uneven the classes are that a classifier sees in the"
-            " samples (reverse KL to even classes, in nats). Lower is better in both.",
+            "A point for each training; JS: GAN with the non-saturating loss, W: WGAN with clipped weights. Left: FID;"
+            " right: how uneven the classes are that a classifier sees in the samples (reverse KL to even classes, in"
+            " nats). Lower is better in both.",
         ),
         SHEETS: Picture(chart(sheets, columns=2), "Samples of the first training, as the lecture shows them."),
     }
