@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from otgen.plots import PALETTE, figure_of, sheet
+from otgen.plots import PALETTE, figure_of, plain_numbers, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 4.6, 3.7
 """Inches of a panel."""
+
+CROWDED = 5
+"""Words below an axis that stand upright beside each other."""
+
+SHORT = 200.0
+"""Range of a logarithmic axis below which 20 is written as 20: powers of ten alone would be too few."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Panel:
         clouds: Points, drawn before the curves.
         images: A sheet of images (n, h, w) or (n, 1, h, w) in [0, 1] instead of all else; `None` for none.
         marks: Values of x with a thin upright line, and their labels.
+        ticks: Values of x and what stands below them instead of numbers, slanted if there are many.
         xscale: "linear", "log" or "symlog".
         yscale: As `xscale`.
         xlim: Range of x; `None` for that of the data.
@@ -84,6 +91,7 @@ class Panel:
     clouds: Sequence[Cloud] = ()
     images: Tensor | None = None
     marks: dict[float, str] = field(default_factory=dict)
+    ticks: dict[float, str] = field(default_factory=dict)
     xscale: str = "linear"
     yscale: str = "linear"
     xlim: tuple[float, float] | None = None
@@ -142,7 +150,12 @@ def _draw(axes: Any, panel: Panel) -> None:
         axes.set_ylim(*panel.ylim)
     if panel.equal:
         axes.set_aspect("equal")
-    axes.tick_params(labelsize=8)
+    if panel.ticks:
+        slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(panel.ticks) > CROWDED else {}
+        axes.set_xticks(list(panel.ticks), list(panel.ticks.values()), **slant)
+    axes.tick_params(labelsize=8, which="both")
+    if panel.yscale == "log" and axes.get_ylim()[1] < SHORT * axes.get_ylim()[0]:
+        plain_numbers(axes.yaxis)
     axes.grid(True, linewidth=0.4, alpha=0.4)
     if any(line.label for line in panel.lines) or any(cloud.label for cloud in panel.clouds):
         axes.legend(fontsize=7)

@@ -425,6 +425,15 @@ def _steps(figure: "Figure", axes: Any, history: Sequence[dict[str, float]]) -> 
     return figure
 
 
+def plain_numbers(axis: Any) -> None:
+    """Write 1, 2, 5, 10, 20 and so on along a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def figure_of(width: float, height: float, between: float = 0.02) -> "Figure":
     """Make an empty figure, width x height in inches, with a part of the axes' width between them."""
     try:

@@ -52,3 +52,21 @@ def test_images():
 def test_none_is_refused():
     with pytest.raises(ValueError, match="there must be at least one panel"):
         chart([])
+
+
+def test_words_for_ticks():
+    lines = [Line([1.0, 2.0], [3.0, 4.0])]
+    (axes,) = chart([Panel(lines=lines, ticks={1.0: "one", 2.0: "two"})]).axes
+    assert axes.get_xticks().tolist() == [1, 2]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["one", "two"]
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {0}
+    (axes,) = chart([Panel(lines=lines, ticks={float(i): str(i) for i in range(9)})]).axes
+    assert {text.get_rotation() for text in axes.get_xticklabels()} == {45}
+
+
+@pytest.mark.parametrize(("high", "plain"), [(60.0, True), (1e5, False)])
+def test_short_logarithmic_axes_have_plain_numbers(high, plain):
+    (axes,) = chart([Panel(lines=[Line([0, 1], [15.0, high])], yscale="log")]).axes
+    axes.figure.canvas.draw()
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert ("20" in labels and "50" in labels) == plain

@@ -2,11 +2,15 @@
 
 import importlib
 import re
+from html import escape
 from pathlib import Path
 
 import pytest
 
+from otgen.experiments.report import load_results, markdown
+
 README = Path(__file__).parents[1] / "README.md"
+PAGE = "docs/experiments.html"
 
 
 def test_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +36,17 @@ def test_tables_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.syspath_prepend(str(README.parent / "bench"))
     tables = importlib.import_module("readme").tables()
     assert tables in README.read_text()  # python bench/readme.py
+
+
+def test_claims_are_those_of_the_results() -> None:
+    results = load_results(README.parent / "docs" / "experiments")
+    assert markdown(list(results.values()), PAGE) in README.read_text()  # docs/README.md says how
+    page = (README.parent / PAGE).read_text()
+    assert len(page) < 2_000_000
+    for result in results.values():
+        assert not any(commit.endswith("+") for commit in result["commit"])
+        for claim in result["claims"]:
+            assert escape(claim["evidence"]) in page
+    links = re.findall(rf"{re.escape(PAGE)}#([^)]+)", README.read_text())
+    assert links
+    assert all(f'id="{link}"' in page for link in links)

@@ -17,6 +17,7 @@ from torch import Tensor
 from otgen import data, plots
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import plus_minus
 from otgen.metrics import LeNet, train_lenet
 from otgen.models import AEOT
 from otgen.ot.streams import stream
@@ -167,8 +168,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             " the way of two pairs; the path through the map stands still within a cell's reach and jumps between.",
         ),
         SHEETS: Picture(
-            plots.contact_sheet(sheets), "Each pair's two ways, equally spaced in t; where the path is not defined it"
-            " stays at its last image."
+            plots.contact_sheet(sheets),
+            f"Each pair's two ways, {SHOWN} images equally spaced in t; where the path is not defined it stays at its"
+            " last image.",
         ),
     }  # fmt: skip
     return Findings(claims, pictures, [table])
@@ -180,13 +182,9 @@ def _positive(values: Sequence[float]) -> bool:
 
 
 def _row(label: str, rows: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
-    cells = [_cell([row[key] for row in rows]) for key in ("jump", "coarse", "length", "distance", "doubt")]
+    cells = [plus_minus([row[key] for row in rows]) for key in ("jump", "coarse", "length", "distance", "doubt")]
     abandoned = f"{statistics.mean(row['abandoned'] for row in rows):.1%}" if label == WAYS["map"] else ""
     return (label, *cells, abandoned)
-
-
-def _cell(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.1g}"
 
 
 def _histogram(both: Mapping[str, Sequence[Mapping[str, float]]], key: str) -> Panel:

@@ -5,7 +5,6 @@ in features of a network that was trained on the labelled digits.
 """
 
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import plus_minus
 from otgen.metrics import fid, train_lenet
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
 from otgen.ot.streams import stream
@@ -109,15 +109,15 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
                 "The JS estimate of a GAN's discriminator does not fall as samples get better.",
                 verdict(max(agreement["gan"]) < FOLLOWS),
                 f"Rank correlation: {_all({'gan': agreement['gan']})}; the estimate ends at"
-                f" {_cell([run['rows'][-1]['estimate'] for run in runs['gan']])} nats of log 2 = {math.log(2):.3f}."
-                f" Confirmed means: below {FOLLOWS:g} in every training.",
+                f" {plus_minus([run['rows'][-1]['estimate'] for run in runs['gan']])} nats of log 2 ="
+                f" {math.log(2):.3f}. Confirmed means: below {FOLLOWS:g} in every training.",
                 FIGURE,
             )
         )
     table = Table(
         f"MLPs on 8 x 8 digits, {context.settings['n_critic']} steps of the critic for one of the generator: mean ±"
         f" standard deviation of {context.settings['repeats']} trainings. FID of 1797 samples; between halves of the"
-        f" data, less its bias, {next(iter(runs.values()))[0]['floor']:.2g}",
+        f" data, less its bias, {next(iter(runs.values()))[0]['floor']:.2g}, which is 0 but for noise",
         ("model", "what is estimated", "first estimate", "last", f"first {name}", "last", "rank correlation"),
         [_row(kind, some) for kind, some in runs.items()],
     )
@@ -143,13 +143,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
 
 
 def _row(kind: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    ends = [_cell([run["rows"][place][key] for run in runs]) for key in ("estimate", "fid") for place in (0, -1)]
-    return (kind, KINDS[kind][1], *ends, _cell([run["correlation"] for run in runs]))
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3g} ± {spread:.1g}"
+    ends = [plus_minus([run["rows"][place][key] for run in runs]) for key in ("estimate", "fid") for place in (0, -1)]
+    return (kind, KINDS[kind][1], *ends, plus_minus([run["correlation"] for run in runs]))
 
 
 def _all(values: Mapping[str, Sequence[float]]) -> str:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Line, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
+from otgen.experiments.spread import RULE, above, judged, plus_minus
 from otgen.metrics import kid, train_lenet
 from otgen.models import GAN
 from otgen.nn import adversarial
@@ -124,38 +125,41 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     soon = {key: _means(some, "kid", EARLY * last / 2, EARLY * last) for key, some in runs.items()}
     end = {key: _means(some, "kid", (1 - EARLY) * last, last) for key, some in runs.items()}
     noise = {key: _means(some, "noise", last / 2, last) for key, some in runs.items()}
+    relative = {key: [a / b for a, b in zip(some, _late(runs[key], last), strict=True)] for key, some in noise.items()}
     swing = {key: [_swing(run["curves"]["generator"]) for run in some] for key, some in runs.items()}
-    rule = "Confirmed means: by more than two standard errors of the difference."
+    rule = f"Judged with {ahead} D : 1 G. {RULE}"
+    too = "noisier, too" if above(relative["nonsaturating", ahead], relative["minimax", ahead]) else "not noisier"
     claims = [
         Claim(
             "While D tells generated samples easily, the minimax gradient is small and the non-saturating one is not.",
-            verdict(_above(early["nonsaturating", ahead], early["minimax", ahead])),
+            judged([above(early["nonsaturating", ahead], early["minimax", ahead])]),
             f"Mean length in the first {EARLY:.0%} of the steps: {_all(early)}. {rule}",
             FIGURE,
         ),
         Claim(
             "So minimax learns slowly at the beginning.",
-            verdict(_above(soon["minimax", ahead], soon["nonsaturating", ahead])),
+            judged([above(soon["minimax", ahead], soon["nonsaturating", ahead])]),
             f"{name} from {EARLY / 2:.0%} to {EARLY:.0%} of the steps: {_all(soon)}; in the last {EARLY:.0%}:"
             f" {_all(end)}. {rule}",
             FIGURE,
         ),
         Claim(
             "With D near its optimum the non-saturating loss is less stable: its gradient is noisier.",
-            verdict(_above(noise["nonsaturating", ahead], noise["minimax", ahead])),
-            f"Deviation between batches in the second half: {_all(noise)}. {rule}",
+            judged([above(noise["nonsaturating", ahead], noise["minimax", ahead])]),
+            f"Deviation between batches in the second half: {_all(noise)}. Over the gradient's"
+            f" length, which Adam divides out, it is {too}: {_all(relative)}. {rule}",
             FIGURE,
         ),
     ]
-    header = ("loss of G", "steps of D for one of G", "gradient early", f"{name} early", "late", "gradient noise late",
-              "change between points of G's loss curve")  # fmt: skip
-    measured = (early, soon, end, noise, swing)
+    header = ("loss of G", "steps of D for one of G", "gradient early", f"{name} early", "late",
+              "gradient noise late", "the same over its length", "change between points of G's loss curve")  # fmt: skip
+    measured = (early, soon, end, noise, relative, swing)
     table = Table(
         f"GANs on 8 x 8 digits: mean ± standard deviation of {context.settings['repeats']} trainings of"
         f" {context.settings['epochs']} epochs with equal networks; KID of {context.settings['n']} samples, real"
         f" against real {first['floor'][0]:.2g} ± {first['floor'][1]:.1g}",
         header,
-        [(loss, str(k), *(_cell(values[loss, k]) for values in measured)) for loss, k in runs],
+        [(loss, str(k), *(plus_minus(values[loss, k]) for values in measured)) for loss, k in runs],
     )
     seen = [
         Panel(f"{o.values['loss']}, {o.values['n_critic']} D : 1 G", images=o.tensors["images"])
@@ -165,7 +169,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     pictures = {
         FIGURE: Picture(chart(_panels(runs, last, name), columns=2), _caption()),
         LOSS_CURVES: Picture(
-            chart([_losses(key, some) for key, some in runs.items()], columns=2), "Losses along training."
+            chart([_losses(key, some) for key, some in runs.items()], columns=2),
+            "Losses of D and G along training, by the generator's loss and the steps of D for one of G; a line for each"
+            " training. Where D's loss is 0 it tells all samples, and a minimax G gets no gradient.",
         ),
         SHEETS: Picture(chart(seen, columns=2), "Generated digits at the end, first seed."),
     }
@@ -177,12 +183,9 @@ def _means(runs: Sequence[Mapping[str, Any]], key: str, low: float, high: float)
     return [statistics.mean(row[key] for row in run["rows"] if low <= row["step"] <= high) for run in runs]
 
 
-def _above(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether a is above b on average, by more than two standard errors."""
-    if min(len(a), len(b)) < 2:
-        return False
-    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return statistics.mean(a) - statistics.mean(b) > 2 * error
+def _late(runs: Sequence[Mapping[str, Any]], last: float) -> list[float]:
+    """Mean length of the gradient in the second half of each training, above 0."""
+    return [max(length, 1e-30) for length in _means(runs, "gradient", last / 2, last)]
 
 
 def _swing(curve: Sequence[float]) -> float:
@@ -190,13 +193,8 @@ def _swing(curve: Sequence[float]) -> float:
     return statistics.mean(abs(b - a) for a, b in zip(curve, curve[1:], strict=False))
 
 
-def _cell(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3g} ± {spread:.1g}"
-
-
 def _all(values: Mapping[tuple[str, int], Sequence[float]]) -> str:
-    return ", ".join(f"{_cell(some)} ({loss}, {k} D : 1 G)" for (loss, k), some in values.items())
+    return ", ".join(f"{plus_minus(some)} ({loss}, {k} D : 1 G)" for (loss, k), some in values.items())
 
 
 def _panels(runs: Runs, last: float, name: str) -> list[Panel]:
@@ -242,7 +240,7 @@ def _losses(key: tuple[str, int], runs: Sequence[Mapping[str, Any]]) -> Panel:
 
 def _caption() -> str:
     return (
-        "The same networks from the same weights with either loss of the generator; D takes one step or more for"
+        "The same networks from the same weights with either loss of the generator; 5 D : 1 G means five steps of D for"
         " one of G. A line for each training. Gradient: mean of"
         f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
         " that of the data itself."

@@ -122,7 +122,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     header = ("set", "model", "modes found", "within 3σ", "reverse KL", "published: modes, within 3σ, reverse KL")
     table = Table(
         f"{s['n']} samples; mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of"
-        f" {s['batch']} with equal networks. Of the data {WHOLE:.1%} lie within 3σ. Published: PacGAN's paper, other"
+        f" {s['batch']} with equal networks. A mode is found if a sample lies within 3σ of it. Of the data"
+        f" {WHOLE:.1%} lie within 3σ. Published: PacGAN's paper, other"
         " networks and ten trainings, not comparable in absolute value.",
         header,
         [_row(key, some) for key, some in runs.items()],
@@ -166,7 +167,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 _if(able, any(statistics.mean(found[name]) < whole[name] for name in able)),
                 f"Modes found of {', '.join(f'{int(k)} ({name})' for name, k in whole.items())}:"
                 f" {said('found', 'GAN')}; reverse KL {said('reverse_kl', 'GAN')}; within 3σ {said('share', 'GAN')}."
-                f" Confirmed means: on average fewer than there are, on one set at least. {rule}",
+                f" Confirmed means: on average fewer than there are, on a set that is judged. {rule}",
                 _figure(able[0]) if able else figure,
             )
         )
@@ -175,7 +176,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 "Mode mixture: a GAN makes samples between the modes.",
                 _if(able, all(statistics.mean(share[name]) < MIXED for name in able)),
                 f"Within 3σ of a mode: {said('share', 'GAN')}; of the data {WHOLE:.1%}. Confirmed means: below"
-                f" {MIXED:.0%} on every set. {rule}",
+                f" {MIXED:.0%} on every set that is judged. {rule}",
                 _figure(able[0]) if able else figure,
             )
         )
@@ -188,7 +189,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
                 _better(fair, values("reverse_kl", "GAN"), [values("reverse_kl", model) for model in packed]),
                 f"Reverse KL to even modes: {said('reverse_kl', 'GAN', *packed)}; modes found:"
                 f" {said('found', 'GAN', *packed)}. Confirmed means: every packed critic has less reverse KL on every"
-                f" set, by more than two standard errors of the difference. {rule}",
+                f" judged set, by more than two standard errors of the difference. {rule}",
                 figure,
             )
         )
@@ -210,7 +211,8 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
         rivals = [(model, name) for model in others for name in learnt(model)]
         claims.append(
             Claim(
-                "Every model whose generator is one continuous map from noise mixes modes more than AE-OT.",
+                "Every model trained well enough to judge whose generator is one continuous map from noise mixes modes"
+                " more than AE-OT.",
                 _if(rivals, all(statistics.mean(values("share", m)[k]) < statistics.mean(share[k]) for m, k in rivals)),
                 f"Within 3σ: {said('share', 'AE-OT', *others)}. {rule} So this rests on"
                 f" {', '.join(f'{model} ({name})' for model, name in rivals) or 'nothing'}.",

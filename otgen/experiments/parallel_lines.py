@@ -16,6 +16,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import mean_and_spread, plus_minus
 from otgen.models.state import seeded
 from otgen.nn import MLP, adversarial
 from otgen.ot.streams import stream
@@ -35,8 +36,14 @@ FRESH = 4096
 LOOKS = 3
 """Measurements along a training, each at four times the steps of the one before, so that trends are seen."""
 
-APART = 0.05
-"""Smallest distance for which the claims are tested."""
+APART, FAR = 0.05, 0.2
+"""Smallest distance for which the claims are tested, and that for which slopes are."""
+
+NEAR = 0.1
+"""What a learned distance may be off by, in its own units."""
+
+STEEP, FLAT = 0.7, 0.1
+"""A slope by theta, 1 if exact, leads home from the one on and has vanished below the other."""
 
 FIGURE = "parallel-lines.png"
 
@@ -165,7 +172,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         for row in apart
         for i in range(LOOKS - 1)
     )
-    far = [row for row in apart if abs(row["theta"]) >= 0.2]
+    far = [row for row in apart if abs(row["theta"]) >= FAR]
     w_slope = min(statistics.mean(row["w_slope"]) * math.copysign(1, row["theta"]) for row in far)
     js_slope = max(statistics.mean(abs(look[-1]) for look in row["js_slope"]) for row in far)
     table = Table(
@@ -173,37 +180,39 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         f" {context.settings['steps']} steps",
         ("θ", "W exact", "W critic", "JS exact", "JS discriminator", "KL exact", "KL discriminator"),
         [
-            (f"{row['theta']:+.2f}", f"{abs(row['theta']):.2f}", _cell(row["w"]),
-             "0.693" if row["theta"] else "0", _cell([look[-1] for look in row["js"]]),
-             "∞" if row["theta"] else "0", _cell([look[-1] for look in row["kl"]]))
+            (f"{row['theta']:+.2f}", f"{abs(row['theta']):.2f}", plus_minus(row["w"]),
+             "0.693" if row["theta"] else "0", plus_minus([look[-1] for look in row["js"]]),
+             "∞" if row["theta"] else "0", plus_minus([look[-1] for look in row["kl"]]))
             for row in rows
         ],
     )  # fmt: skip
     claims = [
         Claim(
             "W(P₀, P_θ) = |θ|: continuous, and a critic learns it.",
-            verdict(error < 0.1),
-            f"The critic with gradient penalty is off by {error:.3f} at most.",
+            verdict(error < NEAR),
+            f"The critic with gradient penalty is off by {error:.3f} at most. Confirmed means: by less than {NEAR}.",
             FIGURE,
         ),
         Claim(
             "JS(P₀, P_θ) = log 2 for every θ ≠ 0: it does not say how far apart the lines are.",
-            verdict(short < 0.1),
-            f"For |θ| ≥ {APART} the discriminator's estimate is below log 2 = 0.693 by {short:.3f} at most.",
+            verdict(short < NEAR),
+            f"For |θ| ≥ {APART} the discriminator's estimate is below log 2 = 0.693 by {short:.2g} at most. Confirmed"
+            f" means: by less than {NEAR}.",
             FIGURE,
         ),
         Claim(
             "KL = ∞ for every θ ≠ 0.",
             verdict(growing),
             f"The learned log ratio {'grows' if growing else 'does not always grow'} with every fourfold training, at"
-            f" every |θ| ≥ {APART}; an estimate stays finite.",
+            f" every |θ| ≥ {APART}; an estimate stays finite. Confirmed means: it always grows, with no end in sight.",
             FIGURE,
         ),
         Claim(
             "The critic leads the generator home, the discriminator does not: its gradient vanishes.",
-            verdict(w_slope > 0.7 and js_slope < 0.1),
-            f"For |θ| ≥ 0.2 the critic's slope by θ is at least {w_slope:.2f} (exact: 1), the discriminator's at most"
-            f" {js_slope:.2g} after {context.settings['steps']} steps.",
+            verdict(w_slope > STEEP and js_slope < FLAT),
+            f"For |θ| ≥ {FAR} the critic's slope by θ is at least {w_slope:.2f} (exact: 1), the discriminator's at most"
+            f" {js_slope:.2g} after {context.settings['steps']} steps. Confirmed means: above {STEEP} and below"
+            f" {FLAT}.",
             FIGURE,
         ),
     ]
@@ -224,7 +233,7 @@ def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float], js:
     side = [math.copysign(1, theta) if theta else math.nan for theta in thetas]
 
     def curve(values: list[list[float]], label: str, colour: int, style: str = "o-") -> Line:
-        means, spreads = zip(*(_mean_and_spread(v) for v in values), strict=True)
+        means, spreads = zip(*(mean_and_spread(v) for v in values), strict=True)
         return Line(thetas, means, label, spreads, style, colour)
 
     def at(name: str, look: int) -> list[list[float]]:
@@ -252,15 +261,6 @@ def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float], js:
         ], yscale="symlog"),
     ]  # fmt: skip
     return chart(panels, columns=2)
-
-
-def _mean_and_spread(values: list[float]) -> tuple[float, float]:
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _cell(values: list[float]) -> str:
-    mean, spread = _mean_and_spread(values)
-    return f"{mean:.3g} ± {spread:.1g}"
 
 
 EXPERIMENT = Experiment(parts, conclude)

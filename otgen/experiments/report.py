@@ -11,12 +11,20 @@ from typing import Any
 from otgen.experiments import recipe as recipes
 from otgen.experiments.demo import Output
 from otgen.experiments.record import read_json, write
-from otgen.experiments.run import MARK, RESULTS
+from otgen.experiments.run import MARK, RESULTS, TIMES
 
 BEGIN, END = "<!-- experiments: made by otgen report -->", "<!-- end of experiments -->"
 """Marks in a Markdown file between which the tables go."""
 
 SYMBOLS = {"confirmed": "✓", "not confirmed": "✗", "not testable at this size": "–"}
+
+READING = (
+    "Each claim is tested on small data with small networks, by a rule that stands with its evidence."
+    " “Not confirmed” says that the rule was not met here, not that the claim is wrong;"
+    " “not testable at this size” that the trainings were too few or too short to tell. Figures of the"
+    " lecture and of papers stand in the tables for comparison of orders, not of values."
+)
+"""What a reader has to know before the verdicts."""
 
 COLOURS = 96
 """Of a figure on the page: enough for lines, bands, their smoothed edges, and grey images."""
@@ -60,7 +68,8 @@ def report(
     outputs = [Output(page, f"{len(results)} experiments on one page")]
     replaced = None
     if readme is not None:
-        replaced = _replace(Path(readme), markdown(list(results.values())))
+        there = Path(os.path.relpath(page, Path(readme).parent)).as_posix()
+        replaced = _replace(Path(readme), markdown(list(results.values()), there))
         outputs.append(Output(Path(readme), "tables between the marks"))
     write(page, _page(results).encode())
     if replaced is not None and readme is not None:
@@ -87,19 +96,37 @@ def load_results(folder: Path) -> dict[Path, dict[str, Any]]:
     return {place: results[place] for place in sorted(results, key=lambda place: ranks[place])}
 
 
-def markdown(results: Sequence[Mapping[str, Any]]) -> str:
-    """The marks, a table of all claims, and every experiment's own tables between them."""
-    lines = [BEGIN, "", "| experiment | claim | verdict | evidence |", "|---|---|---|---|"]
+def markdown(results: Sequence[Mapping[str, Any]], page: str) -> str:
+    """The marks, and between them all claims, each with its figure, and every experiment's own tables folded up.
+
+    Args:
+        results: Of `load_results`.
+        page: Path of the HTML page from the Markdown file, for links to figures.
+    """
+    lines = [BEGIN, "", _summary(results), "", "| experiment | claim | verdict | figure |", "|---|---|---|---|"]
     for result in results:
         for claim in result["claims"]:
-            cells = (_heading(result), claim["text"], claim["verdict"], claim["evidence"])
-            lines.append(_row(cells))
+            figure = f"[{claim['figure']}]({page}#{_anchor(result, claim['figure'])})"
+            lines.append(_row((_heading(result), claim["text"], claim["verdict"], figure)))
+    lines += ["", "<details><summary>The numbers behind them</summary>"]
     for result in results:
         for table in result["tables"]:
             header = [_row(table["header"]), "|" + "---|" * len(table["header"])]
             lines += ["", f"{_heading(result)}. {table['caption']} ({_origin(result)}):", "", *header]
             lines += [_row(row) for row in table["rows"]]
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, "", "</details>", "", END])
+
+
+def _summary(results: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims got which verdict, on what, and how long that took."""
+    claims = [claim for result in results for claim in result["claims"]]
+    counts = ", ".join(f"{sum(claim['verdict'] == verdict for claim in claims)} {verdict}" for verdict in SYMBOLS)
+    clock, work = (sum(result[key] for result in results) / 60 for key in TIMES)
+    machines = "; ".join(sorted({name for result in results for name in result["machine"]}))
+    return (
+        f"{len(claims)} claims: {counts}. All of it took {work:.0f} minutes of processor time, {clock:.0f} minutes on"
+        f" the clock beside whatever else ran, on {machines}."
+    )
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -122,18 +149,17 @@ def _origin(result: Mapping[str, Any]) -> str:
     made = " ".join(filter(None, result["commit"])) or "unknown"
     command = f"otgen run {result['recipe']}" + " --fast" * result["fast"]
     where = f"{', '.join(result['machine'])}, device {result['device']}"
-    return f"`{command}`, seed {result['seed']}, commit {made}, {where}, {result['seconds']:.0f} s"
+    text = f"`{command}`, seed {result['seed']}, commit {made}, {where}, {result['seconds']:.0f} s"
+    return f"{text} ({result['processor_seconds']:.0f} s of processor time)"
 
 
 def _page(results: Mapping[Path, Mapping[str, Any]]) -> str:
-    claims = [claim for result in results.values() for claim in result["claims"]]
-    counts = {verdict: sum(claim["verdict"] == verdict for claim in claims) for verdict in SYMBOLS}
-    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     head = ("experiment", "claim of the lecture", "verdict", "figure")
     rows = [_summary_row(result, claim) for result in results.values() for claim in result["claims"]]
     body = [
         "<h1>otgen: the lecture's claims, tested</h1>",
-        f"<p>{len(claims)} claims: {summary}. Made by <code>otgen report</code>.</p>",
+        f"<p>{escape(_summary(list(results.values())))} Made by <code>otgen report</code>.</p>",
+        f"<p>{escape(READING)}</p>",
         _html_table(None, head, rows),
         *(_section(place, result) for place, result in results.items()),
     ]
@@ -167,28 +193,32 @@ def _section(place: Path, result: Mapping[str, Any]) -> str:
         "</ul>",
     ]
     for figure in result["figures"]:
-        content = base64.b64encode(_smaller((place / figure["file"]).read_bytes())).decode()
+        kind, content = _smaller((place / figure["file"]).read_bytes())
         caption = escape(figure["caption"])
-        picture = f'<img alt="{caption}" src="data:image/png;base64,{content}">'
+        picture = f'<img alt="{caption}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
         anchor = _anchor(result, figure["file"])
         parts.append(f'<figure id="{anchor}">{picture}<figcaption>{caption}</figcaption></figure>')
     for table in result["tables"]:
         parts.append(_html_table(table["caption"], table["header"], [[*map(escape, row)] for row in table["rows"]]))
     settings = ", ".join(f"{name} = {value}" for name, value in result["settings"].items())
-    parts.append(f"<p class='small'>{escape(_origin(result))}. Settings: {escape(settings)}.</p>")
+    command, rest = escape(_origin(result)).removeprefix("`").split("`", 1)
+    parts.append(f"<p class='small'><code>{command}</code>{rest}. Settings: {escape(settings)}.</p>")
     return "\n".join(parts)
 
 
-def _smaller(png: bytes) -> bytes:
-    """The same picture in few colours, which is a third of the size; as it is where Pillow is missing."""
+def _smaller(png: bytes) -> tuple[str, bytes]:
+    """The same picture in few colours as WebP, which is a quarter of the size; as it is where Pillow has none."""
     try:
-        from PIL import Image
+        from PIL import Image, features
     except ImportError:
-        return png
+        return "png", png
+    if not features.check("webp"):
+        return "png", png
     file = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
-    return min(png, file.getvalue(), key=len)
+        few = image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few.convert("RGB").save(file, "WEBP", lossless=True)
+    return "webp", file.getvalue()
 
 
 def _html_table(caption: str | None, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

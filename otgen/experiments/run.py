@@ -28,6 +28,9 @@ ALL = "all"
 
 RESULTS = "results.json"
 
+TIMES = ("seconds", "processor_seconds")
+"""How long a part took, on the clock and of all cores together: the first says little where others are at work."""
+
 
 def run(
     name: str,
@@ -103,13 +106,14 @@ def _run(
 
 def _do(part: str, work: Callable[[], Outcome], store: Path, identity: str) -> tuple[dict[str, Any], Outcome]:
     """Do a part and keep what came of it; the JSON file comes last and says that the part is finished."""
-    began = time.monotonic()
+    began, worked = time.monotonic(), time.process_time()
     outcome = work()
     record = {
         "made_by": MARK,
         "part": part,
         "identity": identity,
         "seconds": round(time.monotonic() - began, 2),
+        "processor_seconds": round(time.process_time() - worked, 2),
         "finished": now(),
         "commit": commit(),
         "machine": machine(),
@@ -146,7 +150,7 @@ def _write(
     records: Mapping[str, Mapping[str, Any]],
     findings: Findings,
 ) -> list[Output]:
-    kept = ("seconds", "finished", "commit", "machine", "values")
+    kept = (*TIMES, "finished", "commit", "machine", "values")
     result = {
         "made_by": MARK,
         "recipe": recipe.name,
@@ -158,7 +162,7 @@ def _write(
         "settings": dict(context.settings),
         "commit": sorted({record["commit"] for record in records.values()}),
         "machine": sorted({record["machine"]["processor"] for record in records.values()}),
-        "seconds": round(sum(record["seconds"] for record in records.values()), 1),
+        **{kind: round(sum(record[kind] for record in records.values()), 1) for kind in TIMES},
         "finished": max(record["finished"] for record in records.values()),
         "claims": [asdict(claim) for claim in findings.claims],
         "tables": [asdict(table) for table in findings.tables],

@@ -33,6 +33,12 @@ MIXED = 0.01
 REJECTING = 0.95
 """A threshold is too small while this share of the samples is rejected."""
 
+ALL = 0.99
+"""Share of rejected samples that is "nearly every"."""
+
+NEW = 0.1
+"""Novelty from which on points are no copies."""
+
 SWEEP = "singular-set.png"
 
 
@@ -117,29 +123,32 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     claims = [
         Claim(
             "θ̂ too small: nearly every sample is rejected.",
-            verdict(all(v["rows"][0]["rejected"] > 0.99 for v in values)),
-            f"At {LOW:g} rad {_list(values, lambda v: v['rows'][0]['rejected'])} of the samples are rejected.",
+            verdict(all(v["rows"][0]["rejected"] > ALL for v in values)),
+            f"At {LOW:g} rad {_list(values, lambda v: v['rows'][0]['rejected'])} of the samples are rejected."
+            f" Confirmed means: more than {ALL:.0%} of them on every set.",
             SWEEP,
         ),
         Claim(
             "θ̂ too large: modes are mixed.",
             verdict(all(v["shown"]["large"] is not None for v in values)),
             f"At π, where nothing is rejected, {_list(values, lambda v: v['rows'][-1]['mixed'])} of the points blend"
-            " targets of different modes.",
+            f" targets of different modes. Confirmed means: at least {MIXED:.0%} on every set.",
             SWEEP,
         ),
         Claim(
             "A proper θ̂ generates within the modes, without rejecting much.",
             verdict(all(v["shown"]["proper"] is not None for v in values)),
             f"Thresholds that mix at most {CLEAN:.1%} and reject at most {OPEN:.0%} of the points: "
-            + "; ".join(f"{v['set']} {_range(v)}" for v in values),
+            + "; ".join(f"{v['set']} {_range(v)}" for v in values)
+            + ". Confirmed means: there is one on every set.",
             first,
         ),
         Claim(
             "What is generated is new: not a copy of a training code.",
-            verdict(all(v["shown"]["proper"] is not None and v["shown"]["proper"]["novelty"] > 0.1 for v in values)),
+            verdict(all(v["shown"]["proper"] is not None and v["shown"]["proper"]["novelty"] > NEW for v in values)),
             "At the proper threshold the median distance to the nearest target, over that of fresh data, is "
-            + _list([v for v in values if v["shown"]["proper"]], lambda v: v["shown"]["proper"]["novelty"], "{:.2f}"),
+            + _list([v for v in values if v["shown"]["proper"]], lambda v: v["shown"]["proper"]["novelty"], "{:.2f}")
+            + f". Confirmed means: above {NEW} on every set; copies have 0.",
             SWEEP,
         ),
     ]
@@ -192,7 +201,7 @@ def _panel(value: Mapping[str, Any]) -> Panel:
     return Panel(
         value["set"],
         "angle threshold θ̂ (rad)",
-        "share of samples or points",
+        "share; ratio for novelty",
         [
             curve("rejected", "rejected", 0),
             curve("mixed", "blends modes", 5),

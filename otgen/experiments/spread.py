@@ -4,13 +4,29 @@ import math
 import statistics
 from collections.abc import Sequence
 
+from otgen.experiments.experiment import Verdict, verdict
+
+RULE = "Confirmed means: by more than two standard errors of the difference."
+"""What `above` asks for, in the words of the evidence."""
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation over runs; 0 where there is one run."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
 
 def plus_minus(values: Sequence[float], form: str = ".3g") -> str:
     """Write mean ± standard deviation over runs; the mean alone where there is one run, which has no spread."""
-    mean = format(statistics.mean(values), form)
+    mean = plain(statistics.mean(values), form)
     if len(values) < 2:
         return mean
-    return f"{mean} ± {format(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+    return f"{mean} ± {plain(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+
+
+def plain(value: float, form: str = ".3g") -> str:
+    """Write a number with so many digits, but 1060 and not 1.06e+03."""
+    text = format(value, form)
+    return f"{float(text):.0f}" if "e+" in text else text
 
 
 def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
@@ -23,3 +39,14 @@ def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
         return None
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
     return statistics.mean(a) - statistics.mean(b) > 2 * error
+
+
+def not_above(a: Sequence[float], b: Sequence[float]) -> bool | None:
+    """The contrary of `above`; `None` where that is."""
+    answer = above(a, b)
+    return None if answer is None else not answer
+
+
+def judged(answers: Sequence[bool | None]) -> Verdict:
+    """A verdict from the answers of `above`: all have to be yes, and there has to be one."""
+    return verdict(all(answers)) if answers and None not in answers else "not testable at this size"

@@ -18,6 +18,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import plus_minus
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.ot.streams import stream
@@ -146,9 +147,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         Claim(
             "W of batches is no loss to minimise: blurred images have less of it than the data themselves.",
             verdict(_below(blurred, pairs)),
-            f"W₁ of {BATCH} digits to the {BATCH} centres of Lloyd's algorithm {_cell(blurred)}, to {BATCH} other"
-            f" digits {_cell(pairs)}; sharpness {alone['sharpness'][1]:.2g} and {alone['sharpness'][0]:.2g}. Confirmed"
-            " means: by more than three standard errors.",
+            f"W₁ of {BATCH} digits to the {BATCH} centres of Lloyd's algorithm {plus_minus(blurred)}, to {BATCH} other"
+            f" digits {plus_minus(pairs)}; sharpness {alone['sharpness'][1]:.2g} and {alone['sharpness'][0]:.2g}."
+            " Confirmed means: by more than three standard errors.",
             SHEETS,
         ),
         Claim(
@@ -205,8 +206,8 @@ def _about_the_estimate(runs: Sequence[Mapping[str, Any]]) -> Claim:
     return Claim(
         "The critic does not approximate W.",
         verdict(all(outside)),
-        f"WGAN-GP's estimate in the last {LATE:.0%} of the steps is {_cell(said)}, where W₁ is at least {_cell(low)}"
-        f" and at most {_cell(high)}. Confirmed means: outside in every training.",
+        f"WGAN-GP's estimate in the last {LATE:.0%} of the steps is {plus_minus(said)}, where W₁ is at least"
+        f" {plus_minus(low)} and at most {plus_minus(high)}. Confirmed means: outside in every training.",
         FIGURE,
     )
 
@@ -229,17 +230,12 @@ def _below(a: Sequence[float], b: Sequence[float]) -> bool:
 
 
 def _row(kind: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    late = [_cell([_late(run, key) for run in runs]) for key in ("estimate", "nearest", "whole", "batch", "fid")]
-    return (kind, *late, *(_cell([run["agreement"][key] for run in runs]) for key in MEASURES))
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3g} ± {spread:.1g}"
+    late = [plus_minus([_late(run, key) for run in runs]) for key in ("estimate", "nearest", "whole", "batch", "fid")]
+    return (kind, *late, *(plus_minus([run["agreement"][key] for run in runs]) for key in MEASURES))
 
 
 def _all(values: Mapping[str, Sequence[float]]) -> str:
-    return ", ".join(f"{_cell(some)} ({kind})" for kind, some in values.items())
+    return ", ".join(f"{plus_minus(some)} ({kind})" for kind, some in values.items())
 
 
 def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, Any]) -> list[Panel]:
@@ -257,8 +253,8 @@ def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, An
 
     clipped = kind == "wgan"
     distances = [
-        *curves("whole", "W₁ of as many samples: at most", 0),
-        *curves("nearest", "to the nearest image: at least", 4),
+        *curves("whole", "to as many samples (upper bound)", 0),
+        *curves("nearest", "to the nearest image (lower bound)", 4),
         *curves("estimate", f"critic's estimate{', scaled' if clipped else ''}", 5, "--", clipped),
     ]
     batches = [

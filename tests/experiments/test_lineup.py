@@ -31,14 +31,16 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["blur", "tables"])
+@pytest.mark.parametrize("name", ["blur", "tables-digits"])
 def test_from_end_to_end(name, folder, monkeypatch):
     monkeypatch.setattr(lineup, "train_lenet", partial(train_lenet, epochs=1))
     context = context_of(name, folder, **TINY)
-    experiment = EXPERIMENTS[name]
+    experiment = EXPERIMENTS[recipes.load(name).experiment]
     outcomes = {part: work() for part, work in experiment.parts(context).items()}
     real = next(outcome for part, outcome in outcomes.items() if part.startswith("digits-data"))
     assert real.values["fid"] < outcomes["digits-gan-0"].values["fid"]
+    assert real.values["n"] == 898
+    assert 0.9 < real.values["ratio"] < 1.1
     findings = experiment.conclude(context, outcomes)
     assert all(claim.figure in findings.pictures and claim.evidence for claim in findings.claims)
     assert findings.claims
@@ -50,10 +52,10 @@ def test_from_end_to_end(name, folder, monkeypatch):
 
 
 def test_every_model_of_the_recipes_is_there():
-    for name in ("blur", "tables"):
+    for name in ("blur", "tables-digits", "tables-mnist"):
         assert set(recipes.load(name).settings["models"]) <= set(MODELS)
     generative = {name for name, kind in MODELS.items() if issubclass(kind, Generative)}
-    assert set(recipes.load("tables").settings["models"]) == generative | {"ae"}
+    assert set(recipes.load("tables-digits").settings["models"]) == generative | {"ae"}
 
 
 def test_an_ae_ot_gan_spends_half_of_its_batches_on_its_autoencoder(tmp_path, monkeypatch):
@@ -64,16 +66,38 @@ def test_an_ae_ot_gan_spends_half_of_its_batches_on_its_autoencoder(tmp_path, mo
         return self
 
     monkeypatch.setattr(AEOTGAN, "fit", fit)
-    context = context_of("tables", tmp_path, d=3, width=2, steps=40, batch=16)
+    context = context_of("tables-digits", tmp_path, d=3, width=2, steps=40, batch=16)
     lineup.train(context, "ae-ot-gan", torch.zeros(32, 1, 8, 8), 0)
     assert (seen["steps"], seen["ae_epochs"]) == (20, 10)  # 2 batches an epoch
+
+
+@pytest.mark.slow
+def test_copies_of_what_was_seen_are_told(folder, monkeypatch):
+    class Copier:
+        def __init__(self, seen):
+            self.seen = seen
+
+        def sample(self, n, generator):
+            return self.seen[:n]
+
+    monkeypatch.setattr(lineup, "train_lenet", partial(train_lenet, epochs=1))
+    monkeypatch.setattr(lineup, "train", lambda context, name, seen, seed: Copier(seen))
+    values = lineup.score(context_of("tables-digits", folder, **TINY), "digits", "vae", 0).values
+    fresh = lineup.score(context_of("tables-digits", folder, **TINY), "digits", "data", 0).values
+    assert values["fid"] == pytest.approx(fresh["fid"], rel=1e-6)  # copies gain nothing
+    assert values["ratio"] < 0.01
+    assert values["nearer"] > 0.99
+
+
+def test_only_models_that_were_trained_are_compared():
+    assert tables._pairs({"a": ("b", "c"), "b": ("c",)}, ["a", "c"]) == [("a", "c")]
 
 
 def test_what_there_is_not_is_refused(tmp_path):
     with pytest.raises(ValueError, match="sets must be of digits, mnist, got 'celeba'"):
         blur.parts(context_of("blur", tmp_path, sets=["celeba"]))
     with pytest.raises(ValueError, match="models must be of ae, .*, got 'pixelcnn'"):
-        tables.parts(context_of("tables", tmp_path, models=["pixelcnn"]))
+        tables.parts(context_of("tables-digits", tmp_path, models=["pixelcnn"]))
 
 
 def test_verdicts_on_sharpness():
@@ -88,9 +112,12 @@ def test_verdicts_on_sharpness():
 
 
 def test_an_order_is_confirmed_by_every_pair_alone():
-    fid = {("digits", name): values for name, values in {"a": [1.0, 1.1], "b": [2.0, 2.1], "c": [2.0, 2.2]}.items()}
-    assert tables._claim("", [("a", "b"), ("a", "c")], "digits", fid).verdict == "confirmed"
-    claim = tables._claim("", [("a", "b"), ("c", "a"), ("b", "c")], "digits", fid)
+    fid = {
+        ("digits", name): values
+        for name, values in {"a": [1.0, 1.1], "b": [2.0, 2.1], "c": [2.0, 2.2], "data": [0.5]}.items()
+    }
+    assert tables._claim([("a", "b"), ("a", "c")], "digits", fid).verdict == "confirmed"
+    claim = tables._claim([("a", "b"), ("c", "a"), ("b", "c")], "digits", fid)
     assert claim.verdict == "not confirmed"
     assert "a 1.05 ± 0.07 < b 2.05 ± 0.07; c 2.1 ± 0.1 > a 1.05 ± 0.07; b 2.05 ± 0.07 ≈ c 2.1 ± 0.1" in claim.evidence
 

@@ -9,7 +9,7 @@ from otgen.experiments import mode_collapse
 from otgen.experiments import recipe as recipes
 from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
-from otgen.experiments.spread import above, plus_minus
+from otgen.experiments.spread import above, judged, mean_and_spread, not_above, plus_minus
 
 pytest.importorskip("matplotlib")
 
@@ -84,7 +84,18 @@ def test_an_unknown_model_is_refused(tmp_path):
 def test_mean_and_spread():
     assert plus_minus([1.0, 2.0, 3.0]) == "2 ± 1"
     assert plus_minus([0.5], ".1%") == "50.0%"
+    assert plus_minus([1000.0, 1040.0]) == "1020 ± 30"
     assert plus_minus([0.5, 0.52], ".1%") == "51.0% ± 1.4%"
     assert above([2.0, 2.1], [1.0, 1.1]) is True
     assert above([2.0, 0.0], [1.0, -1.1]) is False
-    assert above([2.0], [1.0, 1.0]) is None
+    assert above([2.0], [1.0, 1.0]) is not_above([2.0], [1.0, 1.0]) is None
+    assert not_above([2.0, 0.0], [1.0, -1.1]) is True
+    assert not_above([2.0, 2.1], [1.0, 1.1]) is False
+    assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert mean_and_spread([1.0]) == (1.0, 0.0)
+
+
+def test_nothing_is_judged_by_nothing():
+    assert judged([True, True]) == "confirmed"
+    assert judged([True, False]) == "not confirmed"
+    assert judged([True, None]) == judged([]) == "not testable at this size"

@@ -185,13 +185,6 @@ def test_gradient_of_each_loss_by_its_factor():
     assert fast["gradient"] / slow["gradient"] == pytest.approx((1 - d) / d, rel=0.02)
 
 
-def test_above_asks_for_two_standard_errors():
-    assert minimax._above([2.0, 2.1], [1.0, 1.1])
-    assert not minimax._above([1.0, 1.1], [2.0, 2.1])
-    assert not minimax._above([2.0, 0.0], [1.0, -1.1])
-    assert not minimax._above([2.0], [1.0])
-
-
 def test_curves_are_thinned_to_means():
     assert minimax._thinned(torch.arange(4.0)) == [0, 1, 2, 3]
     thin = minimax._thinned(torch.arange(1000.0))

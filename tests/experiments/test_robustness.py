@@ -44,11 +44,12 @@ def judged(fid, uneven, able=True):
 
 
 def test_verdicts():
-    even, collapsed = [0.1] * 6, [0.1] * 4 + [0.9, 0.1]
-    assert judged([10, 10, 30, 11, 40, 12], collapsed) == ["confirmed"] * 3
-    assert judged([10, 10, 11, 30, 12, 40], even) == ["not confirmed"] * 3
-    assert judged([10, 10, 30, 11, 11, 40], collapsed) == ["not confirmed", "confirmed", "confirmed"]
-    assert judged([10, 10, 30, 11, 40, 12], collapsed, able=False) == ["not testable at this size"] * 3
+    even, collapsed, both = [0.1] * 6, [0.1] * 4 + [0.9, 0.1], [0.1] * 4 + [0.9, 0.5]
+    assert judged([10, 10, 30, 11, 40, 12], collapsed) == ["confirmed"] * 4
+    assert judged([10, 10, 11, 30, 12, 40], even) == ["not confirmed"] * 3 + ["confirmed"]
+    assert judged([10, 10, 30, 11, 11, 40], collapsed) == ["not confirmed"] + ["confirmed"] * 3
+    assert judged([10, 10, 30, 11, 40, 12], both) == ["confirmed"] * 3 + ["not confirmed"]
+    assert judged([10, 10, 30, 11, 40, 12], collapsed, able=False) == ["not testable at this size"] * 4
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):
