@@ -5,9 +5,10 @@ from otgen.models.ae import AE
 from otgen.models.ae_ot import AEOT
 from otgen.models.ae_ot_gan import AEOTGAN
 from otgen.models.autoencoder import Autoencoder
-from otgen.models.base import Generative, Model
+from otgen.models.base import Model
 from otgen.models.began import BEGAN
 from otgen.models.gan import GAN, LSGAN, PacGAN
+from otgen.models.generative import Generative
 from otgen.models.glann import GLANN
 from otgen.models.loading import load
 from otgen.models.ot_prior import OTPrior
