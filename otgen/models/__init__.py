@@ -1,4 +1,7 @@
-"""Models, by the names that recipes and the command line call them."""
+"""Models, by the names that recipes and the command line call them.
+
+A new one is one file (otgen/models/base.py says what to write) and two lines here: its import and its name in `MODELS`.
+"""
 
 from otgen.models.adversarial import Adversarial
 from otgen.models.ae import AE

@@ -1,20 +1,30 @@
 """What every model is, and what a newcomer writes to add one.
 
-A model is one class in one file of this folder, and one line in `MODELS`. It derives from
+A model is one class in one file. In this folder it becomes one of otgen's by two lines in `otgen/models/__init__.py`,
+its import and its name in `MODELS`: then `otgen models`, `otgen train`, the contact sheet and the tests of all models
+know it. In a file of your own it does all the same but for the command line. It derives from
 
 - `Model` if it only trains, or encodes and decodes (`Autoencoder` in autoencoder.py brings both networks);
-- `Generative` if it makes samples from noise of its own; a variational autoencoder is both.
+- `Generative` if it makes samples from noise of its own; a variational autoencoder is both;
+- `Adversarial` in adversarial.py if it is a GAN: then two losses and an optimiser are all that is left to write.
 
 It writes a constructor and a `step`, and at most these methods:
+
+    from torch.optim import Adam
+
+    from otgen.models.base import descend
+    from otgen.models.generative import Generative
+    from otgen.nn import adversarial
+
 
     class MyGAN(Generative):
         \"\"\"One sentence. The loss as a formula. Paper, year, equation. What is known to go wrong.\"\"\"
 
         def __init__(self, shape, d=64, *, width=32, lr=2e-4, generator=None, critic=None, seed=0, device="cpu"):
-            super().__init__(shape, d, seed=seed, device=device)     # checks both
+            super().__init__(shape, d, seed=seed, device=device)     # checks all four
             self._positive(lr=lr)                                    # one-line errors before any work
             with self._building():                                   # weights from the seed, then to the device
-                self.generator = self._generator(generator, width)   # own network, or the user's nn.Module
+                self.generator = self._generator(generator, width)   # our network, or the user's nn.Module
                 self.critic = self._critic(critic, width)
             self.generator_adam = Adam(self.generator.parameters(), lr=lr, betas=(0.5, 0.999))
             self.critic_adam = Adam(self.critic.parameters(), lr=lr, betas=(0.5, 0.999))
@@ -22,9 +32,9 @@ It writes a constructor and a `step`, and at most these methods:
         def step(self, batch):                       # one batch (b, *shape) on self.device
             self._check_samples("step", batch)
             fake = self._decode(self._noise(len(batch)))
-            loss_d = ...
+            loss_d = adversarial.hinge_critic(self.critic(batch), self.critic(fake.detach()))
             descend(self.critic_adam, loss_d)
-            loss_g = ...
+            loss_g = adversarial.wasserstein_generator(self.critic(fake))
             descend(self.generator_adam, loss_g)
             return {"critic": loss_d.item(), "generator": loss_g.item()}
 
@@ -220,7 +230,10 @@ class Model(Face, ABC):
     def _critic(self, given: nn.Module | None, width: int, norm: str = "none", shape: Shape | None = None) -> nn.Module:
         """A network from samples (b, *shape) to scores (b,): ours by size, or the user's."""
         shape = self.shape if shape is None else shape
-        return critic(shape, width, norm) if given is None else self._given("critic", given, shape, ())
+        if given is not None:
+            return self._given("critic", given, shape, ())
+        self._at_least(1, width=width)
+        return critic(shape, width, norm)
 
 
 def descend(optimiser: Optimizer, loss: Tensor) -> None:

@@ -69,4 +69,5 @@ class Generative(Model):
         """A network from noise (b, d) to samples (b, *shape): ours by size, or the user's."""
         if given is not None:
             return self._given("generator", given, (self.d,), self.shape)
+        self._at_least(1, width=width)
         return nn.Sequential(decoder(self.d, self.shape, width), squash(self.shape))
