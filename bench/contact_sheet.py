@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16 where that is safe")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--d", type=int, default=8, help="size of codes; 8 is that of the WAE paper for MNIST")
+    parser.add_argument("--d", type=int, default=8, help="size of codes and noise; 8 is the WAE paper's for MNIST")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="NAME")
     parser.add_argument("-o", "--output", type=Path)
