@@ -24,6 +24,7 @@ SHOWN = 20  # images in a row
 BOX = 0.32  # WGAN's clip times width: the paper's 0.01 for our usual 32; see the model
 FASTER = {"lr": 1e-3}
 SETTINGS: dict[str, tuple[float, dict[str, float]]] = {
+    "wae-gan": (1, {"critic_lr": 1e-4}),
     "gan": (1, FASTER),
     "lsgan": (1, FASTER),
     "pacgan": (1, FASTER),
