@@ -71,6 +71,8 @@ def test_every_model_is_trained_and_sampled(run, name, tmp_path):
     code, out, err = run("train", name.replace("-", ""), *words)
     assert (code, err) == (0, [])
     assert out[0].startswith(MODELS[name].__name__)
+    said = [line for line in out if line.startswith("transport")]
+    assert said == (["transport    chi2 <= 5 is certified"] if name.startswith("ae-ot") else [])
     assert type(load(tmp_path / "r" / "model.safetensors")) is MODELS[name]
     code, out, err = run("sample", tmp_path / "r", "-n", 5, "-o", tmp_path / "x.npy")
     if name == "ae":
@@ -131,6 +133,33 @@ def test_resume_goes_on_and_overwrite_begins_again(run, refused, tmp_path):
     assert len(whole.history_["loss"]) == 6
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_what_is_somebody_elses_is_not_overwritten(run, refused, tmp_path):
+    mine = tmp_path / "run.json"
+    words = ("train", "vae", "--data", "two-moons-50", "-o", tmp_path, *QUICK, "--quiet")
+    for text, reason in (
+        ("{", "not the record of a run: "),
+        ('{"speed": 5}', "names batch_size, data, model: take an"),
+    ):
+        mine.write_text(text)
+        assert reason in refused(*words)
+        assert reason in refused(*words, "--resume")
+        assert mine.read_text() == text
+    assert run(*words, "--overwrite") == (0, [], [])  # that is what was asked for
+    assert json.loads(mine.read_text())["model"] == "VAE"
+
+
+def test_a_folder_that_cannot_be_made_is_named(refused):
+    words = ("train", "vae", "--data", "two-moons-50", "-o", "/dev/null/r", *QUICK)
+    assert refused(*words) == "/dev/null/r: cannot make this folder: Not a directory"
+
+
+def test_a_map_that_is_not_certified_is_reported(run, tmp_path):
+    words = ("train", "ae-ot", "--data", "two-moons-50", "-o", tmp_path / "r", *QUICK, "--set", "tol=1e-99")
+    code, out, _ = run(*words)
+    assert code == 0
+    assert [line for line in out if "chi2 <= 1e-99 is NOT certified, at most" in line]
 
 
 def test_sample_writes_pictures_and_arrays(run, stored, tmp_path):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from otgen import ops, plots
 from otgen.cli.checks import check_output, check_room
+from otgen.cli.folder import MODEL
 from otgen.cli.parser import ARRAYS, FORMATS, OK, PICTURES, Commands, Parser
-from otgen.cli.train import MODEL
 from otgen.files import read_metadata, save_array, save_images, write_bytes
 from otgen.models import Generative, load
 from otgen.models.storage import FORMAT as MODEL_FORMAT
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     """Generate."""
     source = Path(args.map) / MODEL if Path(args.map).is_dir() else Path(args.map)
     if source != Path(args.map) and not source.exists():
-        raise FileNotFoundError(f"{args.map} holds no {MODEL}: its training has not ended")
+        raise FileNotFoundError(
+            f"{args.map} holds no {MODEL}: its training has not ended (otgen train with --resume goes on)"
+        )
     check_output(args.output, (*ARRAYS, *PICTURES), [str(source)], args.overwrite)
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise ValueError(f"seed must be an int in [0, 2^63), got {args.seed}")

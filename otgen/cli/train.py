@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from otgen import data
-from otgen.cli.checks import check_output
+from otgen.cli.folder import CHECKPOINT, MODEL, begin, check_folder
 from otgen.cli.parser import OK, Commands, Parser
-from otgen.files import image_paths, load_array, map_array, read_images, write_text
-from otgen.models import MODELS, Generative, Model
-
-MODEL, CHECKPOINT, RECORD = "model.safetensors", "checkpoint.safetensors", "run.json"
-"""Files of a run's folder: the trained model, the run on its way, and what was asked for."""
+from otgen.files import image_paths, load_array, map_array, read_images
+from otgen.models import MODELS, Generative, Model, OTPrior
 
 EPOCHS = 50  # enough for digits to be known again; most papers train longer
 LOOKED_AT = 64  # images of a folder by which it counts as grey
@@ -68,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins again: take one of them")
-    folder = _check_folder(args)
+    folder = check_folder(args.output, args.resume, args.overwrite)
     samples, shape = _samples(args)
     model = _model(args, shape)
     record = {
@@ -77,12 +73,7 @@ def run(args: argparse.Namespace) -> int:
         "batch_size": args.batch_size,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
     }
-    _check_record(folder, record, args.resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not args.resume:
-        for name in (MODEL, CHECKPOINT):
-            (folder / name).unlink(missing_ok=True)
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    begin(folder, record, args.resume)
     try:
         model.fit(
             samples,
@@ -103,33 +94,6 @@ def run(args: argparse.Namespace) -> int:
         for line in _report(args, model, time.monotonic() - began):
             print(line)
     return OK
-
-
-def _check_folder(args: argparse.Namespace) -> Path:
-    folder = Path(args.output)
-    there = [name for name in (MODEL, CHECKPOINT) if os.path.lexists(folder / name)]
-    if there and not (args.resume or args.overwrite):
-        raise FileExistsError(
-            f"{folder} holds {there[0]}: choose another folder, go on with --resume, or begin again with --overwrite"
-        )
-    if folder.is_dir():
-        check_output(str(folder / MODEL), None, [], overwrite=True)
-    elif os.path.lexists(folder):
-        raise NotADirectoryError(f"{folder} is a file, not a folder")
-    return folder
-
-
-def _check_record(folder: Path, record: dict[str, Any], resume: bool) -> None:
-    """Refuse to go on with a run that was asked for in other words."""
-    if not (resume and (folder / RECORD).exists()):
-        return
-    try:
-        old = dict(json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{folder / RECORD}: not the record of a run: {error}") from None
-    for name, value in record.items():
-        if old.get(name) != value:
-            raise ValueError(f"{folder} holds a run with {name} {old.get(name)}, got {value}: take another folder")
 
 
 def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...]]:
@@ -187,9 +151,20 @@ def _report(args: argparse.Namespace, model: Model, seconds: float) -> list[str]
         f"{type(model).__name__}: {parameters:,} parameters, samples of shape {model.shape}, data {args.data}",
         f"steps        {steps:,} in {seconds:.1f} s, batches of {args.batch_size}",
         *(f"{name:12} {values[-last:].mean():.4g} over the last {last} steps" for name, values in history.items()),
+        *(f"transport    {_certified(part)}" for part in model.modules() if isinstance(part, OTPrior)),
         f"wrote        {Path(args.output) / MODEL}",
     ]
     if isinstance(model, Generative):
         picture = "grid.png" if len(model.shape) == 3 or model.shape == (2,) else "new.npy"
         lines.append(f"next         otgen sample {args.output} -n 64 -o {picture}")
     return lines
+
+
+def _certified(prior: OTPrior) -> str:
+    """How exact a map from noise to codes is, in one line; `otgen fit` says more of its own."""
+    if prior.ot_ is None:
+        return "not solved"
+    goal = f"chi2 <= {prior.ot_.tol:g}"
+    if prior.ot_.converged_:
+        return f"{goal} is certified"
+    return f"{goal} is NOT certified, at most {prior.ot_.certificate_.upper():.3g}; raise --set tol"

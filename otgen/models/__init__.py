@@ -1,13 +1,17 @@
-"""Models, by the names that recipes and the command line call them."""
+"""Models, by the names that recipes and the command line call them.
+
+A new one is one file (otgen/models/base.py says what to write) and two lines here: its import and its name in `MODELS`.
+"""
 
 from otgen.models.adversarial import Adversarial
 from otgen.models.ae import AE
 from otgen.models.ae_ot import AEOT
 from otgen.models.ae_ot_gan import AEOTGAN
 from otgen.models.autoencoder import Autoencoder
-from otgen.models.base import Generative, Model
+from otgen.models.base import Model
 from otgen.models.began import BEGAN
 from otgen.models.gan import GAN, LSGAN, PacGAN
+from otgen.models.generative import Generative
 from otgen.models.glann import GLANN
 from otgen.models.loading import load
 from otgen.models.ot_prior import OTPrior

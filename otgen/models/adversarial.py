@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Adam, Optimizer
 
-from otgen.models.base import Generative, descend
+from otgen.models.base import descend
+from otgen.models.generative import Generative
 from otgen.nn import adversarial
 from otgen.nn.networks import Shape
 

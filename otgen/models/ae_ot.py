@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from otgen.models.ae import AE
-from otgen.models.base import Generative
+from otgen.models.generative import Generative
 from otgen.models.ot_prior import OTPrior
 from otgen.nn.networks import Shape
 from otgen.train import Data, Samples, as_samples

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from otgen.models.ae_ot import AEOT
-from otgen.models.base import Generative, descend
+from otgen.models.base import descend
+from otgen.models.generative import Generative
 from otgen.models.state import evaluating
 from otgen.nn.adversarial import gan_critic, nonsaturating_generator
 from otgen.nn.networks import Shape

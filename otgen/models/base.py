@@ -1,20 +1,30 @@
 """What every model is, and what a newcomer writes to add one.
 
-A model is one class in one file of this folder, and one line in `MODELS`. It derives from
+A model is one class in one file. In this folder it becomes one of otgen's by two lines in `otgen/models/__init__.py`,
+its import and its name in `MODELS`: then `otgen models`, `otgen train`, the contact sheet and the tests of all models
+know it. In a file of your own it does all the same but for the command line. It derives from
 
 - `Model` if it only trains, or encodes and decodes (`Autoencoder` in autoencoder.py brings both networks);
-- `Generative` if it makes samples from noise of its own; a variational autoencoder is both.
+- `Generative` if it makes samples from noise of its own; a variational autoencoder is both;
+- `Adversarial` in adversarial.py if it is a GAN: then two losses and an optimiser are all that is left to write.
 
 It writes a constructor and a `step`, and at most these methods:
+
+    from torch.optim import Adam
+
+    from otgen.models.base import descend
+    from otgen.models.generative import Generative
+    from otgen.nn import adversarial
+
 
     class MyGAN(Generative):
         \"\"\"One sentence. The loss as a formula. Paper, year, equation. What is known to go wrong.\"\"\"
 
         def __init__(self, shape, d=64, *, width=32, lr=2e-4, generator=None, critic=None, seed=0, device="cpu"):
-            super().__init__(shape, d, seed=seed, device=device)     # checks both
+            super().__init__(shape, d, seed=seed, device=device)     # checks all four
             self._positive(lr=lr)                                    # one-line errors before any work
             with self._building():                                   # weights from the seed, then to the device
-                self.generator = self._generator(generator, width)   # own network, or the user's nn.Module
+                self.generator = self._generator(generator, width)   # our network, or the user's nn.Module
                 self.critic = self._critic(critic, width)
             self.generator_adam = Adam(self.generator.parameters(), lr=lr, betas=(0.5, 0.999))
             self.critic_adam = Adam(self.critic.parameters(), lr=lr, betas=(0.5, 0.999))
@@ -22,9 +32,9 @@ It writes a constructor and a `step`, and at most these methods:
         def step(self, batch):                       # one batch (b, *shape) on self.device
             self._check_samples("step", batch)
             fake = self._decode(self._noise(len(batch)))
-            loss_d = ...
+            loss_d = adversarial.hinge_critic(self.critic(batch), self.critic(fake.detach()))
             descend(self.critic_adam, loss_d)
-            loss_g = ...
+            loss_g = adversarial.wasserstein_generator(self.critic(fake))
             descend(self.generator_adam, loss_g)
             return {"critic": loss_d.item(), "generator": loss_g.item()}
 
@@ -49,7 +59,7 @@ resuming, devices, and a clear error for each of them that makes no sense for it
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -58,20 +68,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from otgen.models import storage
-from otgen.models.checks import Checked
-from otgen.models.state import evaluating, seeded
+from otgen.models.face import Face
+from otgen.models.state import seeded
 from otgen.models.storage import Recipe
-from otgen.nn import critic, decoder, squash
+from otgen.nn import critic
 from otgen.nn.networks import Shape, check_shape
 from otgen.ot.streams import stream
 from otgen.train import Callback, Data, History, Samples, train
 
-BATCH = 1024  # samples that go through a network at a time where nothing is trained
-
 M = TypeVar("M", bound="Model")
 
 
-class Model(Checked, ABC):
+class Model(Face, ABC):
     """Networks together with the optimisers that train them, behind one face.
 
     Args:
@@ -84,9 +92,6 @@ class Model(Checked, ABC):
         history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,).
         rng: Noise of training, on the CPU, so that a seed means the same numbers on every device.
     """
-
-    hints: dict[str, str] = {"encode": "it has no encoder", "decode": "it has no decoder"}
-    """Why this kind of model lacks a method and what to take instead, by the method's name."""
 
     second_order = False
     """Whether `step` takes gradients of gradients, which torch.compile cannot."""
@@ -195,104 +200,6 @@ class Model(Checked, ABC):
         """
         self._check_samples("fit", data)
 
-    # ---- what a trained model does ----------------------------------------------------------------------------------
-
-    def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
-        """Draw new samples, without gradients.
-
-        Args:
-            n: How many.
-            generator: Source of randomness, or a seed; `None` is torch's own.
-            batch_size: How many go through the network at a time, which bounds the memory.
-
-        Returns:
-            Samples, (n, *shape), on the model's device.
-
-        Raises:
-            TypeError: The model makes no samples.
-        """
-        raise self._cannot("sample")
-
-    def encode(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
-        """Find the codes of samples, without gradients.
-
-        Args:
-            x: Samples, (n, *shape), on any device.
-            batch_size: How many go through the network at a time, which bounds the memory.
-
-        Returns:
-            Codes, (n, d), on the model's device.
-
-        Raises:
-            TypeError: The model has no encoder.
-        """
-        self._require("encode", "_encode")
-        self._check_samples("encode", x)
-        return self._in_batches(self._encode, x, batch_size)
-
-    def decode(self, z: Tensor, batch_size: int = BATCH) -> Tensor:
-        """Make samples from codes, without gradients.
-
-        Args:
-            z: Codes, (n, d), on any device.
-            batch_size: How many go through the network at a time, which bounds the memory.
-
-        Returns:
-            Samples, (n, *shape), on the model's device.
-
-        Raises:
-            TypeError: The model has no decoder.
-        """
-        self._require("decode", "_decode")
-        self._check_codes("decode", z)
-        return self._in_batches(self._decode, z, batch_size)
-
-    def reconstruct(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
-        """Return `decode(encode(x))`: samples (n, *shape) for samples (n, *shape).
-
-        Raises:
-            TypeError: The model has no encoder.
-        """
-        self._require("reconstruct", "_encode", "_decode")
-        self._check_samples("reconstruct", x)
-        return self._in_batches(lambda part: self._decode(self._encode(part)), x, batch_size)
-
-    def interpolate(self, a: Tensor, b: Tensor, steps: int = 8) -> Tensor:
-        """Walk from each a to its b, along the straight line between their codes.
-
-        Args:
-            a: Samples, (n, *shape), or codes, (n, d), if the model has no encoder.
-            b: Like `a`.
-            steps: Number of samples on each way, both ends included, at least 2.
-
-        Returns:
-            Samples, (n, steps, *shape), on the model's device.
-
-        Raises:
-            TypeError: The model has no decoder.
-        """
-        self._require("interpolate", "_decode")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
-            raise ValueError(f"{self._name}.interpolate: steps must be a whole number >= 2, got {steps!r}")
-        if a.shape != b.shape:
-            raise ValueError(
-                f"{self._name}.interpolate: a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
-            )
-        if self._has("_encode"):
-            a, b = self.encode(a), self.encode(b)
-        t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).view(1, steps, 1)
-        path = torch.lerp(a[:, None], b[:, None], t)
-        samples = self.decode(path.flatten(0, 1))
-        return samples.view(len(a), steps, *self.shape)
-
-    def _encode(self, x: Tensor) -> Tensor:
-        """Codes (b, d) of samples (b, *shape), on the model's device, with gradients."""
-        raise self._cannot("encode")
-
-    def _decode(self, z: Tensor) -> Tensor:
-        """Samples (b, *shape) from codes (b, d), on the model's device, with gradients."""
-        raise self._cannot("decode")
-
     # ---- files ------------------------------------------------------------------------------------------------------
 
     @property
@@ -313,11 +220,6 @@ class Model(Checked, ABC):
 
     _arguments: dict[str, Any]
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self._like.device
-
     @contextmanager
     def _building(self) -> Iterator[None]:
         """Make the networks inside: weights come from the seed, drawn on the CPU, and go to the device at the end."""
@@ -328,83 +230,10 @@ class Model(Checked, ABC):
     def _critic(self, given: nn.Module | None, width: int, norm: str = "none", shape: Shape | None = None) -> nn.Module:
         """A network from samples (b, *shape) to scores (b,): ours by size, or the user's."""
         shape = self.shape if shape is None else shape
-        return critic(shape, width, norm) if given is None else self._given("critic", given, shape, ())
-
-    def _in_batches(self, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
-        with evaluating(self):
-            return torch.cat([function(part.to(self.device)) for part in torch.split(x, batch_size)])
-
-    def _has(self, hook: str) -> bool:
-        return getattr(type(self), hook) is not getattr(Model, hook)
-
-    def _require(self, method: str, *hooks: str) -> None:
-        for hook in hooks:
-            if not self._has(hook):
-                raise self._cannot(method, hook.strip("_"))
-
-    def _cannot(self, method: str, why: str | None = None) -> TypeError:
-        hints = Model.hints | self.hints
-        return TypeError(f"{self._name} cannot {method}: {hints.get(method) or hints.get(why or '', 'it lacks a way')}")
-
-
-class Generative(Model):
-    """A model that makes new samples by itself, from noise.
-
-    A model without such a way, like the plain autoencoder, is a `Model` whose `sample` says so: ask
-    `isinstance(model, Generative)`.
-
-    Args:
-        shape: Size of a sample, as for `Model`.
-        d: Size of the noise.
-        seed: Decides the initial weights and the noise of training.
-        device: Where the model lives.
-    """
-
-    def __init__(self, shape: Shape, d: int, *, seed: int = 0, device: str | torch.device = "cpu"):
-        super().__init__(shape, seed=seed, device=device)
-        self._at_least(1, d=d)
-        self.d = d
-
-    @abstractmethod
-    def _decode(self, z: Tensor) -> Tensor:
-        """Samples (b, *shape) from noise (b, d), on the model's device, with gradients."""
-
-    def _noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw from the prior N(0, I).
-
-        Args:
-            n: How many.
-            generator: Source of randomness; `None` is `self.rng`, for training.
-
-        Returns:
-            Noise, (n, d), on the model's device.
-        """
-        rng = self.rng if generator is None else generator
-        drawn = torch.randn(n, self.d, generator=rng, device=rng.device, dtype=self._like.dtype)
-        return drawn.to(self.device)
-
-    def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
-        """Draw new samples, without gradients.
-
-        Args:
-            n: How many.
-            generator: Source of randomness, or a seed; `None` is torch's own.
-            batch_size: How many go through the network at a time, which bounds the memory.
-
-        Returns:
-            Samples, (n, *shape), on the model's device.
-        """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"{self._name}.sample: n must be a whole number >= 1, got {n!r}")
-        with evaluating(self):
-            z = self._noise(n, as_generator(generator))
-        return self._in_batches(self._decode, z, batch_size)
-
-    def _generator(self, given: nn.Module | None, width: int) -> nn.Module:
-        """A network from noise (b, d) to samples (b, *shape): ours by size, or the user's."""
         if given is not None:
-            return self._given("generator", given, (self.d,), self.shape)
-        return nn.Sequential(decoder(self.d, self.shape, width), squash(self.shape))
+            return self._given("critic", given, shape, ())
+        self._at_least(1, width=width)
+        return critic(shape, width, norm)
 
 
 def descend(optimiser: Optimizer, loss: Tensor) -> None:
@@ -412,14 +241,3 @@ def descend(optimiser: Optimizer, loss: Tensor) -> None:
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
-
-
-def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
-    """A generator from a seed; `None` is torch's own, on the CPU."""
-    if isinstance(generator, torch.Generator):
-        return generator
-    if generator is None:
-        return torch.default_generator
-    if isinstance(generator, bool) or not isinstance(generator, int):
-        raise TypeError(f"generator must be a torch.Generator, a seed or None, got {type(generator).__name__}")
-    return torch.Generator().manual_seed(stream(generator, "sample"))

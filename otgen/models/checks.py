@@ -30,6 +30,11 @@ class Checked(Stateful):
         """A tensor with the model's dtype and device."""
         return next(self.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self._like.device
+
     # ---- arguments of the constructor -------------------------------------------------------------------------------
 
     def _given(self, name: str, network: nn.Module, inputs: Shape, outputs: Shape) -> nn.Module:

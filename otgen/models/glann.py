@@ -9,7 +9,8 @@ from torch.optim import Adam
 from tqdm import tqdm
 
 from otgen import ops
-from otgen.models.base import Generative, descend
+from otgen.models.base import descend
+from otgen.models.generative import Generative
 from otgen.nn import MLP, losses
 from otgen.nn.networks import Shape
 from otgen.train import Samples

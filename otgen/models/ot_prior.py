@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from otgen.models.base import as_generator
+from otgen.models.state import as_generator
 from otgen.ot import NotFittedError, SemiDiscreteOT
 
 PREFIX = "ot."  # of the map's tensors among those of the module

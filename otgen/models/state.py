@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from otgen.ot.streams import stream
+
 
 class Stateful(nn.Module):
     """A module that keeps what training changes in attributes of four kinds, all of which are in its `state_dict`.
@@ -67,6 +69,17 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs' as well
         yield
+
+
+def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
+    """A generator from a seed; `None` is torch's own, on the CPU."""
+    if isinstance(generator, torch.Generator):
+        return generator
+    if generator is None:
+        return torch.default_generator
+    if isinstance(generator, bool) or not isinstance(generator, int):
+        raise TypeError(f"generator must be a torch.Generator, a seed or None, got {type(generator).__name__}")
+    return torch.Generator().manual_seed(stream(generator, "sample"))
 
 
 @contextmanager

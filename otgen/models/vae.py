@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from otgen.models.autoencoder import Autoencoder
-from otgen.models.base import Generative, descend
+from otgen.models.base import descend
+from otgen.models.generative import Generative
 from otgen.nn import losses
 from otgen.nn.networks import Shape
 

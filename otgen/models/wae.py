@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from otgen.models.autoencoder import Autoencoder
-from otgen.models.base import Generative, descend
+from otgen.models.base import descend
+from otgen.models.generative import Generative
 from otgen.nn import MLP, losses
 from otgen.nn.adversarial import gan_critic, nonsaturating_generator
 from otgen.nn.networks import Shape
@@ -87,7 +88,9 @@ class WAEGAN(WAE):
     Each step first lets the discriminator ascend `lambda/n sum log D(z_i) + log(1 - D(E(x_i)))`, then the autoencoder
     descend `1/n sum c(x_i, G(E(x_i))) - lambda log D(E(x_i))`. The discriminator has four hidden layers of 512 units.
     The paper's lambda for MNIST is 10, and 200 beside a cost without the factor 0.05 of the authors' code. Their
-    schedule of learning rates and pretraining of the encoder are left out.
+    schedule of learning rates and pretraining of the encoder are left out. Known trouble: an adversary that learns
+    faster than the encoder drives the codes about, and the decoder blurs; "critic" far below log 4 = 1.39 shows it, and
+    a smaller `critic_lr` cures it.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from otgen.files import read_safetensors
 from otgen.models import AE, AEOT, AEOTGAN, MODELS, VAE, Autoencoder, Generative, Model, load
-from otgen.models.base import as_generator
+from otgen.models.state import as_generator
 from otgen.ot import ConvergenceWarning
 
 SMALL = {"width": 2, "d": 3, "tol": 5.0, "ae_epochs": 1, "head_start": 1, "sampler_epochs": 2, "n_critic": 2}

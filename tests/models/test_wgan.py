@@ -5,6 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from otgen.models import WGAN, WGANGP, WGANDiv
+from otgen.nn.adversarial import gradient_norms
 
 THETA = 1.0  # distance of the two parallel lines of Arjovsky et al. 2017, example 1
 
@@ -28,6 +29,19 @@ def test_weights_stay_in_the_box():
         assert all(value <= model.clip + 1e-9 for value in largest)
         free = max(free, *(parameter.abs().max().item() for parameter in model.generator.parameters()))
     assert free > 0.1  # the generator is not clipped
+
+
+def test_the_box_belongs_to_a_width():
+    """Gradient of the score by the image after some steps: 1e-5 in a narrow critic, of order 1 if the box grows."""
+    x = torch.rand(16, 1, 28, 28, generator=torch.Generator().manual_seed(0)).round()
+    lengths = []
+    for clip in (0.01, 0.04):
+        model = WGAN((1, 28, 28), 4, width=8, clip=clip, lr=clip / 5)
+        for _ in range(8):
+            model.step(x)
+        lengths.append(gradient_norms(model.critic, x).mean().item())
+    assert 1e-8 < lengths[0] < 1e-3
+    assert 0.1 < lengths[1] < 1000
 
 
 def test_algorithm_1_by_hand():

@@ -1,0 +1,66 @@
+"""The folder of a run that `otgen train` makes: what is in it, and when it may be written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from otgen.cli.checks import check_output
+from otgen.files import write_text
+
+MODEL, CHECKPOINT, RECORD = "model.safetensors", "checkpoint.safetensors", "run.json"
+"""Files of a run's folder: the trained model, the run on its way, and what was asked for."""
+
+OURS = {"data", "model", "batch_size"}
+"""What every record holds; another run.json belongs to somebody else."""
+
+
+def check_folder(name: str, resume: bool, overwrite: bool) -> Path:
+    """Refuse a folder that cannot be written, or holds what must not be overwritten."""
+    folder = Path(name)
+    there = [file for file in (MODEL, CHECKPOINT) if os.path.lexists(folder / file)]
+    if there and not (resume or overwrite):
+        raise FileExistsError(
+            f"{folder} holds {there[0]}: choose another folder, go on with --resume, or begin again with --overwrite"
+        )
+    if folder.is_dir():
+        check_output(str(folder / MODEL), None, [], overwrite=True)
+    elif os.path.lexists(folder):
+        raise NotADirectoryError(f"{folder} is a file, not a folder")
+    if os.path.lexists(folder / RECORD) and not overwrite:
+        _read_record(folder)
+    return folder
+
+
+def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
+    """Make the folder ready for a run, or for going on with one that was asked for in the same words.
+
+    Args:
+        folder: As `check_folder` gave it.
+        record: What is asked for.
+        resume: Whether to go on.
+    """
+    if resume and (folder / RECORD).exists():
+        old = _read_record(folder)
+        for name, value in record.items():
+            if old.get(name) != value:
+                raise ValueError(f"{folder} holds a run with {name} {old.get(name)}, got {value}: take another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot make this folder: {error.strerror}", str(folder)) from error
+    if not resume:
+        for file in (MODEL, CHECKPOINT):
+            (folder / file).unlink(missing_ok=True)
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        record = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not the record of a run: {error}") from None
+    if not set(record) >= OURS:
+        raise ValueError(f"{path}: not the record of a run, which names {', '.join(sorted(OURS))}: take another folder")
+    return record
