@@ -77,16 +77,20 @@ OTGEN_DEVICE void copy_16(void* to, const void* from) {
 }
 OTGEN_DEVICE void copy_wait() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
-// 16 bytes of shared memory at once.
-OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t (&to)[4]) {
+// 16 bytes of shared memory at once; they begin at a multiple of 16.
+OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t* to) {
   const uint4 v = *reinterpret_cast<const uint4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+OTGEN_DEVICE void load_16(const float* from, float* to) {
+  const float4 v = *reinterpret_cast<const float4*>(from);
   to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
 }
 
 // c += a b on the matrix unit, a (16, 16) and b (16, 8) bfloat16, c (16, 8) float32, spread over the warp as the PTX
 // manual says of mma.m16n8k16: with g = lane / 4 and q = lane % 4, c holds (g, 2q), (g, 2q + 1), (g + 8, 2q),
 // (g + 8, 2q + 1); a holds pairs (g, 2q..), (g + 8, 2q..), (g, 2q + 8..), (g + 8, 2q + 8..); b holds pairs (2q.., g),
-// (2q + 8.., g).
+// (2q + 8.., g). All lanes of a warp come here together.
 OTGEN_DEVICE void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const uint32_t* a, const uint32_t* b) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
@@ -100,18 +104,21 @@ inline void check_cuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": CUDA says " + cudaGetErrorString(error));
 }
 
-// The caller's device is the current one while this lives.
+// The caller's device is the current one while this lives. One that already is stays untouched: to set a device is to
+// make a context on it, which takes hundreds of megabytes where there was none.
 class OnDevice {
  public:
-  explicit OnDevice(const Run& run) {
+  explicit OnDevice(const Run& run) : here_(run.device) {
     check_cuda(cudaGetDevice(&before_), "otgen");
-    check_cuda(cudaSetDevice(run.device), "otgen");
+    if (before_ != here_) check_cuda(cudaSetDevice(here_), "otgen");
   }
-  ~OnDevice() { cudaSetDevice(before_); }
+  ~OnDevice() {
+    if (before_ != here_) cudaSetDevice(before_);
+  }
   OnDevice(const OnDevice&) = delete;
 
  private:
-  int before_ = 0;
+  int here_, before_ = 0;
 };
 
 inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -232,10 +233,18 @@ inline int float_as_bits(float f) {
   return v;
 }
 
-inline void copy_16(void* to, const void* from) { emulator::block().copy_later(to, from); }
+inline void copy_16(void* to, const void* from) {
+  if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0)
+    throw std::logic_error("emulate: 16 bytes must begin at a multiple of 16");
+  emulator::block().copy_later(to, from);
+}
 inline void copy_wait() { emulator::block().copy_now(); }
 
-inline void load_16(const uint32_t* from, uint32_t (&to)[4]) { std::memcpy(to, from, 16); }
+template <class V>
+void load_16(const V* from, V* to) {
+  if (uintptr_t(from) % 16 != 0) throw std::logic_error("emulate: 16 bytes must begin at a multiple of 16");
+  std::memcpy(to, from, 16);
+}
 
 // The matrix unit as coarse as products.h's bound allows it to be, without the bound's margin: all addends are cut off
 // below 2^-23 of the largest, their sum is cut off to float32.
@@ -279,11 +288,13 @@ struct OnDevice {
   explicit OnDevice(const Run&) {}
 };
 
-inline int64_t shared_limit(const Run&) { return 100 << 10; }
+inline int64_t shared_limit(const Run&) { return 99 << 10; }  // the least of all GPUs from sm_80 on: that of sm_86
 
 template <class P>
-void launch(const char*, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run&,
+void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run& run,
             const P& params) {
+  if (int64_t(shared_bytes) > shared_limit(run))
+    throw std::logic_error(std::string(name) + ": more shared memory than every GPU has");
   const KeepDenormals guard;  // as GPUs do
   emulator::Block& block = emulator::Block::of(threads);
   for (int64_t b = 0; b < blocks; ++b) block.run(b, shared_bytes, [&] { kernel(params); });

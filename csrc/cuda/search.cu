@@ -49,7 +49,7 @@ Filter find_filter(const std::string& name) {
   throw std::invalid_argument("OTGEN_CUDA_FILTER: must be none, float32 or bfloat16, got '" + name + "'");
 }
 
-std::atomic<Filter>& chosen_filter() {
+std::atomic<Filter>& choice() {
   static std::atomic<Filter> filter{[] {
     const char* wanted = std::getenv("OTGEN_CUDA_FILTER");
     return wanted != nullptr && *wanted != '\0' ? find_filter(wanted) : kDefaultFilter;
@@ -60,10 +60,10 @@ std::atomic<Filter>& chosen_filter() {
 }  // namespace
 
 std::vector<const char*> cuda_filters() { return {std::begin(kFilterNames), std::end(kFilterNames)}; }
-const char* cuda_filter() { return kFilterNames[int(chosen_filter().load())]; }
-void set_cuda_filter(const std::string& name) { chosen_filter() = find_filter(name); }
+const char* cuda_filter() { return kFilterNames[int(choice().load())]; }
+void set_cuda_filter(const std::string& name) { choice() = find_filter(name); }
 
-Filter filter_for(int64_t k) { return k <= kFilterBest ? chosen_filter().load() : Filter::kNone; }
+Filter chosen_filter() { return choice().load(); }
 
 int64_t slab_rows(int64_t n, int64_t bytes, int64_t work) {
   const int64_t most = std::min(kSlabBytes / bytes, kSlabWork / work);
