@@ -13,6 +13,12 @@
 
 #include "../common.h"
 
+namespace otgen {
+
+OTGEN_HD int at_most(int64_t v, int limit) { return v < limit ? int(v) : limit; }
+
+}  // namespace otgen
+
 #if !defined(__CUDACC__)
 #include "emulate.h"
 #else
@@ -21,6 +27,8 @@
 
 #define OTGEN_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 #define OTGEN_DEVICE static __device__ __forceinline__
+#define OTGEN_DEVICE_CALLED static __device__ __noinline__  // for what is rare: it takes no registers from what is not
+#define OTGEN_CONSTANT const __grid_constant__  // a kernel's parameter that is handed on by reference is not copied
 #define OTGEN_DEVICE_MEMBER __device__ __forceinline__
 
 namespace otgen {

@@ -23,6 +23,8 @@
 
 #define OTGEN_KERNEL(...) void
 #define OTGEN_DEVICE static inline
+#define OTGEN_DEVICE_CALLED static inline
+#define OTGEN_CONSTANT const
 #define OTGEN_DEVICE_MEMBER
 
 namespace otgen {

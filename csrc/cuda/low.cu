@@ -2,9 +2,10 @@
 // all targets, which lie in shared memory in the order in which every lane reads them.
 //
 // In d dimensions a score costs a thread d fused multiply-adds, the first of which begins with the height, and one
-// maximum; every 4 scores share (d + 1) / 4 loads of 16 bytes and every 16 the bound and a comparison, 6 instructions.
-// So one SM makes at most 128 / (1.4 + d + (d + 1) / 16) scores a clock, and 132 of them at 1.755 GHz (H100) 8.3e12 a
-// second at d = 2, 5.2e12 at d = 4, 3.0e12 at d = 8 and 1.6e12 at d = 16, where only the matrix unit could do more.
+// maximum; a group of 16 scores for each of 4 samples share 4 d + 4 loads of 16 bytes, and some 70 instructions for
+// bounds, comparisons and the loop. Compiled for sm_90, that is 4.2 instructions a score at d = 2, 6.4 at 4, 10.6 at 8
+// and 19.1 at 16, so that 132 processors which start 128 of them a clock at 1.755 GHz (an H100) make at most 7.0e12,
+// 4.6e12, 2.8e12 and 1.6e12 scores a second. Beyond d = 2, only the matrix unit can do 6e12.
 #include <cmath>
 
 #include "filter.h"
@@ -67,7 +68,7 @@ OTGEN_DEVICE void largest_of_group(const float* y, const float* h, const float (
 
 // Goes through the lists of this warp that are full, or, with `all`, through all of them.
 template <class L>
-OTGEN_DEVICE void go_through_mine(const Filtered& p, L& lists, bool all) {
+OTGEN_DEVICE_CALLED void go_through_mine(const Filtered& p, L& lists, bool all) {
 #pragma unroll 1
   for (int i = 0; i < kMine; ++i) {
     uint32_t left = ballot(all || lists.count[my_row(i)] == kRoom);
@@ -81,10 +82,11 @@ OTGEN_DEVICE void go_through_mine(const Filtered& p, L& lists, bool all) {
 
 template <int kDim>
 OTGEN_KERNEL(kThreads, kDim > 8 ? 3 : 4)
-low_kernel(Filtered p) {
+low_kernel(OTGEN_CONSTANT Filtered p) {
   Memory<kDim>& memory = shared<Memory<kDim>>();
   auto& lists = memory.lists;
-  const int64_t first = block_index() * kBlockRows, groups = ceil_div(p.m, kGroup);
+  const int64_t first = block_index() * kBlockRows;
+  const int rows = at_most(p.rows - first, kBlockRows), groups = int(ceil_div(p.m, kGroup));
   begin_copies(p, memory, 0);
 
   // Of samples past the last one, nothing is noted: no number is below their floor but what is none itself.
@@ -92,7 +94,7 @@ low_kernel(Filtered p) {
 #pragma unroll
   for (int i = 0; i < kMine; ++i) {
     const int64_t row = first + my_row(i);
-    const bool there = row < p.rows;
+    const bool there = my_row(i) < rows;
     const float* words = static_cast<const float*>(p.samples.words) + (first + i * kTileRows) * kDim + thread_index();
 #pragma unroll
     for (int c = 0; c < kDim; ++c) x[i][c] = there ? words[c * kTileRows] : 0.0f;
@@ -109,15 +111,16 @@ low_kernel(Filtered p) {
     for (int g = 0; g < kTileGroups; ++g) {
       float top[kMine] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
       largest_of_group<kDim>(y + g * kGroup * kDim, head + g * kGroup, x, top);
-      const int64_t group = tile * kTileGroups + g;
       const float alpha = bounds[g], beta = bounds[kTileGroups + g], gamma = bounds[2 * kTileGroups + g];
       bool full = false;
 #pragma unroll
       for (int i = 0; i < kMine; ++i) {
         const float error = fmaf(gamma, residual[i], fmaf(beta, norm[i], alpha)), upper = top[i] + error;
-        if (upper < floor[i] || group >= groups || first + my_row(i) >= p.rows) continue;
-        const int r = my_row(i), at = lists.count[r]++;
-        lists.group[r][at] = int(group);
+        if (upper < floor[i]) continue;
+        const int r = my_row(i), group = int(tile) * kTileGroups + g;
+        if (r >= rows || group >= groups) continue;
+        const int at = lists.count[r]++;
+        lists.group[r][at] = group;
         lists.upper[r][at] = upper == upper ? upper : INFINITY;
         full = full || at + 1 == kRoom;
         const float lower = top[i] - error;
@@ -132,7 +135,7 @@ low_kernel(Filtered p) {
       go_through_mine(p, lists, false);
 #pragma unroll
       for (int i = 0; i < kMine; ++i)
-        if (p.k > kTracked && first + my_row(i) < p.rows) floor[i] = from_ordered(lists.floor[my_row(i)]);
+        if (p.k > kTracked && my_row(i) < rows) floor[i] = from_ordered(lists.floor[my_row(i)]);
     }
   }
 #pragma unroll

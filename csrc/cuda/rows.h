@@ -17,8 +17,6 @@ struct RowsMemory {
   double b[kDepth][kColumns + 2];
 };
 
-OTGEN_DEVICE int at_most(int64_t v, int limit) { return v < limit ? int(v) : limit; }
-
 // s + a b, rounded as score.h does; the product of two float32 is exact in float64, so there one operation will do.
 template <bool kExactProducts>
 OTGEN_DEVICE double multiply_add(double a, double b, double s) {
