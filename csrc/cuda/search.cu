@@ -74,7 +74,7 @@ int64_t slab_rows(int64_t n, int64_t bytes, int64_t work) {
 template <class X, class T>
 void search(const Samples<X>& samples, const Targets<T>& targets, const Run& run) {
   if (targets.filter != Filter::kNone) return search_filtered(samples, targets, run);
-  launch("search", exact_kernel<X, T>, ceil_div(samples.rows, kRows), kRows, sizeof(RowsMemory), run,
+  launch("search", exact_kernel<X, T>, ceil_div(samples.rows, kRows), kRows, sizeof(RowsMemory<double>), run,
          {samples, targets.y, targets.h, targets.m, targets.d});
 }
 
