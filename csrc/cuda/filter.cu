@@ -18,7 +18,7 @@ struct Memory {
   Shortlists<kTileRows, kEntries> lists;
   int full[2];  // in turns: some list has no room for another tile
   float norm[kTileRows], residual[kTileRows];
-  // The largest lower bounds that the lane with a sample and the groups g, g + 8, ... has seen; nobody else reads them.
+  // The largest lower bounds of a sample and the groups g, g + 8, ..., which one lane sees and nobody else reads.
   float best[kTileGroups][kTileRows], second[kTileGroups][kTileRows];
 };
 
@@ -69,11 +69,12 @@ filter_kernel(Filtered p) {
   for (int i = thread_index(); i < kTileGroups * kTileRows; i += kThreads)
     memory.best[i / kTileRows][i % kTileRows] = memory.second[i / kTileRows][i % kTileRows] = -INFINITY;
 
-  float s[kLaneRows][kGroup];
+  float s[kPairs][kGroup];
   int64_t tile = 0, chunk = 0;
   begin_copies(p, memory, x_chunks, y_chunks, 0, 0, 0);
   for (int stage = 0; tile < p.tiles; stage ^= 1) {
     copy_wait();
+    publish();
     barrier();  // the chunk is there, and nobody reads the other stage any more
     if (memory.full[stage ^ 1] != 0) {
       barrier();
@@ -88,28 +89,23 @@ filter_kernel(Filtered p) {
     const float* head = memory.head[tile % 2];
     if (chunk == 0)
 #pragma unroll
-      for (int t = 0; t < kGroup; t += 4) {
-        load_16(head + lane_column() + t, s[0] + t);
+      for (int i = 0; i < kPairs; ++i)
 #pragma unroll
-        for (int i = 1; i < kLaneRows; ++i)
-#pragma unroll
-          for (int u = t; u < t + 4; ++u) s[i][u] = s[0][u];
-      }
+        for (int t = 0; t < kGroup; t += 4) load_16(head + P::group(i) * kGroup + t, s[i] + t);
     const int64_t left = p.d - chunk * p.depth;
     P::multiply(reinterpret_cast<const Word*>(x_chunks + (p.resident ? chunk : stage) * p.chunk_bytes),
                 reinterpret_cast<const Word*>(y_chunks + stage * p.chunk_bytes), p.depth,
                 int(left < p.depth ? left : p.depth), s);
 
     if (last) {
-      const int g = lane_column() / kGroup;
-      const int64_t group = tile * kTileGroups + g;
-      const float *alpha = head + kTileRows + g, *beta = alpha + kTileGroups, *gamma = beta + kTileGroups;
 #pragma unroll
-      for (int i = 0; i < kLaneRows; ++i) {
+      for (int i = 0; i < kPairs; ++i) {
+        const int r = P::row(i), g = P::group(i);
+        const int64_t group = tile * kTileGroups + g;
+        const float *alpha = head + kTileRows + g, *beta = alpha + kTileGroups, *gamma = beta + kTileGroups;
         float top = s[i][0];
 #pragma unroll
         for (int t = 1; t < kGroup; ++t) top = fmaxf(top, s[i][t]);
-        const int r = lane_row(i);
         const float error = *alpha + *beta * memory.norm[r] + *gamma * memory.residual[r];
         const float upper = top + error, lower = top - error;
         if (group >= groups || first + r >= p.rows || upper < from_ordered(fresh(&lists.floor[r]))) continue;
@@ -143,8 +139,14 @@ void filter_many(Filtered p, const Run& run) {
 
 }  // namespace
 
+void need_warpgroups(const Run& run) {
+  if (!has_warpgroups(run))
+    throw std::invalid_argument("OTGEN_CUDA_FILTER: wgmma wants a GPU of compute capability 9.0");
+}
+
 template <class X, class T>
 void search_filtered(const Samples<X>& s, const Targets<T>& t, const Run& run) {
+  if (t.filter == Filter::kWgmma) need_warpgroups(run);
   with_product(t.filter, t.d, [&](auto product) {
     using P = decltype(product);
     pack_samples<P>(s, t.d, run);

@@ -52,6 +52,9 @@ void pack_samples(const Samples<X>& samples, int64_t d, const Run& run);
 template <class X, class T>
 void search_filtered(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
 
+// Throws where multiply_warpgroup cannot be had.
+void need_warpgroups(const Run& run);
+
 // The part of it in few dimensions, in float32 (low.cu).
 void filter_low(const Filtered& p, const Run& run);
 

@@ -197,6 +197,8 @@ template void pack_samples<LowProduct>(const Samples<double>&, int64_t, const Ru
 template void pack_samples<Float32Product>(const Samples<float>&, int64_t, const Run&);
 template void pack_samples<Float32Product>(const Samples<double>&, int64_t, const Run&);
 template void pack_samples<Bfloat16Product>(const Samples<float>&, int64_t, const Run&);
+template void pack_samples<WgmmaProduct>(const Samples<float>&, int64_t, const Run&);
 template void pack_samples<Bfloat16Product>(const Samples<double>&, int64_t, const Run&);
+template void pack_samples<WgmmaProduct>(const Samples<double>&, int64_t, const Run&);
 
 }  // namespace otgen

@@ -2,10 +2,8 @@
 //
 // A tile is 128 samples or 128 targets; chunks of a tile, `depth` coordinates each, lie in memory in the order in which
 // lanes read them. In the kernel for many dimensions (filter.cu) a block of 8 warps takes 128 samples and 128 targets,
-// each warp (w / 2, w % 2) of them 32 samples and 64 targets. Lane l holds the scores of samples l / 4, l / 4 + 8, +
-// 16,
-// + 24 of its warp with 16 consecutive targets, those of group l % 4 of the warp: where the matrix unit leaves them, if
-// targets are dealt to its columns accordingly.
+// and a lane holds the scores of four pairs of a sample and a group of 16 consecutive targets: where the matrix unit
+// leaves them, if targets are dealt to its columns accordingly. `row(i)` and `group(i)` say which pair is number i.
 #pragma once
 
 #include <algorithm>
@@ -17,13 +15,17 @@ namespace otgen {
 
 constexpr int kTileRows = 128;  // samples of a tile, targets of a tile
 constexpr int kGroup = 16;      // targets of a group, whose scores with a sample one lane holds
-constexpr int kLaneRows = 4;    // samples of a lane
+constexpr int kPairs = 4;       // pairs of a sample and a group that a lane holds
 constexpr int kLowDims = 16;    // few dimensions: float32 then has a kernel of its own (low.cu)
 
-OTGEN_DEVICE int warp_row() { return warp_index() / 2 * 32; }
-OTGEN_DEVICE int warp_column() { return warp_index() % 2 * 64; }
-OTGEN_DEVICE int lane_row(int i) { return warp_row() + i * 8 + lane_index() / 4; }
-OTGEN_DEVICE int lane_column() { return warp_column() + lane_index() % 4 * kGroup; }
+// How warps share a tile: warp w has samples 32 (w / 2) to 32 (w / 2) + 31 and 64 targets from 64 (w % 2) on; each lane
+// four samples, each 8 after the other, and one group.
+struct ByWarps {
+  OTGEN_DEVICE_MEMBER static int warp_row() { return warp_index() / 2 * 32; }
+  OTGEN_DEVICE_MEMBER static int warp_column() { return warp_index() % 2 * 64; }
+  OTGEN_DEVICE_MEMBER static int row(int i) { return warp_row() + i * 8 + lane_index() / 4; }
+  OTGEN_DEVICE_MEMBER static int group(int) { return warp_index() % 2 * 4 + lane_index() % 4; }
+};
 
 // Float32 as it is.
 struct Float32 {
@@ -46,7 +48,7 @@ struct LowProduct : Float32 {
 
 // Float32 on the ordinary units, one fused multiply-add a coordinate. What a lane reads at once, 4 samples or a quarter
 // of its targets, lies together, and beside what its neighbours read: no two words of a bank.
-struct Float32Product : Float32 {
+struct Float32Product : Float32, ByWarps {
   static int depth(int64_t) { return 32; }
 
   OTGEN_DEVICE_MEMBER static int sample_place(int r, int c, int) {
@@ -56,16 +58,16 @@ struct Float32Product : Float32 {
     return c * kTileRows + t / 64 * 64 + t % 16 / 4 * 16 + t % 64 / 16 * 4 + t % 4;
   }
 
-  OTGEN_DEVICE_MEMBER static void multiply(const Word* x, const Word* y, int, int used, float (&s)[kLaneRows][kGroup]) {
-    x += warp_row() + lane_index() / 4 * kLaneRows;
+  OTGEN_DEVICE_MEMBER static void multiply(const Word* x, const Word* y, int, int used, float (&s)[kPairs][kGroup]) {
+    x += warp_row() + lane_index() / 4 * kPairs;
     y += warp_column() + lane_index() % 4 * 4;
     for (int c = 0; c < used; ++c) {
-      float a[kLaneRows], b[kGroup];
+      float a[kPairs], b[kGroup];
       load_16(x + c * kTileRows, a);
 #pragma unroll
       for (int t = 0; t < kGroup; t += 4) load_16(y + c * kTileRows + t * 4, b + t);
 #pragma unroll
-      for (int i = 0; i < kLaneRows; ++i)
+      for (int i = 0; i < kPairs; ++i)
 #pragma unroll
         for (int t = 0; t < kGroup; ++t) s[i][t] = fmaf(a[i], b[t], s[i][t]);
     }
@@ -78,7 +80,7 @@ struct Float32Product : Float32 {
 // its addends, the accumulator among them, somewhere below 2^-23 of the largest, and the sum to float32. With 17
 // addends none larger than S = |h| + |x^||y^|, its error is then at most 18 * 2^-23 S. The bound takes four times that,
 // which also covers a unit that takes 16 coordinates in two halves; bench/gpu_check.py tests it on the hardware.
-struct Bfloat16Product {
+struct Bfloat16 {
   using Word = uint16_t;
   static constexpr int kStep = 16;
   static constexpr double kMargin = 4;
@@ -92,7 +94,10 @@ struct Bfloat16Product {
     return Word((bits + ((bits & 0x7F800000u) == 0x7F800000u ? 0u : 0x7FFFu + (bits >> 16 & 1u))) >> 16);
   }
   OTGEN_DEVICE_MEMBER static float value(Word w) { return bits_as_float(int(uint32_t(w) << 16)); }
+};
 
+// With mma.sync (multiply_bfloat16 in device.h), which every GPU from sm_80 on has.
+struct Bfloat16Product : Bfloat16, ByWarps {
   // The fragments of multiply_bfloat16 (device.h), 16 bytes a lane: (r / 16, c / 16, lane, register, half).
   OTGEN_DEVICE_MEMBER static int sample_place(int r, int c, int depth) {
     const int g = r % 8, q = c % 8 / 2, part = r % 16 / 8 + c % 16 / 8 * 2;
@@ -107,7 +112,7 @@ struct Bfloat16Product {
   }
 
   OTGEN_DEVICE_MEMBER static void multiply(const Word* x, const Word* y, int depth, int used,
-                                           float (&s)[kLaneRows][kGroup]) {
+                                           float (&s)[kPairs][kGroup]) {
     const int steps = depth / kStep, used_steps = (used + kStep - 1) / kStep;
     const uint32_t* samples =
         reinterpret_cast<const uint32_t*>(x) + (warp_row() / 16 * steps * kWarp + lane_index()) * 4;
@@ -134,11 +139,36 @@ struct Bfloat16Product {
   }
 };
 
+// With wgmma (multiply_warpgroup in device.h), which only sm_90a has: 4 warps take 64 samples and the 128 targets, and
+// read both where they lie. It is assumed to round no worse than mma.sync; the test on the hardware is for both.
+struct WgmmaProduct : Bfloat16 {
+  static int depth(int64_t) { return kGroupDepth; }
+  static double chain(int64_t d) { return Bfloat16::chain(ceil_div(d, kGroupDepth) * kGroupDepth); }
+
+  OTGEN_DEVICE_MEMBER static int row(int i) { return warp_index() * 16 + lane_index() / 4 + i % 2 * 8; }
+  OTGEN_DEVICE_MEMBER static int group(int i) { return lane_index() % 4 * 2 + i / 2; }
+
+  // Blocks of 8 rows and 8 coordinates; rows are samples or columns of the product.
+  OTGEN_DEVICE_MEMBER static int sample_place(int r, int c, int depth) {
+    return (r / 8 * (depth / 8) + c / 8) * 64 + r % 8 * 8 + c % 8;
+  }
+  OTGEN_DEVICE_MEMBER static int target_place(int t, int c, int depth) {
+    const int g = t / kGroup, pair = t % kGroup / 2;
+    return sample_place(8 * (pair + 8 * (g % 2)) + 2 * (g / 2) + t % 2, c, depth);
+  }
+
+  OTGEN_DEVICE_MEMBER static void multiply(const Word* x, const Word* y, int, int, float (&s)[kPairs][kGroup]) {
+    multiply_warpgroup(s, x + warp_index() / 4 * 64 * kGroupDepth, y);
+  }
+};
+
 // Calls f with the product that serves a filter in d dimensions.
 template <class F>
 void with_product(Filter filter, int64_t d, F&& f) {
   if (filter == Filter::kBfloat16)
     f(Bfloat16Product{});
+  else if (filter == Filter::kWgmma)
+    f(WgmmaProduct{});
   else if (d <= kLowDims)
     f(LowProduct{});
   else

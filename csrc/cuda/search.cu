@@ -38,15 +38,15 @@ exact_kernel(Exact<X, T> p) {
   }
 }
 
-constexpr const char* kFilterNames[] = {"none", "float32", "bfloat16"};
+constexpr const char* kFilterNames[] = {"none", "float32", "bfloat16", "wgmma"};
 
 // The matrix unit's rounding has not been seen on hardware yet (bench/gpu_check.py), so it has to be asked for.
 constexpr Filter kDefaultFilter = Filter::kFloat32;
 
 Filter find_filter(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
+  for (int i = 0; i < 4; ++i)
     if (name == kFilterNames[i]) return Filter(i);
-  throw std::invalid_argument("OTGEN_CUDA_FILTER: must be none, float32 or bfloat16, got '" + name + "'");
+  throw std::invalid_argument("OTGEN_CUDA_FILTER: must be none, float32, bfloat16 or wgmma, got '" + name + "'");
 }
 
 std::atomic<Filter>& choice() {

@@ -13,7 +13,7 @@
 
 namespace otgen {
 
-enum class Filter { kNone, kFloat32, kBfloat16 };
+enum class Filter { kNone, kFloat32, kBfloat16, kWgmma };
 
 // Lays out a work space: with a null base it only measures.
 class Space {
