@@ -179,11 +179,15 @@ class OnDevice {
 
 inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }
 
-// Whether multiply_warpgroup can be had.
+// Whether multiply_warpgroup can be had: here, and in this build, which is then one for 90a.
 inline bool has_warpgroups(const Run& run) {
   int major = 0;
   check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, run.device), "otgen");
+#if defined(OTGEN_WGMMA)
   return major == 9;
+#else
+  return false;
+#endif
 }
 
 // Bytes of shared memory that a block may have.

@@ -24,9 +24,9 @@ struct Memory {
 
 constexpr int64_t kMemoryBytes = (sizeof(Memory) + 15) / 16 * 16;
 
-OTGEN_DEVICE void begin_copies(const Filtered& p, Memory& memory, char* x_chunks, char* y_chunks, int64_t tile,
-                               int64_t chunk, int stage) {
-  const int64_t bytes = p.chunk_bytes;
+OTGEN_DEVICE void begin_copies(const Filtered& p, Memory& memory, char* x_chunks, char* y_chunks, int tile, int chunk,
+                               int stage) {
+  const int bytes = p.chunk_bytes;
   const char* y = static_cast<const char*>(p.targets.words) + (tile * p.chunks + chunk) * bytes;
   for (int i = thread_index() * 16; i < bytes; i += kThreads * 16) copy_16(y_chunks + stage * bytes + i, y + i);
   if (tile == 0 || !p.resident) {
@@ -57,7 +57,9 @@ filter_kernel(Filtered p) {
   auto& lists = memory.lists;
   char* y_chunks = reinterpret_cast<char*>(&memory) + kMemoryBytes;
   char* x_chunks = y_chunks + 2 * p.chunk_bytes;
-  const int64_t first = block_index() * kTileRows, groups = ceil_div(p.m, kGroup);
+  const int64_t first = block_index() * kTileRows;
+  const int rows = at_most(p.rows - first, kTileRows), groups = int(ceil_div(p.m, kGroup));
+  const int tiles = int(p.tiles), chunks = int(p.chunks);
 
   if (thread_index() < kTileRows) {
     const int64_t row = first + thread_index();
@@ -70,9 +72,9 @@ filter_kernel(Filtered p) {
     memory.best[i / kTileRows][i % kTileRows] = memory.second[i / kTileRows][i % kTileRows] = -INFINITY;
 
   float s[kPairs][kGroup];
-  int64_t tile = 0, chunk = 0;
+  int tile = 0, chunk = 0;
   begin_copies(p, memory, x_chunks, y_chunks, 0, 0, 0);
-  for (int stage = 0; tile < p.tiles; stage ^= 1) {
+  for (int stage = 0; tile < tiles; stage ^= 1) {
     copy_wait();
     publish();
     barrier();  // the chunk is there, and nobody reads the other stage any more
@@ -82,9 +84,9 @@ filter_kernel(Filtered p) {
       go_through_lists(p, memory, false);
       barrier();
     }
-    const bool last = chunk + 1 == p.chunks;
-    const int64_t next_tile = last ? tile + 1 : tile, next_chunk = last ? 0 : chunk + 1;
-    if (next_tile < p.tiles) begin_copies(p, memory, x_chunks, y_chunks, next_tile, next_chunk, stage ^ 1);
+    const bool last = chunk + 1 == chunks;
+    const int next_tile = last ? tile + 1 : tile, next_chunk = last ? 0 : chunk + 1;
+    if (next_tile < tiles) begin_copies(p, memory, x_chunks, y_chunks, next_tile, next_chunk, stage ^ 1);
 
     const float* head = memory.head[tile % 2];
     if (chunk == 0)
@@ -92,7 +94,7 @@ filter_kernel(Filtered p) {
       for (int i = 0; i < kPairs; ++i)
 #pragma unroll
         for (int t = 0; t < kGroup; t += 4) load_16(head + P::group(i) * kGroup + t, s[i] + t);
-    const int64_t left = p.d - chunk * p.depth;
+    const int64_t left = p.d - int64_t(chunk) * p.depth;
     P::multiply(reinterpret_cast<const Word*>(x_chunks + (p.resident ? chunk : stage) * p.chunk_bytes),
                 reinterpret_cast<const Word*>(y_chunks + stage * p.chunk_bytes), p.depth,
                 int(left < p.depth ? left : p.depth), s);
@@ -101,16 +103,16 @@ filter_kernel(Filtered p) {
 #pragma unroll
       for (int i = 0; i < kPairs; ++i) {
         const int r = P::row(i), g = P::group(i);
-        const int64_t group = tile * kTileGroups + g;
+        const int group = tile * kTileGroups + g;
         const float *alpha = head + kTileRows + g, *beta = alpha + kTileGroups, *gamma = beta + kTileGroups;
         float top = s[i][0];
 #pragma unroll
         for (int t = 1; t < kGroup; ++t) top = fmaxf(top, s[i][t]);
         const float error = *alpha + *beta * memory.norm[r] + *gamma * memory.residual[r];
         const float upper = top + error, lower = top - error;
-        if (group >= groups || first + r >= p.rows || upper < from_ordered(fresh(&lists.floor[r]))) continue;
+        if (group >= groups || r >= rows || upper < from_ordered(fresh(&lists.floor[r]))) continue;
         const int at = atomic_add(&lists.count[r], 1);
-        lists.group[r][at] = int(group);
+        lists.group[r][at] = group;
         lists.upper[r][at] = upper == upper ? upper : INFINITY;
         if (at + 1 > kEntries - kTileGroups) memory.full[stage] = 1;
         if (p.k > kTracked) continue;
@@ -141,7 +143,7 @@ void filter_many(Filtered p, const Run& run) {
 
 void need_warpgroups(const Run& run) {
   if (!has_warpgroups(run))
-    throw std::invalid_argument("OTGEN_CUDA_FILTER: wgmma wants a GPU of compute capability 9.0");
+    throw std::invalid_argument("OTGEN_CUDA_FILTER: wgmma wants a GPU of compute capability 9.0 and a build for 90a");
 }
 
 template <class X, class T>

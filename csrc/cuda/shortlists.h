@@ -120,6 +120,15 @@ OTGEN_DEVICE void score_listed(const Filtered& p, L& lists, int64_t row, int r, 
       with_numbers(p, row,
                    [&](const auto* x, const auto* y, const auto* h) { s = score(x, 1, y + j * p.d, h[j], p.d); });
     if (!(s == s)) s = -INFINITY;  // not a number: last
+    if (!few) {
+      for (uint32_t wanted = ballot(live && best.wants(s, j)); wanted != 0; wanted &= wanted - 1) {
+        const int lane = count_bits((wanted & (0u - wanted)) - 1);  // the first of them
+        const double one = shuffle(s, lane);
+        const int64_t one_j = shuffle(j, lane);
+        if (best.wants(one, one_j)) insert_together(best, one, one_j);
+      }
+      continue;
+    }
     while (true) {
       bool any = live;
       double top = s;
@@ -131,10 +140,7 @@ OTGEN_DEVICE void score_listed(const Filtered& p, L& lists, int64_t row, int r, 
         if (other && (!any || better(other_s, other_j, top, top_j))) any = true, top = other_s, top_j = other_j;
       }
       if (!any || !best.wants(top, top_j)) break;
-      if (few)
-        best.insert(top, top_j);
-      else
-        insert_together(best, top, top_j);
+      best.insert(top, top_j);
       live = live && j != top_j;
     }
   }
