@@ -22,7 +22,7 @@ struct Memory {
   float best[kTileGroups][kTileRows], second[kTileGroups][kTileRows];
 };
 
-constexpr int64_t kMemoryBytes = (sizeof(Memory) + 15) / 16 * 16;
+constexpr int64_t kMemoryBytes = (sizeof(Memory) + 127) / 128 * 128;  // wgmma reads blocks of 128 bytes behind it
 
 OTGEN_DEVICE void begin_copies(const Filtered& p, Memory& memory, char* x_chunks, char* y_chunks, int tile, int chunk,
                                int stage) {

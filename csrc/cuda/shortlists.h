@@ -51,6 +51,7 @@ OTGEN_DEVICE int prune(L& lists, int r) {
   const float upper = lane < count ? lists.upper[r][lane] : 0.0f;
   const bool kept = lane < count && !(upper < floor);
   const uint32_t all = ballot(kept);
+  warp_barrier();  // all have read before any writes
   if (kept) {
     const int at = count_bits(all & ((1u << lane) - 1));
     lists.group[r][at] = group, lists.upper[r][at] = upper;
@@ -70,6 +71,7 @@ OTGEN_DEVICE void insert_together(List& best, double s, int64_t j) {
     const int64_t other_j = place >= 0 ? best.index[place] : 0;
     const bool worse = place >= 0 && better(s, j, other, other_j);
     moved = count_bits(ballot(worse));
+    warp_barrier();  // all have read before any writes
     if (worse) best.score[place + 1] = other, best.index[place + 1] = other_j;
     warp_barrier();
   }
