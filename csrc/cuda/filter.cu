@@ -76,7 +76,7 @@ filter_kernel(Filtered p) {
   begin_copies(p, memory, x_chunks, y_chunks, 0, 0, 0);
   for (int stage = 0; tile < tiles; stage ^= 1) {
     copy_wait();
-    publish();
+    if constexpr (std::is_same_v<P, WgmmaProduct>) publish();
     barrier();  // the chunk is there, and nobody reads the other stage any more
     if (memory.full[stage ^ 1] != 0) {
       barrier();
