@@ -142,11 +142,13 @@ PYBIND11_MODULE(_ext, module) {
   module.def("cuda_filter", &cuda_filter);
   module.def("cuda_filters", &cuda_filters);
   module.def("set_cuda_filter", &set_cuda_filter);
-  module.def("rounding", [](uintptr_t a, uintptr_t b, int64_t n, int64_t k, const Where& where, uintptr_t c) {
+  module.def("rounding", [](const std::string& filter, uintptr_t a, uintptr_t b, int64_t n, int64_t k,
+                            const Where& where, uintptr_t c) {
     dispatch(
         where, py::none(), false,
         [&](const Run& r) {
-          return RoundingParams{pointer<uint16_t>(a), pointer<uint16_t>(b), n, k, r, pointer<float>(c)};
+          return RoundingParams{pointer<uint16_t>(a), pointer<uint16_t>(b), n, k, filter == "wgmma", r,
+                                pointer<float>(c)};
         },
         [](const auto&) { throw std::invalid_argument("otgen._ext: rounding is for CUDA tensors"); },
         [](const auto& p) { rounding_cuda(p); });

@@ -96,11 +96,12 @@ struct SoftAssignGradParams {
   T* grad_h;  // (m,)
 };
 
-// Products on the matrix unit: c += a b^T, n times.
+// Products on the matrix unit: c += a b^T, n times, by single warps or by groups of four.
 struct RoundingParams {
   const uint16_t* a;  // (n, 16, k) bfloat16
   const uint16_t* b;  // (n, 8, k) bfloat16
   int64_t n, k;       // k a multiple of 16
+  bool groups;
   Run run;
   float* c;  // (n, 16, 8)
 };

@@ -13,6 +13,12 @@
 
 #include "../common.h"
 
+namespace otgen {
+
+OTGEN_HD int at_most(int64_t v, int limit) { return v < limit ? int(v) : limit; }
+
+}  // namespace otgen
+
 #if !defined(__CUDACC__)
 #include "emulate.h"
 #else
@@ -21,6 +27,8 @@
 
 #define OTGEN_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
 #define OTGEN_DEVICE static __device__ __forceinline__
+#define OTGEN_DEVICE_CALLED static __device__ __noinline__  // for what is rare: it takes no registers from what is not
+#define OTGEN_CONSTANT const __grid_constant__  // a kernel's parameter that is handed on by reference is not copied
 #define OTGEN_DEVICE_MEMBER __device__ __forceinline__
 
 namespace otgen {
@@ -77,21 +85,73 @@ OTGEN_DEVICE void copy_16(void* to, const void* from) {
 }
 OTGEN_DEVICE void copy_wait() { asm volatile("cp.async.wait_all;\n" ::: "memory"); }
 
-// 16 bytes of shared memory at once.
-OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t (&to)[4]) {
+// 16 bytes of shared memory at once; they begin at a multiple of 16.
+OTGEN_DEVICE void load_16(const uint32_t* from, uint32_t* to) {
   const uint4 v = *reinterpret_cast<const uint4*>(from);
+  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+OTGEN_DEVICE void load_16(const float* from, float* to) {
+  const float4 v = *reinterpret_cast<const float4*>(from);
   to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
 }
 
 // c += a b on the matrix unit, a (16, 16) and b (16, 8) bfloat16, c (16, 8) float32, spread over the warp as the PTX
 // manual says of mma.m16n8k16: with g = lane / 4 and q = lane % 4, c holds (g, 2q), (g, 2q + 1), (g + 8, 2q),
 // (g + 8, 2q + 1); a holds pairs (g, 2q..), (g + 8, 2q..), (g, 2q + 8..), (g + 8, 2q + 8..); b holds pairs (2q.., g),
-// (2q + 8.., g).
+// (2q + 8.., g). All lanes of a warp come here together.
 OTGEN_DEVICE void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const uint32_t* a, const uint32_t* b) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
       : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// What this thread has written to shared memory, copies it has waited for included, is there for multiply_warpgroup
+// after the next barrier.
+OTGEN_DEVICE void publish() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+#endif
+}
+
+// The accumulators of multiply_warpgroup in the order of its registers, b = 0, ..., 15.
+#define OTGEN_FOUR(b)                                                                                  \
+  "+f"(s[b / 8 * 2][b % 8 * 2]), "+f"(s[b / 8 * 2][b % 8 * 2 + 1]), "+f"(s[b / 8 * 2 + 1][b % 8 * 2]), \
+      "+f"(s[b / 8 * 2 + 1][b % 8 * 2 + 1])
+#define OTGEN_ACCUMULATORS                                                                                         \
+  OTGEN_FOUR(0), OTGEN_FOUR(1), OTGEN_FOUR(2), OTGEN_FOUR(3), OTGEN_FOUR(4), OTGEN_FOUR(5), OTGEN_FOUR(6),         \
+      OTGEN_FOUR(7), OTGEN_FOUR(8), OTGEN_FOUR(9), OTGEN_FOUR(10), OTGEN_FOUR(11), OTGEN_FOUR(12), OTGEN_FOUR(13), \
+      OTGEN_FOUR(14), OTGEN_FOUR(15)
+
+constexpr int kGroupDepth = 64;  // coordinates of multiply_warpgroup; so many that its start is a small part
+
+// s += a b^T on the matrix unit of sm_90a, by the four warps of a warp group together: a (64, 64) and b (128, 64)
+// bfloat16 in shared memory, in blocks of 8 rows and 8 columns, row after row of blocks. Row 16 w + l / 4 + 8 (i % 2)
+// of the product and column 8 (t / 2 + 8 (i / 2)) + 2 (l % 4) + t % 2 are s[i][t] of lane l of warp w.
+OTGEN_DEVICE void multiply_warpgroup(float (&s)[4][16], const uint16_t* a, const uint16_t* b) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  constexpr uint64_t kNextBlock = 128 >> 4, kNextRow = kGroupDepth * 16 >> 4;  // in units of 16 bytes
+  constexpr uint64_t kShape = kNextBlock << 16 | kNextRow << 32;
+  const uint64_t at_a = kShape | uint64_t((__cvta_generic_to_shared(a) & 0x3FFFF) >> 4);
+  const uint64_t at_b = kShape | uint64_t((__cvta_generic_to_shared(b) & 0x3FFFF) >> 4);
+  asm volatile("" : OTGEN_ACCUMULATORS : : "memory");  // all of them are in registers now, and again below
+  asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
+#pragma unroll
+  for (int step = 0; step < kGroupDepth / 16; ++step)
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"
+        "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"
+        "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, 0, 0;\n"
+        : OTGEN_ACCUMULATORS
+        : "l"(at_a + step * 2 * kNextBlock), "l"(at_b + step * 2 * kNextBlock)
+        : "memory");
+  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+  asm volatile("" : OTGEN_ACCUMULATORS : : "memory");
+#else
+  __trap();  // search_filtered does not come here
+#endif
 }
 
 // --- around kernels --------------------------------------------------------------------------------------------------
@@ -100,21 +160,35 @@ inline void check_cuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": CUDA says " + cudaGetErrorString(error));
 }
 
-// The caller's device is the current one while this lives.
+// The caller's device is the current one while this lives. One that already is stays untouched: to set a device is to
+// make a context on it, which takes hundreds of megabytes where there was none.
 class OnDevice {
  public:
-  explicit OnDevice(const Run& run) {
+  explicit OnDevice(const Run& run) : here_(run.device) {
     check_cuda(cudaGetDevice(&before_), "otgen");
-    check_cuda(cudaSetDevice(run.device), "otgen");
+    if (before_ != here_) check_cuda(cudaSetDevice(here_), "otgen");
   }
-  ~OnDevice() { cudaSetDevice(before_); }
+  ~OnDevice() {
+    if (before_ != here_) cudaSetDevice(before_);
+  }
   OnDevice(const OnDevice&) = delete;
 
  private:
-  int before_ = 0;
+  int here_, before_ = 0;
 };
 
 inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }
+
+// Whether multiply_warpgroup can be had: here, and in this build, which is then one for 90a.
+inline bool has_warpgroups(const Run& run) {
+  int major = 0;
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, run.device), "otgen");
+#if defined(OTGEN_WGMMA)
+  return major == 9;
+#else
+  return false;
+#endif
+}
 
 // Bytes of shared memory that a block may have.
 inline int64_t shared_limit(const Run& run) {

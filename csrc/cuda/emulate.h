@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +23,8 @@
 
 #define OTGEN_KERNEL(...) void
 #define OTGEN_DEVICE static inline
+#define OTGEN_DEVICE_CALLED static inline
+#define OTGEN_CONSTANT const
 #define OTGEN_DEVICE_MEMBER
 
 namespace otgen {
@@ -232,45 +235,75 @@ inline int float_as_bits(float f) {
   return v;
 }
 
-inline void copy_16(void* to, const void* from) { emulator::block().copy_later(to, from); }
+inline void copy_16(void* to, const void* from) {
+  if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0)
+    throw std::logic_error("emulate: 16 bytes must begin at a multiple of 16");
+  emulator::block().copy_later(to, from);
+}
 inline void copy_wait() { emulator::block().copy_now(); }
 
-inline void load_16(const uint32_t* from, uint32_t (&to)[4]) { std::memcpy(to, from, 16); }
+template <class V>
+void load_16(const V* from, V* to) {
+  if (uintptr_t(from) % 16 != 0) throw std::logic_error("emulate: 16 bytes must begin at a multiple of 16");
+  std::memcpy(to, from, 16);
+}
 
 // The matrix unit as coarse as products.h's bound allows it to be, without the bound's margin: all addends are cut off
 // below 2^-23 of the largest, their sum is cut off to float32.
+inline float coarse_sum(const double (&addend)[17]) {
+  double largest = 0, plain = 0;
+  for (int k = 0; k < 16; ++k) largest = std::max(largest, std::abs(addend[k])), plain += addend[k];
+  if (largest == 0 && plain == 0) return float(addend[16]);  // padding
+  largest = std::max(largest, std::abs(addend[16])), plain += addend[16];
+  if (!(largest < INFINITY && plain == plain)) return float(plain);  // as plain arithmetic has it
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  const double unit = std::ldexp(1.0, exponent - 1 - 23), inverse = std::ldexp(1.0, 23 + 1 - exponent);
+  int64_t units = 0;
+  for (double v : addend) units += int64_t(v * inverse);
+  const double sum = double(units) * unit;
+  const float rounded = float(sum);
+  return std::abs(double(rounded)) > std::abs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
+inline double value_of_bfloat16(uint32_t v) { return double(bits_as_float(int(v << 16))); }
+
 inline void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const uint32_t* a, const uint32_t* b) {
   struct Fragments {
     uint32_t a[4], b[2];
   };
   const Fragments* lanes = emulator::block().exchange(Fragments{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
-  const auto value = [](uint32_t pair, int half) {
-    return double(bits_as_float(int(half == 0 ? pair << 16 : pair & 0xFFFF0000u)));
-  };
+  const auto value = [](uint32_t pair, int half) { return value_of_bfloat16(half == 0 ? pair & 0xFFFF : pair >> 16); };
   float* out[4] = {&c0, &c1, &c2, &c3};
   for (int i = 0; i < 4; ++i) {
     const int row = lane_index() / 4 + i / 2 * 8, column = lane_index() % 4 * 2 + i % 2;
-    double addend[17], largest = 0;
+    double addend[17];
     for (int k = 0; k < 16; ++k)
       addend[k] = value(lanes[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2], k % 2) *
                   value(lanes[column * 4 + k % 8 / 2].b[k / 8], k % 2);
     addend[16] = *out[i];
-    for (double v : addend) largest = std::max(largest, std::abs(v));
-    if (!(largest < INFINITY)) {  // infinite or not a number: as plain arithmetic has it
-      double sum = 0;
-      for (double v : addend) sum += v;
-      *out[i] = float(sum);
-      continue;
-    }
-    int exponent = 0;
-    std::frexp(largest, &exponent);
-    const double unit = std::ldexp(1.0, exponent - 1 - 23);
-    double sum = 0;
-    for (double v : addend) sum += std::trunc(v / unit);
-    sum *= unit;
-    const float rounded = float(sum);
-    *out[i] = std::abs(double(rounded)) > std::abs(sum) ? std::nextafter(rounded, 0.0f) : rounded;
+    *out[i] = coarse_sum(addend);
   }
+}
+
+inline void publish() {}
+
+constexpr int kGroupDepth = 64;
+
+inline void multiply_warpgroup(float (&s)[4][16], const uint16_t* a, const uint16_t* b) {
+  const auto value = [](const uint16_t* v, int row, int k) {
+    return value_of_bfloat16(v[row / 8 * (kGroupDepth * 8) + k / 8 * 64 + row % 8 * 8 + k % 8]);
+  };
+  for (int step = 0; step < kGroupDepth; step += 16)
+    for (int i = 0; i < 4; ++i)
+      for (int t = 0; t < 16; ++t) {
+        const int row = warp_index() % 4 * 16 + lane_index() / 4 + i % 2 * 8;
+        const int column = 8 * (t / 2 + 8 * (i / 2)) + 2 * (lane_index() % 4) + t % 2;
+        double addend[17];
+        for (int k = 0; k < 16; ++k) addend[k] = value(a, row, step + k) * value(b, column, step + k);
+        addend[16] = s[i][t];
+        s[i][t] = coarse_sum(addend);
+      }
 }
 
 // --- around kernels --------------------------------------------------------------------------------------------------
@@ -279,11 +312,15 @@ struct OnDevice {
   explicit OnDevice(const Run&) {}
 };
 
-inline int64_t shared_limit(const Run&) { return 100 << 10; }
+inline bool has_warpgroups(const Run&) { return true; }
+
+inline int64_t shared_limit(const Run&) { return 99 << 10; }  // the least of all GPUs from sm_80 on: that of sm_86
 
 template <class P>
-void launch(const char*, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run&,
+void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run& run,
             const P& params) {
+  if (int64_t(shared_bytes) > shared_limit(run))
+    throw std::logic_error(std::string(name) + ": more shared memory than every GPU has");
   const KeepDenormals guard;  // as GPUs do
   emulator::Block& block = emulator::Block::of(threads);
   for (int64_t b = 0; b < blocks; ++b) block.run(b, shared_bytes, [&] { kernel(params); });

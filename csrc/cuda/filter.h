@@ -11,8 +11,9 @@
 // most alpha_g + beta_g |x| + gamma_g |x - x^| =: E_g, where |x| also stands for |x^|, and all norms are measured, in
 // float64, and rounded up. Underflow adds 2^-126 for each operation and each coordinate that a unit may flush to zero.
 // If a target of group g is among the k best, the group's maximum plus E_g is not below the k-th largest of all maxima
-// minus their E: different groups hold different targets. Groups that are below it are dropped. Where a number is so
-// large that a sum might overflow, E is infinite, and so it is where one is not a number: such groups are always
+// minus their E: different groups hold different targets. Groups that are below it are dropped. Such a floor is kept
+// for k <= 2; for more, the k-th best of the targets that have been scored so far is one (shortlists.h). Where a number
+// is so large that a sum might overflow, E is infinite, and so it is where one is not a number: such groups are always
 // scored.
 #pragma once
 
@@ -21,12 +22,28 @@
 
 namespace otgen {
 
-constexpr int kFilterThreads = 256;  // 8 warps
 constexpr int kTileGroups = kTileRows / kGroup;
 constexpr int kHead = kTileRows + 3 * kTileGroups;  // of a tile: heights, then alpha, beta and gamma of its groups
-constexpr int64_t kFilterBest = 2;                  // as many best targets as a filter can look for
+constexpr int64_t kTracked = 2;                     // as many best lower bounds as are kept while filtering
 
 static_assert(kHead * sizeof(float) % 16 == 0, "is copied in pieces of 16 bytes");
+
+// A search as filters see it. Only the exact scores (exact_score) care whether the caller's numbers are float64.
+struct Filtered {
+  const void* x;  // (rows, d)
+  const void* y;  // (m, d)
+  const void* h;  // (m,)
+  bool wide_samples, wide_targets;
+  int64_t rows, m, d, k;
+  Packed samples, targets;
+  const double* centre;  // (d + 1,)
+  const float* heads;    // (tiles, kHead)
+  int64_t* index;        // (rows, k)
+  double* score;         // (rows, k)
+  int64_t tiles, chunks;
+  int depth, chunk_bytes;
+  bool resident;  // all chunks of the samples stay in shared memory (filter.cu)
+};
 
 // Rounds samples as the product P reads them (packing.cu).
 template <class P, class X>
@@ -34,5 +51,11 @@ void pack_samples(const Samples<X>& samples, int64_t d, const Run& run);
 
 template <class X, class T>
 void search_filtered(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
+
+// Throws where multiply_warpgroup cannot be had.
+void need_warpgroups(const Run& run);
+
+// The part of it in few dimensions, in float32 (low.cu).
+void filter_low(const Filtered& p, const Run& run);
 
 }  // namespace otgen

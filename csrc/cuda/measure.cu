@@ -23,7 +23,7 @@ struct MeasureSpace {
   double* total;   // (1,)
 
   MeasureSpace(const T* y, const T* h, int64_t n, int64_t m, int64_t d, bool pairs, Space& space)
-      : slab(slab_rows(n, 8 * (d + 64), m * d)), k(pairs ? 2 : 1), targets(lay_out_targets(y, h, m, d, k, space)) {
+      : slab(slab_rows(n, 8 * (d + 64), m * d)), k(pairs ? 2 : 1), targets(lay_out_targets(y, h, m, d, space)) {
     samples = lay_out_samples(slab, d, targets.filter, space);
     x = space.take<float>(slab * d);
     index = space.take<int64_t>(slab * k);

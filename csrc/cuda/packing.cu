@@ -9,15 +9,17 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr double kRoundUp = 1 + 0x1p-20;  // covers the few roundings made while a bound is evaluated
-constexpr double kTiny = 0x1p-126;        // the smallest normal float32
-constexpr double kHuge = 1e18;            // the product of two such numbers is far from the largest float32
+constexpr int64_t kCentreTargets = 1 << 10;  // of which the centre is the mean: any point is right, a near one is fast
+constexpr double kRoundUp = 1 + 0x1p-20;     // covers the few roundings made while a bound is evaluated
+constexpr double kTiny = 0x1p-126;           // the smallest normal float32
+constexpr double kHuge = 1e18;               // the product of two such numbers is far from the largest float32
 
 // To float32, not below the exact value; infinite beyond `limit`, and for what is not a number.
 OTGEN_DEVICE float up(double v, double limit) { return v < limit ? float(v * kRoundUp) : INFINITY; }
 
-OTGEN_DEVICE double warp_sum(double v) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
+// Of `lanes` neighbouring lanes, a power of two.
+OTGEN_DEVICE double sum_of(int lanes, double v) {
+  for (int mask = lanes / 2; mask > 0; mask /= 2) v += shuffle_xor(v, mask);
   return v;
 }
 
@@ -29,7 +31,8 @@ struct Centre {
   double* centre;  // (d + 1,)
 };
 
-// Each lane takes a coordinate, the last one the heights, each warp every eighth target.
+// The mean of about kCentreTargets of the targets, and of their heights; all of them would take as long as the search
+// of a small slab. Each lane takes a coordinate, the last one the heights, each warp every eighth of those targets.
 template <class T>
 OTGEN_KERNEL(kThreads)
 centre_kernel(Centre<T> p) {
@@ -39,47 +42,52 @@ centre_kernel(Centre<T> p) {
   Sums& sums = shared<Sums>();
   const int64_t c = block_index() * kWarp + lane_index();
   double sum = 0;
+  const int64_t step = ceil_div(p.m, kCentreTargets);
   if (c <= p.d)
-    for (int64_t j = warp_index(); j < p.m; j += kWarps) sum += double(c < p.d ? p.y[j * p.d + c] : p.h[j]);
+    for (int64_t j = warp_index() * step; j < p.m; j += kWarps * step)
+      sum += double(c < p.d ? p.y[j * p.d + c] : p.h[j]);
   sums.part[warp_index()][lane_index()] = sum;
   barrier();
   if (warp_index() != 0 || c > p.d) return;
   for (int w = 1; w < kWarps; ++w) sum += sums.part[w][lane_index()];
-  p.centre[c] = sum / double(p.m);
+  p.centre[c] = sum / double(ceil_div(p.m, step));
 }
 
 template <class V>
 struct Pack {
   const V* v;            // (rows, d)
   const double* centre;  // (d,) or null
-  int64_t rows, d;
+  int64_t rows, d, chunks;
+  int depth, lanes;  // lanes for a row
   Packed packed;
 };
 
-// A warp rounds a row, (v - centre), to words and measures what that did to it. Past the last row and the last
+// Some lanes round a row, (v - centre), to words and measure what that did to it. Past the last row and the last
 // coordinate of a tile there are zeros.
 template <class V, class P, bool kSamples>
 OTGEN_KERNEL(kThreads)
 pack_kernel(Pack<V> p) {
   using Word = typename P::Word;
-  const int64_t row = block_index() * kWarps + warp_index(), chunks = ceil_div(p.d, P::kDepth);
-  const int r = int(row % kTileRows);
-  Word* tile = static_cast<Word*>(p.packed.words) + row / kTileRows * chunks * kTileRows * P::kDepth;
+  const int64_t row = block_index() * (kThreads / p.lanes) + thread_index() / p.lanes;
+  const int r = int(row % kTileRows), chunk_words = kTileRows * p.depth;
+  Word* tile = static_cast<Word*>(p.packed.words) + row / kTileRows * p.chunks * chunk_words;
   double norm = 0, residual = 0, original = 0;
-  for (int64_t c = lane_index(); c < chunks * P::kDepth; c += kWarp) {
-    Word word = P::round(0.0f);
-    if (row < p.rows && c < p.d) {
-      const double v = double(p.v[row * p.d + c]), centred = p.centre == nullptr ? v : v - p.centre[c];
-      word = P::round(float(centred));
-      const double rounded = double(P::value(word));
-      const double off = fabs(centred - rounded) + 0x1p-52 * fabs(centred) + kTiny;  // the subtraction rounds, too
-      norm += rounded * rounded, residual += off * off, original += v * v;
+  for (int64_t chunk = 0; chunk < p.chunks; ++chunk, tile += chunk_words)
+    for (int at = thread_index() % p.lanes; at < p.depth; at += p.lanes) {
+      const int64_t c = chunk * p.depth + at;
+      Word word = P::round(0.0f);
+      if (row < p.rows && c < p.d) {
+        const double v = double(p.v[row * p.d + c]), centred = p.centre == nullptr ? v : v - p.centre[c];
+        word = P::round(float(centred));
+        const double rounded = double(P::value(word));
+        const double off = fabs(centred - rounded) + 0x1p-52 * fabs(centred) + kTiny;  // the subtraction rounds, too
+        norm += rounded * rounded, residual += off * off, original += v * v;
+      }
+      tile[kSamples ? P::sample_place(r, at, p.depth) : P::target_place(r, at, p.depth)] = word;
     }
-    const int at = int(c % P::kDepth);
-    tile[c / P::kDepth * kTileRows * P::kDepth + (kSamples ? P::sample_place(r, at) : P::target_place(r, at))] = word;
-  }
-  norm = sqrt(warp_sum(norm)), residual = sqrt(warp_sum(residual)), original = sqrt(warp_sum(original));
-  if (lane_index() != 0 || row >= p.rows) return;
+  norm = sqrt(sum_of(p.lanes, norm)), residual = sqrt(sum_of(p.lanes, residual));
+  original = sqrt(sum_of(p.lanes, original));
+  if (thread_index() % p.lanes != 0 || row >= p.rows) return;
   p.packed.norm[row] = up(norm + residual, kHuge);
   p.packed.residual[row] = up(residual, kHuge);
   if (!kSamples) p.packed.original[row] = up(original, INFINITY);
@@ -128,28 +136,19 @@ head_kernel(Heads<T> p) {
 
 template <class V, class P, bool kSamples>
 void pack(const V* v, const double* centre, int64_t rows, int64_t d, const Packed& packed, const Run& run) {
+  const int depth = P::depth(d);
+  int lanes = 1;
+  while (lanes < kWarp && lanes < depth) lanes *= 2;
   const int64_t padded = ceil_div(rows, kTileRows) * kTileRows;
-  launch("pack", pack_kernel<V, P, kSamples>, padded / kWarps, kThreads, 0, run, Pack<V>{v, centre, rows, d, packed});
-}
-
-template <class P, class T>
-void pack_all(const Targets<T>& t, const Run& run) {
-  launch("centre", centre_kernel<T>, ceil_div(t.d + 1, kWarp), kThreads, sizeof(double) * kThreads, run,
-         Centre<T>{t.y, t.h, t.m, t.d, t.centre});
-  pack<T, P, false>(t.y, t.centre, t.m, t.d, t.packed, run);
-  launch("bounds", head_kernel<T>, ceil_div(ceil_div(t.m, kTileRows) * kTileGroups, kWarp), kWarp, 0, run,
-         Heads<T>{t, P::chain(t.d)});
-}
-
-// Bytes of a packed row.
-int64_t row_bytes(int64_t d, Filter filter) {
-  if (filter == Filter::kBfloat16) return ceil_div(d, Bfloat16Product::kDepth) * (kChunkBytes / kTileRows);
-  return ceil_div(d, Float32Product::kDepth) * (kChunkBytes / kTileRows);
+  launch("pack", pack_kernel<V, P, kSamples>, padded / (kThreads / lanes), kThreads, 0, run,
+         Pack<V>{v, centre, rows, d, ceil_div(d, depth), depth, lanes, packed});
 }
 
 Packed lay_out(int64_t rows, int64_t d, Filter filter, Space& space) {
   Packed packed{};
-  packed.words = space.take<char>(ceil_div(rows, kTileRows) * kTileRows * row_bytes(d, filter));
+  with_product(filter, d, [&](auto product) {
+    packed.words = space.take<char>(ceil_div(rows, kTileRows) * kTileRows * row_bytes<decltype(product)>(d));
+  });
   packed.norm = space.take<float>(rows), packed.residual = space.take<float>(rows);
   return packed;
 }
@@ -166,8 +165,8 @@ Packed lay_out_samples(int64_t rows, int64_t d, Filter filter, Space& space) {
 }
 
 template <class T>
-Targets<T> lay_out_targets(const T* y, const T* h, int64_t m, int64_t d, int64_t k, Space& space) {
-  Targets<T> targets{y, h, m, d, filter_for(k), {}, nullptr, nullptr};
+Targets<T> lay_out_targets(const T* y, const T* h, int64_t m, int64_t d, Space& space) {
+  Targets<T> targets{y, h, m, d, chosen_filter(), {}, nullptr, nullptr};
   if (targets.filter == Filter::kNone) return targets;
   targets.packed = lay_out(m, d, targets.filter, space);
   targets.packed.original = space.take<float>(m);
@@ -177,18 +176,29 @@ Targets<T> lay_out_targets(const T* y, const T* h, int64_t m, int64_t d, int64_t
 }
 
 template <class T>
-void pack_targets(const Targets<T>& targets, const Run& run) {
-  if (targets.filter == Filter::kFloat32) pack_all<Float32Product>(targets, run);
-  if (targets.filter == Filter::kBfloat16) pack_all<Bfloat16Product>(targets, run);
+void pack_targets(const Targets<T>& t, const Run& run) {
+  if (t.filter == Filter::kNone) return;
+  launch("centre", centre_kernel<T>, ceil_div(t.d + 1, kWarp), kThreads, sizeof(double) * kThreads, run,
+         Centre<T>{t.y, t.h, t.m, t.d, t.centre});
+  with_product(t.filter, t.d, [&](auto product) {
+    using P = decltype(product);
+    pack<T, P, false>(t.y, t.centre, t.m, t.d, t.packed, run);
+    launch("bounds", head_kernel<T>, ceil_div(ceil_div(t.m, kTileRows) * kTileGroups, kWarp), kWarp, 0, run,
+           Heads<T>{t, P::chain(t.d)});
+  });
 }
 
-template Targets<float> lay_out_targets(const float*, const float*, int64_t, int64_t, int64_t, Space&);
-template Targets<double> lay_out_targets(const double*, const double*, int64_t, int64_t, int64_t, Space&);
+template Targets<float> lay_out_targets(const float*, const float*, int64_t, int64_t, Space&);
+template Targets<double> lay_out_targets(const double*, const double*, int64_t, int64_t, Space&);
 template void pack_targets(const Targets<float>&, const Run&);
 template void pack_targets(const Targets<double>&, const Run&);
+template void pack_samples<LowProduct>(const Samples<float>&, int64_t, const Run&);
+template void pack_samples<LowProduct>(const Samples<double>&, int64_t, const Run&);
 template void pack_samples<Float32Product>(const Samples<float>&, int64_t, const Run&);
 template void pack_samples<Float32Product>(const Samples<double>&, int64_t, const Run&);
 template void pack_samples<Bfloat16Product>(const Samples<float>&, int64_t, const Run&);
+template void pack_samples<WgmmaProduct>(const Samples<float>&, int64_t, const Run&);
 template void pack_samples<Bfloat16Product>(const Samples<double>&, int64_t, const Run&);
+template void pack_samples<WgmmaProduct>(const Samples<double>&, int64_t, const Run&);
 
 }  // namespace otgen

@@ -1,9 +1,14 @@
 // rounding: the matrix unit's own sums, for a test of what products.h takes for granted about them.
 #include "cuda.h"
-#include "device.h"
+#include "filter.h"
 
 namespace otgen {
 namespace {
+
+constexpr int kGroupThreads = 4 * kWarp;
+
+// Where a lane finds its four of the (16, 8) numbers of a problem's c.
+OTGEN_DEVICE int place_of(int i) { return (lane_index() / 4 + i / 2 * 8) * 8 + lane_index() % 4 * 2 + i % 2; }
 
 // Reads the fragments as device.h describes them; one warp a problem.
 OTGEN_KERNEL(kWarp)
@@ -11,8 +16,8 @@ rounding_kernel(RoundingParams p) {
   const int g = lane_index() / 4, q = lane_index() % 4;
   const uint16_t* a = p.a + block_index() * 16 * p.k;
   const uint16_t* b = p.b + block_index() * 8 * p.k;
-  float* c = p.c + block_index() * 16 * 8 + g * 8 + 2 * q;
-  float s[4] = {c[0], c[1], c[64], c[65]};
+  float* c = p.c + block_index() * 16 * 8;
+  float s[4] = {c[place_of(0)], c[place_of(1)], c[place_of(2)], c[place_of(3)]};
   const auto pair = [&](const uint16_t* v, int64_t row, int64_t k) {
     return uint32_t(v[row * p.k + k]) | uint32_t(v[row * p.k + k + 1]) << 16;
   };
@@ -21,14 +26,46 @@ rounding_kernel(RoundingParams p) {
     const uint32_t y[2] = {pair(b, g, k), pair(b, g, k + 8)};
     multiply_bfloat16(s[0], s[1], s[2], s[3], x, y);
   }
-  c[0] = s[0], c[1] = s[1], c[64] = s[2], c[65] = s[3];
+  for (int i = 0; i < 4; ++i) c[place_of(i)] = s[i];
+}
+
+struct GroupMemory {
+  uint16_t a[64 * kGroupDepth], b[kTileRows * kGroupDepth];
+};
+
+// Likewise with multiply_warpgroup, whose larger product holds the problem's in its corner.
+OTGEN_KERNEL(kGroupThreads)
+group_rounding_kernel(RoundingParams p) {
+  GroupMemory& memory = shared<GroupMemory>();
+  const uint16_t* a = p.a + block_index() * 16 * p.k;
+  const uint16_t* b = p.b + block_index() * 8 * p.k;
+  float* c = p.c + block_index() * 16 * 8;
+  float s[kPairs][kGroup] = {};
+  if (warp_index() == 0)
+    for (int i = 0; i < 4; ++i) s[i / 2][i % 2] = c[place_of(i)];
+  for (int64_t first = 0; first < p.k; first += kGroupDepth) {
+    barrier();
+    for (int i = thread_index(); i < kTileRows * kGroupDepth; i += kGroupThreads) {
+      const int r = i / kGroupDepth, at = i % kGroupDepth, place = WgmmaProduct::sample_place(r, at, kGroupDepth);
+      const bool there = first + at < p.k;
+      if (r < 64) memory.a[place] = there && r < 16 ? a[r * p.k + first + at] : uint16_t(0);
+      memory.b[place] = there && r < 8 ? b[r * p.k + first + at] : uint16_t(0);
+    }
+    publish();
+    barrier();
+    multiply_warpgroup(s, memory.a, memory.b);
+  }
+  if (warp_index() == 0)
+    for (int i = 0; i < 4; ++i) c[place_of(i)] = s[i / 2][i % 2];
 }
 
 }  // namespace
 
 void rounding_cuda(const RoundingParams& p) {
   const OnDevice device(p.run);
-  launch("rounding", rounding_kernel, p.n, kWarp, 0, p.run, p);
+  if (!p.groups) return launch("rounding", rounding_kernel, p.n, kWarp, 0, p.run, p);
+  need_warpgroups(p.run);
+  launch("rounding", group_rounding_kernel, p.n, kGroupThreads, sizeof(GroupMemory), p.run, p);
 }
 
 }  // namespace otgen

@@ -1,4 +1,4 @@
-// Scores in float64, one row of a matrix per thread: the plain way, which is right by its order of operations.
+// Scores of a block of rows of a matrix, one row a thread: the plain way, right by its order of operations.
 #pragma once
 
 #include <type_traits>
@@ -11,49 +11,74 @@ constexpr int kRows = 128;    // threads of a block, one row each
 constexpr int kColumns = 32;  // rows of the other matrix that are scored at a time
 constexpr int kDepth = 32;    // coordinates that lie in shared memory at a time
 
-// Padded so that neither the rows' nor the columns' stores meet in one bank.
+// Padded so that neither the rows' nor the columns' stores meet in one bank, and so that columns can be read 16 bytes
+// at a time.
+template <class Real>
 struct RowsMemory {
-  double a[kDepth][kRows + 1];
-  double b[kDepth][kColumns + 2];
+  static constexpr int kStride = kColumns + 16 / int(sizeof(Real));
+  Real b[kDepth][kStride];
+  Real a[kDepth][kRows + 1];
 };
-
-OTGEN_DEVICE int at_most(int64_t v, int limit) { return v < limit ? int(v) : limit; }
-
-// s + a b, rounded as score.h does; the product of two float32 is exact in float64, so there one operation will do.
-template <bool kExactProducts>
-OTGEN_DEVICE double multiply_add(double a, double b, double s) {
-  return kExactProducts ? fma(a, b, s) : s + a * b;
-}
 
 // Reads coordinates [first, first + depth) of `count` rows of v, (count, d), into columns of `to`; rows beyond are
 // zero.
-template <class V, int kWidth>
+template <class V, class Real, int kWidth>
 OTGEN_DEVICE void load_columns(const V* v, int count, int64_t d, int64_t first, int depth, int rows,
-                               double (*to)[kWidth]) {
+                               Real (*to)[kWidth]) {
   for (int i = thread_index(); i < rows * kDepth; i += kRows) {
     const int r = i / kDepth, c = i % kDepth;
-    if (c < depth) to[c][r] = r < count ? double(v[r * d + first + c]) : 0.0;
+    if (c < depth) to[c][r] = r < count ? Real(v[r * d + first + c]) : Real(0);
   }
 }
 
-// Adds to s[t] the products of this thread's row of a, (a_count, d), with rows t of b, (b_count, d), coordinate by
-// coordinate. All threads of the block call it.
-template <class A, class B>
-OTGEN_DEVICE void add_products(const A* a, int a_count, const B* b, int b_count, int64_t d, double* s) {
-  constexpr bool kExactProducts = std::is_same<A, float>::value && std::is_same<B, float>::value;
-  RowsMemory& memory = shared<RowsMemory>();
+// Calls f(c, depth) for coordinates 0 <= c < depth of one chunk after the other, which lie in memory.a and memory.b.
+// All threads of the block call it.
+template <class Real, class A, class B, class F>
+OTGEN_DEVICE void for_chunks(const A* a, int a_count, const B* b, int b_count, int64_t d, F&& f) {
+  RowsMemory<Real>& memory = shared<RowsMemory<Real>>();
   for (int64_t first = 0; first < d; first += kDepth) {
     const int depth = at_most(d - first, kDepth);
     barrier();
     load_columns(a, a_count, d, first, depth, kRows, memory.a);
     load_columns(b, b_count, d, first, depth, kColumns, memory.b);
     barrier();
+    f(memory, depth);
+  }
+}
+
+// Adds to s[t] the products of this thread's row of a, (a_count, d), with rows t of b, (b_count, d), coordinate by
+// coordinate, rounded as score.h does; the product of two float32 is exact in float64, so there one operation will do.
+template <class A, class B>
+OTGEN_DEVICE void add_products(const A* a, int a_count, const B* b, int b_count, int64_t d, double* s) {
+  constexpr bool kExactProducts = std::is_same<A, float>::value && std::is_same<B, float>::value;
+  for_chunks<double>(a, a_count, b, b_count, d, [&](const RowsMemory<double>& memory, int depth) {
     for (int c = 0; c < depth; ++c) {
       const double v = memory.a[c][thread_index()];
 #pragma unroll
-      for (int t = 0; t < kColumns; ++t) s[t] = multiply_add<kExactProducts>(v, memory.b[c][t], s[t]);
+      for (int t = 0; t < kColumns; ++t)
+        s[t] = kExactProducts ? fma(v, memory.b[c][t], s[t]) : s[t] + v * memory.b[c][t];
     }
-  }
+  });
+}
+
+// Likewise in float32, every chunk by itself first, so that the rounding grows with the square root of d / 32 + 32, as
+// it does in a library's matrix product.
+OTGEN_DEVICE void add_products(const float* a, int a_count, const float* b, int b_count, int64_t d, float* s) {
+  for_chunks<float>(a, a_count, b, b_count, d, [&](const RowsMemory<float>& memory, int depth) {
+    float part[kColumns] = {};
+    for (int c = 0; c < depth; ++c) {
+      const float v = memory.a[c][thread_index()];
+#pragma unroll
+      for (int t = 0; t < kColumns; t += 4) {
+        float w[4];
+        load_16(&memory.b[c][t], w);
+#pragma unroll
+        for (int u = 0; u < 4; ++u) part[t + u] = fmaf(v, w[u], part[t + u]);
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < kColumns; ++t) s[t] += part[t];
+  });
 }
 
 }  // namespace otgen

@@ -38,18 +38,18 @@ exact_kernel(Exact<X, T> p) {
   }
 }
 
-constexpr const char* kFilterNames[] = {"none", "float32", "bfloat16"};
+constexpr const char* kFilterNames[] = {"none", "float32", "bfloat16", "wgmma"};
 
 // The matrix unit's rounding has not been seen on hardware yet (bench/gpu_check.py), so it has to be asked for.
 constexpr Filter kDefaultFilter = Filter::kFloat32;
 
 Filter find_filter(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
+  for (int i = 0; i < 4; ++i)
     if (name == kFilterNames[i]) return Filter(i);
-  throw std::invalid_argument("OTGEN_CUDA_FILTER: must be none, float32 or bfloat16, got '" + name + "'");
+  throw std::invalid_argument("OTGEN_CUDA_FILTER: must be none, float32, bfloat16 or wgmma, got '" + name + "'");
 }
 
-std::atomic<Filter>& chosen_filter() {
+std::atomic<Filter>& choice() {
   static std::atomic<Filter> filter{[] {
     const char* wanted = std::getenv("OTGEN_CUDA_FILTER");
     return wanted != nullptr && *wanted != '\0' ? find_filter(wanted) : kDefaultFilter;
@@ -60,10 +60,10 @@ std::atomic<Filter>& chosen_filter() {
 }  // namespace
 
 std::vector<const char*> cuda_filters() { return {std::begin(kFilterNames), std::end(kFilterNames)}; }
-const char* cuda_filter() { return kFilterNames[int(chosen_filter().load())]; }
-void set_cuda_filter(const std::string& name) { chosen_filter() = find_filter(name); }
+const char* cuda_filter() { return kFilterNames[int(choice().load())]; }
+void set_cuda_filter(const std::string& name) { choice() = find_filter(name); }
 
-Filter filter_for(int64_t k) { return k <= kFilterBest ? chosen_filter().load() : Filter::kNone; }
+Filter chosen_filter() { return choice().load(); }
 
 int64_t slab_rows(int64_t n, int64_t bytes, int64_t work) {
   const int64_t most = std::min(kSlabBytes / bytes, kSlabWork / work);
@@ -74,7 +74,7 @@ int64_t slab_rows(int64_t n, int64_t bytes, int64_t work) {
 template <class X, class T>
 void search(const Samples<X>& samples, const Targets<T>& targets, const Run& run) {
   if (targets.filter != Filter::kNone) return search_filtered(samples, targets, run);
-  launch("search", exact_kernel<X, T>, ceil_div(samples.rows, kRows), kRows, sizeof(RowsMemory), run,
+  launch("search", exact_kernel<X, T>, ceil_div(samples.rows, kRows), kRows, sizeof(RowsMemory<double>), run,
          {samples, targets.y, targets.h, targets.m, targets.d});
 }
 

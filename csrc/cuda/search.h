@@ -13,7 +13,7 @@
 
 namespace otgen {
 
-enum class Filter { kNone, kFloat32, kBfloat16 };
+enum class Filter { kNone, kFloat32, kBfloat16, kWgmma };
 
 // Lays out a work space: with a null base it only measures.
 class Space {
@@ -36,7 +36,7 @@ class Space {
 
 // A matrix rounded for the filter, in the order in which it reads it, with what is known of the rounding.
 struct Packed {
-  void* words;      // (ceil(rows / 128), chunks, 128 * depth of a chunk)
+  void* words;      // (ceil(rows / 128), chunks, 128 * depth of a chunk), see products.h
   float* norm;      // (rows,) no smaller than |v| and |v^|
   float* residual;  // (rows,) no smaller than |v - v^|
   float* original;  // (rows,) no smaller than |v| before it was centred
@@ -54,12 +54,12 @@ struct Targets {
   float* heads;    // (tiles, kHead) heights and bounds of a tile of targets
 };
 
-// Which filter serves a search; the one that was chosen, but none where it cannot keep as many as k.
-Filter filter_for(int64_t k);
+// The filter that was chosen.
+Filter chosen_filter();
 
 // What the search needs of the targets: lays it out, then fills it.
 template <class T>
-Targets<T> lay_out_targets(const T* y, const T* h, int64_t m, int64_t d, int64_t k, Space& space);
+Targets<T> lay_out_targets(const T* y, const T* h, int64_t m, int64_t d, Space& space);
 template <class T>
 void pack_targets(const Targets<T>& targets, const Run& run);
 

@@ -16,7 +16,7 @@ struct TopkSpace {
   double* score;  // (slab, k), where the caller's scores are float32
 
   TopkSpace(const T* y, const T* h, int64_t n, int64_t m, int64_t d, int64_t k, Space& space)
-      : slab(slab_rows(n, 4 * (d + 64) + 8 * k, m * d)), targets(lay_out_targets(y, h, m, d, k, space)) {
+      : slab(slab_rows(n, 4 * (d + 64) + 8 * k, m * d)), targets(lay_out_targets(y, h, m, d, space)) {
     samples = lay_out_samples(slab, d, targets.filter, space);
     score = std::is_same<T, float>::value ? space.take<double>(slab * k) : nullptr;
   }

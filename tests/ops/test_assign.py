@@ -181,7 +181,7 @@ def problems(draw):
     y = numbers(m, d, exponent=draw(exponents), shift=draw(shifts))
     h = numbers(m, exponent=draw(exponents), shift=draw(shifts))
     if draw(st.booleans()):
-        h = -0.5 * (y * y).sum(1)
+        h = (-0.5 * y.double().square().sum(1)).clamp(min=-1e38).to(dtype)  # must be finite
     return widen(x, y, h) if draw(st.booleans()) else (x, y, h)
 
 

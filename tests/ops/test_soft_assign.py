@@ -71,6 +71,31 @@ def test_float32_errs_at_most_twice_as_much_as_plain_torch(isa, n, m, d, eps):
     assert max(ratios.values()) <= 2, ratios
 
 
+@pytest.mark.parametrize(("n", "m", "d"), [(65, 100, 64), (33, 50, 700), (130, 257, 8)])
+@pytest.mark.parametrize("eps", [1e-2, 0.3, 100.0])
+def test_float32_errs_no_more_than_its_roundings_allow(isa, n, m, d, eps):
+    """A first-order bound, with u = 2^-24, from the errors of the scores on.
+
+    A score errs by e <= (d + 34) u (|h| + |x||y|): d products and at most 34 sums of sums. The smooth maximum moves by
+    no more than the scores do. An exponential errs by e / eps for its score and for the largest, by 2 u of its argument
+    and by 4 u of itself; so does the sum, which adds at most 34 in float32. Twice as much is allowed for all of it.
+    """
+    x, y, h = problem(n, m, d, torch.float32)
+    value, columns = ops.soft_assign(x, y, h, eps)
+    u = 2.0**-24
+    x, y, h = x.double(), y.double(), h.double()
+    off = ((d + 34) * u * (h.abs() + x.abs() @ y.T.abs())).amax(dim=1)
+    t = (x @ y.T + h) / eps
+    share = t.softmax(dim=1)
+    depth = t.amax(dim=1, keepdim=True) - t
+    smeared = 2 * u * (share * depth).sum(dim=1) + 40 * u
+    want = eps * t.logsumexp(dim=1)
+    assert bool(((value - want).abs() <= 2 * (off + eps * smeared + u * want.abs())).all())
+    relative = 2 * (2 * off / eps + smeared)[:, None] + 2 * (2 * u * depth + 8 * u)
+    moved = (share * relative.expm1()).sum(dim=0) + n * 2.0**-120  # what vanishes in float32
+    assert bool(((columns - share.sum(dim=0)).abs() <= moved + u * columns).all())
+
+
 def test_gradients_pass_gradcheck(isa):
     for n, m, d, eps in [(3, 5, 2, 0.7), (2, 14, 1, 0.2), (34, 3, 2, 1.5)]:
         inputs = [v.requires_grad_() for v in problem(n, m, d)]
