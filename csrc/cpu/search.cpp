@@ -140,12 +140,13 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   const bool bfloat16 = isa_.packing == Packing::kBfloat16;
   const double scale = frame.scale;
   const int64_t count = std::min(group, m - g * group);
+  const T* rows[kMaxGroup];
   double h_abs = 0, h_residual = 0, h_original = 0, lifted_abs = 0, middle_norm = 0;
   for (const float c : middle_) middle_norm += square(double(c));
   middle_norm = std::sqrt(middle_norm);
   for (int64_t t = 0; t < count; ++t) {
     const int64_t j = order_[g * group + t];
-    for (int64_t c = 0; c < d; ++c) raw[c * kMaxGroup + t] = double(y_[j * d + c]);
+    rows[t] = y_ + j * d;
     const double centred = (double(h_[j]) - frame.h_centre) * scale;
     const float rounded = float(centred);
     packed_h_[g * group + t] = rounded;
@@ -154,10 +155,12 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
     h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
     lifted_abs = std::max(lifted_abs, std::abs(lifted_[j]));
   }
+  for (int64_t c = 0; c < d; ++c)
+    for (int64_t t = 0; t < count; ++t) raw[c * kMaxGroup + t] = double(rows[t][c]);
   PackedNorms norms;
   float* y = &packed_y_[g * d * group];
   isa_.pack(raw, frame.centre.data(), scale, d, y, bfloat16 ? &tiles_[g * steps * group * kDepth] : nullptr, norms);
-  for (int64_t c = 0; c < d; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
+  for (int64_t c = 0; c < d && count < group; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
   const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
   const double y_original = largest_of(norms.original);
