@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 from harness import RESULTS, machine, report, write_json
-from problems import RACE
 from race import CONTENDERS, race
+from race_problems import RACE
 from search import chosen
 
 AIMS = {"ott": 30, "pot": 100, "algorithm1": 100}

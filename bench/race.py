@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from problems import given
+from race_problems import given
 from torch import Tensor
 
 from otgen.ot.certificate import certify

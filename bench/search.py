@@ -17,8 +17,8 @@ import sys
 from typing import Any
 
 from harness import RESULTS, machine, write_json
-from problems import RACE
 from race import CONTENDERS, contend, limit_threads
+from race_problems import RACE
 
 PATH = RESULTS / "search.json"
 
