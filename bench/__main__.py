@@ -1,6 +1,6 @@
 """Every benchmark from one command: python -m bench ops | solve | geometry | peers | scaling | search | plots | all.
 
-python -m bench all            the tables and plots of the README, about 50 minutes on a quiet machine
+python -m bench all            the tables and plots of the README; the better part of it are peers that do not arrive
 python -m bench all --quick    every part kept alive in under two minutes; exits with 1 if assign is slower than torch
 python -m bench peers --help   what a part can be told
 

@@ -3,8 +3,9 @@
 python bench/ops.py            every size with two threads, and some of them held to slower instruction sets
 python bench/ops.py --quick    small sample counts; exits with 1 if assign is slower than torch
 
-Gflop/s are effective ones, 2 n m d over time, whatever a contender leaves out by pruning. The peak beside them is that
-of a loop of products in registers in the same run: bfloat16 on the matrix unit, float32 where there is none.
+Gflop/s are effective ones, 2 n m d over time, whatever a contender leaves out; slow ones get fewer samples. The peak
+beside them is that of a loop of products in registers in the same run: bfloat16 on the matrix unit, float32 where there
+is none.
 """
 
 import argparse
@@ -29,7 +30,7 @@ SIZES = [
 FEW = SIZES[:2]  # in quick mode
 HELD = [(2_000, 16), (10_000, 64), (60_000, 128)]  # for slower instruction sets
 SCORES = {False: 6e8, True: 5e7}  # n m of one call: plain torch, slowest of all, takes a few seconds for them
-LOW_DIM, LOW_FACTOR = 8, 10  # up to this d targets are pruned, and ours gets so many more samples: a call is too short
+LOW_DIM, LOW_FACTOR = 8, 10  # up to this d ours gets so many more samples: a call is too short to be timed
 
 Row = dict[str, Any]
 
@@ -96,8 +97,7 @@ def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, thre
         assert agree(winner[:count], call(), x[:count], y, h), f"{name} disagrees beyond rounding"
     peaks: list[float] = []
     contenders: dict[str, Callable[[], object]] = {name: call for name, (_, call) in calls.items()}
-    if hasattr(_ext, "peak_gflops"):
-        contenders["peak"] = lambda: peaks.append(_ext.peak_gflops(threads))
+    contenders["peak"] = lambda: peaks.append(_ext.peak_gflops(threads))
     times = interleaved(contenders, repeats=3 if quick else 5)
 
     speed = {name: 2e-9 * count * m * d / times[name].median for name, (count, _) in calls.items()}
@@ -106,9 +106,8 @@ def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, thre
     row |= {f"assign / {name}": speed["assign"] / speed[name] for name in known if name in speed}
     row["sampling share"] = times["sample"].median / times["measure"].median
     row["spread"] = max(times[name].spread / times[name].median for name in calls)
-    if peaks:
-        row["peak Gflop/s"] = sorted(peaks)[len(peaks) // 2]
-        row["of peak"] = speed["assign"] / row["peak Gflop/s"]
+    row["peak Gflop/s"] = sorted(peaks)[len(peaks) // 2]
+    row["of peak"] = speed["assign"] / row["peak Gflop/s"]
     return row | memory
 
 

@@ -67,7 +67,7 @@ def race_all(problem: str, known: list[str], cap: float, threads: int) -> list[R
     mine = statistics.median(fits)
     for row in rows:
         if "failed" not in row:
-            row["ratio"] = (row["cap"] if row["seconds"] is None else row["seconds"]) / mine
+            row["ratio"] = (row["points"][-1]["seconds"] if row["seconds"] is None else row["seconds"]) / mine
     ours = {"contender": "otgen", "label": "otgen", "problem": problem, "seconds": mine, "ratio": 1.0,
             "slowest": max(fits), "fastest": min(fits), "chi2": first["points"][-1]["chi2"],
             "samples": first["points"][-1]["samples"], "certified": first["certified"] and again["certified"],
@@ -76,7 +76,7 @@ def race_all(problem: str, known: list[str], cap: float, threads: int) -> list[R
 
 
 def run(name: str, problem: str, cap: float, threads: int) -> Row:
-    """Row of a peer; "seconds" is `None` where chi2 stayed above the goal until the cap."""
+    """Row of a peer; "seconds" is `None` where chi2 stayed above the goal until its last look."""
     module, (settings, origin) = importlib.import_module(CONTENDERS[name]), chosen(name, problem)
     row = {"contender": name, "label": module.LABEL, "problem": problem, "cap": cap, "settings": settings,
            "settings from": origin, "version": importlib.metadata.version(module.PACKAGE)}  # fmt: skip
@@ -85,9 +85,10 @@ def run(name: str, problem: str, cap: float, threads: int) -> Row:
         print(f"{name} failed on {problem}: {found['failed']}", file=sys.stderr)
         return row | {"failed": found["failed"]}
     last = found["points"][-1]
-    outcome = (
-        f"{found['reached']:.3g} s" if found["reached"] is not None else f"chi2 {last['chi2']:.3g} after {cap:.3g} s"
-    )
+    if found["reached"] is not None:
+        outcome = f"{found['reached']:.3g} s"
+    else:
+        outcome = f"chi2 {last['chi2']:.3g} after {last['seconds']:.3g} s"
     print(f"{name} on {problem}: {outcome}", file=sys.stderr, flush=True)
     kept = {key: value for key, value in found.items() if key != "reached"}
     return row | {"seconds": found["reached"], "chi2": last["chi2"], "samples": last["samples"]} | kept

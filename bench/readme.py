@@ -121,7 +121,7 @@ def _peer_cells(row: dict[str, Any] | None) -> list[str]:
     if row is None or "failed" in row:
         return ["–", "–"]
     if row["seconds"] is None:
-        return [f"chi² {row['chi2']:.2g} after {row['cap']:.0f}", f"> {row['ratio']:.0f}"]
+        return [f"chi² {row['chi2']:.2g} after {row['points'][-1]['seconds']:.0f}", f"> {row['ratio']:.0f}"]
     return [f"{row['seconds']:.3g}", f"{row['ratio']:.1f}"]
 
 

@@ -20,7 +20,6 @@ PACKAGE = "torch"
 PATIENCE = 31  # steps without improvement before the points are doubled
 BLOCK = 1000  # points scored at a time
 KEPT = 1 << 29
-STOP = 2e-3  # norm of the gradient at which the programs end; here the judge does
 
 DEFAULTS: dict[str, Any] = {"spread": 1.0, "rate": 1e-3, "points": 10, "beta2": 0.999}
 """Placing of the targets (see `Given.placed`), rate in units of the scores' spread, points per target, Adam's decay."""

@@ -210,10 +210,6 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
 
 template <class T>
 template <class X>
-Search<T>::Block<X>::~Block() = default;
-
-template <class T>
-template <class X>
 const float* Search<T>::Block<X>::rounded(int tile) {
   if constexpr (std::is_same_v<X, float>)
     return samples(tile);

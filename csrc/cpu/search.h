@@ -51,7 +51,7 @@ constexpr int kDepth = 32;     // coordinates of one step of the bfloat16 matrix
 constexpr int kSpan = 32;      // groups that share a bound
 constexpr int kChunk = 512;    // groups whose maxima a filter keeps before it looks at them, at most
 constexpr int kListed = 16;    // groups listed for a sample before some are scored
-constexpr int kTogether = 4;   // tiles that a filter takes at a time: half of L1 at d = 64
+constexpr int kTogether = 4;   // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>
@@ -87,7 +87,7 @@ struct Panels {
   const float* y = nullptr;  // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
-  const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; zero past the last
+  const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
   const float* top = nullptr;       // (groups even,), with tiles: the largest h'' of each group, -inf past the last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
   Bound span{};                     // the largest of `filter` in every kSpan groups
@@ -130,7 +130,6 @@ class Search {
   class Block {
    public:
     Block(const Search& search, int tiles);
-    ~Block();
 
     // The samples of a tile, (d, kTile): written by the caller before `run`, which wants unused lanes zero.
     X* samples(int tile) { return exact_.get() + size_t(tile) * search_.d() * kTile; }

@@ -13,7 +13,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.lineup import DATA
-from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus
+from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus, runs_by
 
 PUBLISHED = {"vae": ("63", "0.003"), "wae-mmd": ("55", "0.006"), "wae-gan": ("42", "0.006"), DATA: ("2", "0.02")}
 """The lecture's table: FID (Inception) and sharpness of CelebA at 64 x 64."""
@@ -38,9 +38,7 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """The lecture's table, its ordering tested, and the images."""
     s = context.settings
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["set"], outcome.values["model"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "set", "model")
     names = {place: runs[place, DATA][0]["metric"] for place in s["sets"]}
     table = Table(
         f"Mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of {s['batch']} with equal"

@@ -17,7 +17,7 @@ from torch import Tensor
 from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
-from otgen.experiments.spread import RULE, above, judged, plus_minus
+from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
 from otgen.metrics import kid, train_lenet
 from otgen.models import GAN
 from otgen.nn import adversarial
@@ -115,9 +115,7 @@ def _thinned(values: Tensor) -> list[float]:
 
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """Gradients, quality and loss curves of both losses."""
-    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["loss"], outcome.values["n_critic"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "loss", "n_critic")
     first = next(iter(runs.values()))[0]
     last, name = first["rows"][-1]["step"], f"KID[{first['extractor']}]"
     ahead = max(context.settings["n_critic"])

@@ -15,7 +15,7 @@ from torch import Tensor
 from otgen import data
 from otgen.charts import Cloud, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict, verdict
-from otgen.experiments.spread import above, plus_minus
+from otgen.experiments.spread import above, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
 from otgen.ot.streams import stream
@@ -116,9 +116,7 @@ def _scored(name: str, model: str, repeat: int, points: Tensor) -> Outcome:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """PacGAN's table, and pictures of the samples."""
     s = context.settings
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["set"], outcome.values["model"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "set", "model")
     header = ("set", "model", "modes found", "within 3σ", "reverse KL", "published: modes, within 3σ, reverse KL")
     table = Table(
         f"{s['n']} samples; mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of"

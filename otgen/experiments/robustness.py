@@ -8,7 +8,6 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict
-from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus
+from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus, runs_by
 from otgen.metrics import compare, reverse_kl, train_lenet
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
@@ -108,9 +107,7 @@ def _train(context: Context, generator: str, loss: str, repeat: int) -> Outcome:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """What changing the generator does under either loss."""
     s = context.settings
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["generator"], outcome.values["loss"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "generator", "loss")
     fid, uneven = ({key: [run[name] for run in some] for key, some in runs.items()} for name in ("fid", "unevenness"))
     first = next(iter(runs.values()))[0]
     start = statistics.mean(run["untrained"] for run in runs["DCGAN", "W"])

@@ -2,12 +2,21 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from otgen.experiments.experiment import Verdict, verdict
+from otgen.experiments.experiment import Outcome, Verdict, verdict
 
 RULE = "Confirmed means: by more than two standard errors of the difference."
 """What `above` asks for, in the words of the evidence."""
+
+
+def runs_by(outcomes: Mapping[str, Outcome], a: str, b: str) -> dict[Any, list[dict[str, Any]]]:
+    """Gather the values of runs of one kind: those with the same two settings, by these, in order."""
+    runs: dict[Any, list[dict[str, Any]]] = {}
+    for outcome in outcomes.values():
+        runs.setdefault((outcome.values[a], outcome.values[b]), []).append(outcome.values)
+    return runs
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.lineup import DATA
-from otgen.experiments.spread import above, judged, plus_minus
+from otgen.experiments.spread import above, judged, plus_minus, runs_by
 
 PUBLISHED = {
     "gan": "6.8 ± 0.5",
@@ -57,9 +57,7 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """A table of each data set, and the lecture's order tested."""
     s = context.settings
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["set"], outcome.values["model"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "set", "model")
     fid = {key: [run["fid"] for run in some] for key, some in runs.items()}
     sharp = {key: [run["sharpness"] for run in some] for key, some in runs.items()}
     claims = [

@@ -15,7 +15,6 @@ UNIT = 18 * 2.0**-23
 MARGIN = 4
 """The bound that the filter uses is this many times the model's."""
 
-
 FILTERS = ("bfloat16", "wgmma")
 """The filters that multiply on the matrix unit."""
 

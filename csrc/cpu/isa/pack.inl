@@ -1,7 +1,7 @@
 // Packs a group of targets, for each instruction set: plain loops over the targets, which are its lanes. A file
 // includes it after it has defined kGroup in its own namespace.
 
-// raw is (d, kMaxGroup), zero past the last target; y (d, kGroup); tiles (steps, kGroup, kDepth), or null.
+// raw is (d, kMaxGroup), anything finite past the last target; y (d, kGroup); tiles (steps, kGroup, kDepth), or null.
 static void pack(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
                  PackedNorms& norms) {
   PackedNorms sum{};

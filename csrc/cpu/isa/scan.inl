@@ -1,5 +1,4 @@
-// What a filter does with the maxima of groups; a file includes it after it has defined, in its own
-// namespace,
+// What a filter does with the maxima of groups; a file includes it after it has defined, in its own namespace,
 //   Vec   a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max, below
 
 static inline Vec error_of(const Bound& bound, int64_t i, int lane0, const TileState& state) {
