@@ -1,11 +1,12 @@
 """Kernels beside plain torch, FAISS' exact flat inner-product search and PyKeOps, in one run, answers checked first.
 
-python bench/ops.py            every size with two threads, and some of them held to slower instruction sets
+python bench/ops.py            every size with two threads, and some of them held to slower instruction sets; writes
+                               results/ops-<the fastest>.json
 python bench/ops.py --quick    small sample counts; exits with 1 if assign is slower than torch
 
 Gflop/s are effective ones, 2 n m d over time, whatever a contender leaves out; slow ones get fewer samples. The peak
-beside them is that of a loop of products in registers in the same run: bfloat16 on the matrix unit, float32 where there
-is none.
+beside them is that of a loop of products in registers in the same run, of the kind that the filter makes: bfloat16 on
+the matrix unit, bytes with VNNI, float32 elsewhere.
 """
 
 import argparse
@@ -30,13 +31,14 @@ SIZES = [
 FEW = SIZES[:2]  # in quick mode
 HELD = [(2_000, 16), (10_000, 64), (60_000, 128)]  # for slower instruction sets
 SCORES = {False: 6e8, True: 5e7}  # n m of one call: plain torch, slowest of all, takes a few seconds for them
+FEWEST = {False: 1 << 15, True: 1024}  # samples for ours, which packs the targets first: a fit has 20 m and more
 LOW_DIM, LOW_FACTOR = 8, 10  # up to this d ours gets so many more samples: a call is too short to be timed
 
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Time every size and write results/ops.json."""
+    """Time every size and write results/ops-<instruction set>.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
@@ -56,7 +58,7 @@ def main() -> None:
         return
     if not arguments.quick:
         rows += [row for isa in peers.HELD_TO for row in held(isa, arguments.threads)]
-    report(None if arguments.quick else "ops", rows)
+    report(None if arguments.quick else f"ops-{ops.instruction_set()}", rows)
     if arguments.quick and any(row["assign / torch"] < 1 for row in rows):
         sys.exit("assign is slower than torch")
 
@@ -77,7 +79,8 @@ def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, thre
     """One row: effective Gflop/s, ratios of them, the part of the peak, memory and spread."""
     n = max(1024, int(SCORES[quick] / m) // 32 * 32)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(n * (LOW_FACTOR if d <= LOW_DIM else 1), d, generator=generator)
+    mine = max(FEWEST[quick], n * (LOW_FACTOR if d <= LOW_DIM else 1))
+    x = torch.randn(mine, d, generator=generator)
     y = torch.randn(m, d, generator=generator)
     h = -0.5 * y.square().sum(1)
     calls: dict[str, tuple[int, Callable[[], object]]] = {

@@ -13,16 +13,21 @@ from torch import Tensor
 KEOPS_DIMS = (2, 16, 64)
 """PyKeOps compiles a program for every dimension, which takes up to a minute: it gets these."""
 
-HELD_TO = {
-    "avx2": {
-        "OTGEN_ISA": "avx2", "FAISS_SIMD_LEVEL": "AVX2", "OPENBLAS_CORETYPE": "Haswell",
-        "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2",
-    },
-    "avx512": {
-        "OTGEN_ISA": "avx512", "FAISS_SIMD_LEVEL": "AVX512", "OPENBLAS_CORETYPE": "SkylakeX",
-        "ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "AVX512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
-    },
+_AVX2 = {
+    "FAISS_SIMD_LEVEL": "AVX2", "OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2",
 }  # fmt: skip
+_AVX512 = {
+    "FAISS_SIMD_LEVEL": "AVX512", "OPENBLAS_CORETYPE": "SkylakeX", "ATEN_CPU_CAPABILITY": "avx512",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+}  # fmt: skip
+
+HELD_TO = {
+    "avx2": {"OTGEN_ISA": "avx2", **_AVX2},
+    "avx_vnni": {"OTGEN_ISA": "avx_vnni", **_AVX2},
+    "avx512": {"OTGEN_ISA": "avx512", **_AVX512},
+    "avx512_vnni": {"OTGEN_ISA": "avx512_vnni", **_AVX512},
+}
 """Environment that holds all contenders to an instruction set. FAISS' wheels from 1.15 on choose by FAISS_SIMD_LEVEL,
 not FAISS_OPT_LEVEL, and most of the work of a flat search is its OpenBLAS'."""
 

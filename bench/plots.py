@@ -1,4 +1,4 @@
-"""Draw what was measured: python bench/plots.py makes results/peers.png, roofline.png and scaling.png from the JSON.
+"""Draw what was measured: python bench/plots.py makes a PNG beside results/peers.json, ops-*.json and scaling.json.
 
 python bench/plots.py --quick    into a folder of its own, to see that it works
 """
@@ -27,16 +27,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp()) if arguments.quick else RESULTS
-    for name, result, draw in (
-        ("peers", "peers", races),
-        ("roofline", "ops", roofline),
-        ("scaling", "scaling", growth),
-    ):
-        path = RESULTS / f"{result}.json"
-        if path.exists():
-            record = json.loads(path.read_text())
-            draw(record["rows"], folder / f"{name}.png")
-            print(f"wrote {folder / name}.png")
+    for pattern, draw in (("peers", races), ("ops-*", roofline), ("scaling", growth)):
+        for path in sorted(RESULTS.glob(f"{pattern}.json")):
+            draw(json.loads(path.read_text())["rows"], folder / f"{path.stem}.png")
+            print(f"wrote {folder / path.stem}.png")
 
 
 def races(rows: list[Row], path: Path) -> None:

@@ -20,7 +20,7 @@ def tables() -> str:
     """The marks and the tables between them."""
     made = (
         solve_table(), peers_table(), scaling_table(), large_table(), geometry_table(), geometry_solve_table(),
-        ops_table(), held_table(),
+        *(table(path.stem) for path in sorted(RESULTS.glob("ops-*.json")) for table in (ops_table, held_table)),
     )  # fmt: skip
     return "\n".join([f"{BEGIN}\n", *filter(None, made), END])
 
@@ -169,14 +169,14 @@ def large_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def ops_table() -> str:
-    """The kernels beside their peers."""
-    rows, machine = _load("ops")
+def ops_table(name: str) -> str:
+    """The kernels beside their peers, on one machine."""
+    rows, machine = _load(name)
     rows = [row for row in rows if row.get("isa") == rows[0].get("isa")]
     lines = [
         f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties; the"
-        " peak is that of products in registers (`python -m bench ops`, which `python -m bench plots` draws in"
-        " [bench/results/roofline.png](bench/results/roofline.png)):\n",
+        " peak is that of products in registers of the kind that the filter makes (`python -m bench ops`, which"
+        f" `python -m bench plots` draws in [bench/results/{name}.png](bench/results/{name}.png)):\n",
         "| m × d | otgen | of peak | FAISS flat | torch addmm + argmax | PyKeOps | ÷ FAISS | ÷ torch | measure |"
         " making samples |",
         "|---" * 10 + "|",
@@ -191,9 +191,9 @@ def ops_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def held_table() -> str:
+def held_table(name: str) -> str:
     """The kernels without their fastest instructions, and peers without theirs."""
-    rows = _load("ops")[0]
+    rows = _load(name)[0]
     rows = [row for row in rows if row.get("isa") != rows[0].get("isa")]
     if not rows:
         return ""

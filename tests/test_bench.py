@@ -214,4 +214,4 @@ def test_one_command(tmp_path):
     quick = subprocess.run([*command, "plots", "--quick"], cwd=BENCH.parent, capture_output=True, text=True,
                            env={**os.environ, "TMPDIR": str(tmp_path)})  # fmt: skip
     assert quick.returncode == 0, quick.stderr
-    assert "roofline.png" in quick.stdout
+    assert "ops-amx.png" in quick.stdout

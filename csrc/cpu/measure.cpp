@@ -11,7 +11,8 @@ namespace otgen {
 
 namespace {
 
-constexpr int64_t kSlab = 1 << 20;  // tiles whose sums are kept at a time: 8 MB
+constexpr float kNormalReach = 4.0f;  // beyond it lie 6 coordinates in 100 000
+constexpr int64_t kSlab = 1 << 20;    // tiles whose sums are kept at a time: 8 MB
 
 // Tells of a slab's progress as of a part of the whole.
 struct SlabPoll {
@@ -28,8 +29,9 @@ struct SlabPoll {
 template <class T>
 void measure_cpu(const MeasureParams<T>& p) {
   using Block = typename Search<T>::template Block<float>;
-  const std::vector<float> middle(size_t(p.d), p.stream.source == Source::kUniform ? 0.5f : 0.0f);
-  const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, middle);
+  const bool uniform = p.stream.source == Source::kUniform;
+  const Region region{std::vector<float>(size_t(p.d), uniform ? 0.5f : 0.0f), uniform ? 0.5f : kNormalReach};
+  const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, region);
   const StreamTiles source(p.stream, p.n, p.d);
   const int tiles = tiles_per_block(p.n, p.run.threads);
 

@@ -11,26 +11,31 @@
 
 namespace otgen {
 
-// Mean of some rows of x, (n, d); zero for what is not finite.
+// Mean of some rows of x, (n, d), and a little more than their greatest distance from it in a coordinate; zero for what
+// is not finite.
 template <class T>
-std::vector<float> middle_of(const T* x, int64_t n, int64_t d) {
+Region region_of(const T* x, int64_t n, int64_t d) {
   constexpr int64_t kSome = 64;
-  std::vector<float> mean(static_cast<size_t>(d), 0.0f);
-  const int64_t rows = std::min(n, kSome);
+  constexpr double kHuge = 1e30, kMargin = 1.1;  // others lie farther out than some
+  Region region{std::vector<float>(static_cast<size_t>(d), 0.0f), 0.0f};
+  const int64_t rows = std::min(n, kSome), apart = n / std::max<int64_t>(rows, 1);
+  double reach = 0;
   for (int64_t c = 0; c < d; ++c) {
     double sum = 0;
-    for (int64_t i = 0; i < rows; ++i) sum += double(x[i * (n / std::max<int64_t>(rows, 1)) * d + c]) / double(rows);
-    const float value = float(sum);
-    if (std::abs(value) < 1e30f) mean[c] = value;
+    for (int64_t i = 0; i < rows; ++i) sum += double(x[i * apart * d + c]) / double(rows);
+    if (!(std::abs(sum) < kHuge)) continue;
+    region.middle[c] = float(sum);
+    for (int64_t i = 0; i < rows; ++i) reach = std::max(reach, std::abs(double(x[i * apart * d + c]) - sum));
   }
-  return mean;
+  region.reach = float(std::min(reach * kMargin, kHuge));
+  return region;
 }
 
 // Calls found(row, index, score) with the k best targets of every row of x, best first; p as assign and topk have it.
 template <class T, class Params, class F>
 void search_rows(const Params& p, int64_t k, const F& found) {
   using Block = typename Search<T>::template Block<T>;
-  const Search<T> search(p.y, p.h, p.m, p.d, k, p.run.threads, middle_of(p.x, p.n, p.d));
+  const Search<T> search(p.y, p.h, p.m, p.d, k, p.run.threads, region_of(p.x, p.n, p.d));
   const int tiles = tiles_per_block(p.n, p.run.threads);
   const int64_t block_rows = int64_t(tiles) * kTile;
   std::vector<std::unique_ptr<Block>> blocks(static_cast<size_t>(p.run.threads));

@@ -17,6 +17,9 @@ constexpr double kUnit32 = 0x1p-24, kUnit64 = 0x1p-53;  // half a unit in the la
 constexpr double kTiny32 = 0x1p-126;                    // the smallest normal float32
 constexpr double kTiny64 = 0x1p-1074;                   // the smallest denormal float64
 constexpr double kRoundUp = 1 + 0x1p-20;                // covers the few roundings made while a bound is evaluated
+constexpr float kLeastReach = 1e-28f;                   // of samples, so that the inverse of their step is finite
+constexpr double kWordRange = 0x1p24;                   // heights of a group, in units, differ by no more
+constexpr int32_t kNoTarget = -(1 << 30);               // less than any sum of products and heights
 constexpr float kHugeNorm = 1e30f;                      // beyond it the filter could overflow: score everything
 constexpr double kHugeScore = 0x1p1000;                 // likewise where a float64 score could
 constexpr int64_t kChunkBytes = 1 << 18;                // targets read again and again by a block: an eighth of L2
@@ -37,8 +40,14 @@ float up(double v) { return float(v * kRoundUp); }
 }  // namespace
 
 template <class T>
-Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, std::vector<float> middle)
-    : y_(y), h_(h), k_(k), isa_(isa_for(d)), middle_(std::move(middle)), order_(static_cast<size_t>(m)) {
+Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, Region region)
+    : y_(y),
+      h_(h),
+      k_(k),
+      isa_(isa_for(d)),
+      middle_(std::move(region.middle)),
+      step_(std::max(region.reach, kLeastReach) / float(kMostByte)),
+      order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
   if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
@@ -103,6 +112,11 @@ void Search<T>::pack(const Frame& frame, int threads) {
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
+  if (isa_.packing == Packing::kBytes) {
+    words_.assign(size_t(groups) * ceil_div(d, kWordBytes) * group, 0);
+    word_h_.assign(size_t(groups) * group, kNoTarget);
+    units_.assign(static_cast<size_t>(groups), 0.0f), tops_.assign(static_cast<size_t>(groups), -kInf);
+  }
   if (isa_.packing == Packing::kBfloat16) {
     tiles_.assign(size_t(ceil_div(groups, 2) * 2) * ceil_div(d, kDepth) * group * kDepth, 0);
     tops_.assign(size_t(ceil_div(groups, 2) * 2), -kInf);
@@ -127,6 +141,7 @@ void Search<T>::pack(const Frame& frame, int threads) {
     }
   panels_.y = packed_y_.data(), panels_.h = packed_h_.data();
   panels_.tiles = tiles_.data(), panels_.top = tops_.data();
+  panels_.words = words_.data(), panels_.word_h = word_h_.data(), panels_.unit = units_.data();
   panels_.filter = {bounds, bounds + groups, bounds + 2 * groups, bounds + 3 * groups};
   panels_.span = {spans_.data(), spans_.data() + spans, spans_.data() + 2 * spans, spans_.data() + 3 * spans};
   panels_.single = {bounds + 4 * groups, bounds + 5 * groups, bounds + 6 * groups, bounds + 6 * groups};
@@ -136,15 +151,13 @@ void Search<T>::pack(const Frame& frame, int threads) {
 template <class T>
 void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   const int64_t m = panels_.m, d = panels_.d, groups = panels_.groups, group = isa_.group;
-  const int64_t steps = ceil_div(d, kDepth);
-  const bool bfloat16 = isa_.packing == Packing::kBfloat16;
   const double scale = frame.scale;
-  const int64_t count = std::min(group, m - g * group);
+  const int count = int(std::min(group, m - g * group));
   const T* rows[kMaxGroup];
   double h_abs = 0, h_residual = 0, h_original = 0, lifted_abs = 0, middle_norm = 0;
   for (const float c : middle_) middle_norm += square(double(c));
   middle_norm = std::sqrt(middle_norm);
-  for (int64_t t = 0; t < count; ++t) {
+  for (int t = 0; t < count; ++t) {
     const int64_t j = order_[g * group + t];
     rows[t] = y_ + j * d;
     const double centred = (double(h_[j]) - frame.h_centre) * scale;
@@ -156,23 +169,18 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
     lifted_abs = std::max(lifted_abs, std::abs(lifted_[j]));
   }
   for (int64_t c = 0; c < d; ++c)
-    for (int64_t t = 0; t < count; ++t) raw[c * kMaxGroup + t] = double(rows[t][c]);
+    for (int t = 0; t < count; ++t) raw[c * kMaxGroup + t] = double(rows[t][c]);
   PackedNorms norms;
   float* y = &packed_y_[g * d * group];
-  isa_.pack(raw, frame.centre.data(), scale, d, y, bfloat16 ? &tiles_[g * steps * group * kDepth] : nullptr, norms);
+  uint16_t* tiles = isa_.packing == Packing::kBfloat16 ? &tiles_[g * ceil_div(d, kDepth) * group * kDepth] : nullptr;
+  isa_.pack(raw, frame.centre.data(), scale, d, y, tiles, norms);
   for (int64_t c = 0; c < d && count < group; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
+  const Coarse coarse = isa_.packing == Packing::kBytes      ? pack_words(g, frame, raw, count, norms)
+                        : isa_.packing == Packing::kBfloat16 ? pack_tiles(g, count)
+                                                             : Coarse{};
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
   const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
   const double y_original = largest_of(norms.original);
-  const double b_norm = largest_of(norms.coarse), b_residual = largest_of(norms.coarse_residual);
-  if (bfloat16) {
-    // Rows past the last target repeat it, for the maximum must be that of a target.
-    for (int64_t s = 0; s < steps; ++s)
-      for (int64_t t = count; t < group; ++t)
-        std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
-                    &tiles_[((g * steps + s) * group + t) * kDepth]);
-    tops_[g] = float(lifted_[order_[g * group]]);
-  }
   const double chain = double(2 * d + 8) * kUnit32, exact = double(2 * d + 4) * kUnit64;  // 4 more: maximum +- E
   const double largest = y_norm + y_residual;                                             // >= |y'|
   const double underflow =
@@ -184,16 +192,52 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   // 2 u |y'| covers the rounding of double samples to float32.
   const float beta = up((chain + 2 * kUnit32) * largest + y_residual + exact * y_original);
   bound[4 * groups] = alpha, bound[5 * groups] = beta;
-  if (!bfloat16) {
+  if (isa_.packing == Packing::kFloat32) {
     bound[0] = alpha, bound[groups] = beta;
     return;
   }
   const double lifting = double(d + 4) * kUnit64 * (h_abs + lifted_abs + middle_norm * largest);
-  bound[0] = up(chain * lifted_abs + kUnit32 * lifted_abs + lifting + exact * h_original + underflow);
-  bound[groups] = up((chain + 2 * kUnit32) * (b_norm + largest) + b_residual + exact * y_original);
+  bound[0] = up(chain * lifted_abs + coarse.height + lifting + exact * h_original + underflow);
+  bound[groups] = up((chain + 2 * kUnit32) * (largest_of(norms.coarse) + largest) + largest_of(norms.coarse_residual) +
+                     exact * y_original);
   bound[2 * groups] = up(largest);
-  bound[3 * groups] =
-      up(lifted_[order_[g * group]] - lifted_[order_[g * group + count - 1]] + 2 * kUnit32 * lifted_abs);
+  bound[3 * groups] = up(coarse.spread);
+}
+
+// What the matrix unit reads beside the targets of a group.
+template <class T>
+typename Search<T>::Coarse Search<T>::pack_tiles(int64_t g, int count) {
+  const int64_t steps = ceil_div(panels_.d, kDepth), group = isa_.group;
+  // Rows past the last target repeat it, for the maximum must be that of a target.
+  for (int64_t s = 0; s < steps; ++s)
+    for (int64_t t = count; t < group; ++t)
+      std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
+                  &tiles_[((g * steps + s) * group + t) * kDepth]);
+  const double first = lifted_[order_[g * group]], last = lifted_[order_[g * group + count - 1]];
+  const double rounding = kUnit32 * std::max(std::abs(first), std::abs(last));
+  tops_[g] = float(first);
+  return {rounding, first - last + 2 * rounding};
+}
+
+// A group in bytes, and the heights that its sums of products start at.
+template <class T>
+typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, const double* raw, int count,
+                                                 PackedNorms& norms) {
+  const int64_t d = panels_.d, group = isa_.group;
+  const float top = float(lifted_[order_[g * group]]);
+  const double spread = double(top) - lifted_[order_[g * group + count - 1]];
+  int32_t sums[kMaxGroup];
+  const double least = std::max(std::abs(spread) / kWordRange, kTiny32);
+  const float unit = isa_.pack_bytes(raw, frame.centre.data(), frame.scale, d, count, double(step_), least,
+                                     &words_[g * ceil_div(d, kWordBytes) * group], sums, norms);
+  double residual = 0;
+  for (int t = 0; t < count; ++t) {
+    const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));
+    word_h_[g * group + t] = int32_t(units) - kZero * sums[t];
+    residual = std::max(residual, std::abs(height - units * double(unit)));
+  }
+  tops_[g] = top, units_[g] = unit;
+  return {residual + kUnit32 * std::abs(spread), 0.0};
 }
 
 template <class T>
@@ -202,7 +246,7 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
     : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()), states_(tiles) {
   const size_t samples = size_t(tiles) * kTile, k = size_t(search.k());
   if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * samples);
-  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_size(search.d()) * tiles);
+  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   best_index_.resize(samples * k), best_score_.resize(samples * k), scored_.resize(samples);
   if (k > 2) lowers_.resize(samples);
   maxima_.resize(size_t(kTogether) * kTile * kChunk);
@@ -221,7 +265,7 @@ template <class T>
 template <class X>
 const void* Search<T>::Block<X>::prepared(int tile) {
   if (search_.isa_.prepare == nullptr) return rounded(tile);
-  return prepared_.data() + size_t(tile) * prepared_size(search_.d());
+  return prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, search_.d());
 }
 
 template <class T>
@@ -229,14 +273,13 @@ template <class X>
 void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
   for (int i = 0; i < tiles; ++i) begin(i);
-  const int64_t prepared_bytes = search_.isa_.prepare == nullptr ? panels.d * kTile * int64_t(sizeof(float))
-                                                                 : prepared_size(panels.d) * int64_t(sizeof(uint16_t));
-  const int64_t group_bytes = panels.d * search_.isa_.group * int64_t(panels.tiles != nullptr ? 2 : 4);
+  const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
+  const int64_t group_bytes = bytes * search_.isa_.group / kTile;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
     for (int i = 0; i < tiles; i += kTogether)
-      search_.isa_.filter(prepared(i), prepared_bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
+      search_.isa_.filter(prepared(i), bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
                           maxima_.data());
   }
   for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
@@ -254,8 +297,8 @@ void Search<T>::Block<X>::begin(int tile) {
   search_.isa_.norms(rounded(tile), d, squares);
   const bool prepares = search_.isa_.prepare != nullptr;
   if (prepares)
-    search_.isa_.prepare(rounded(tile), search_.middle_.data(), d, prepared_.data() + size_t(tile) * prepared_size(d),
-                         about, residuals);
+    search_.isa_.prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
+                         prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
 
   TileState& state = states_[tile];
   state.search = this;
@@ -267,7 +310,7 @@ void Search<T>::Block<X>::begin(int tile) {
     double norm = whole, residual = 0;
     if (prepares) {
       norm = std::sqrt(about[l]);
-      residual = std::sqrt(residuals[l]) * kRoundUp + 2 * kUnit32 * (whole + norm);
+      residual = std::sqrt(residuals[l]) * kRoundUp + 4 * kUnit32 * (whole + norm);
       norm += search_.whole_share_ * whole;
     }
     // The norm also stands for that of x^, and for x before it was rounded to float32.

@@ -28,9 +28,17 @@
 // Targets are packed by falling height (h'' where there is one), so that the heights of a group are nearly equal. The
 // matrix unit's filter adds the largest of them to the largest product: that is at least the largest score, and at most
 // spread_g, the range of the group's heights, above it. So its lower bounds are E_g + spread_g below the maximum, its
-// upper ones E_g above. It keeps the maxima of a span of groups before it looks at them: with E, spread the largest in
-// the span, the best (second) of the maxima less E + spread is a lower bound for the best (second) of all, and groups
-// whose maximum is below the floor less E are dropped without a look at their own E_g.
+// upper ones E_g above. A filter keeps the maxima of a span of groups before it looks at them: with E, spread the
+// largest in the span, the best (second) of the maxima less E + spread is a lower bound for the best (second) of all,
+// and groups whose maximum is below the floor less E are dropped without a look at their own E_g.
+//
+// The filter on bytes rounds x' to x^ = s q and y' to y^ = (v / s) r, with q and r whole numbers of at most 127 in
+// magnitude; s is the same for all samples, v for all targets of a group. Heights become h^ = top + v k, with k whole.
+// A sum of products of bytes and the k beside it is exact in integers, below 2^30 where d <= kMostWords and
+// |k| <= 2^24, for which v is large enough. The filter's maximum is v times the largest sum plus top, rounded three
+// times: u each of |x^||y^| + |h^ - top| and u of the result. So with 4 u (|h^| + |x^||y^|) for the rounding of the
+// sums all of the above holds, and the first line of the bound is wide enough. Samples farther from the middle than 127
+// s are cut off, which |x - x^| measures like any other rounding.
 #pragma once
 
 #include <cstring>
@@ -44,14 +52,18 @@
 namespace otgen {
 
 struct Isa;
+struct PackedNorms;
 
-constexpr int kTile = 32;      // samples that are scored together, on the lanes of vector registers
-constexpr int kMaxGroup = 16;  // targets of a group, at most
-constexpr int kDepth = 32;     // coordinates of one step of the bfloat16 matrix unit
-constexpr int kSpan = 32;      // groups that share a bound
-constexpr int kChunk = 512;    // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kListed = 16;    // groups listed for a sample before some are scored
-constexpr int kTogether = 4;   // tiles that a filter takes at a time: a third of L1 at d = 64
+constexpr int kTile = 32;                    // samples that are scored together, on the lanes of vector registers
+constexpr int kMaxGroup = 16;                // targets of a group, at most
+constexpr int kDepth = 32;                   // coordinates of one step of the bfloat16 matrix unit
+constexpr int kWordBytes = 4;                // coordinates in a word of bytes
+constexpr int kMostByte = 127, kZero = 128;  // a coordinate is q in [-127, 127]; bytes of samples are q + 128
+constexpr int64_t kMostWords = 1 << 14;      // coordinates whose products of bytes add up to less than 2^30
+constexpr int kSpan = 32;                    // groups that share a bound
+constexpr int kChunk = 512;                  // groups whose maxima a filter keeps before it looks at them, at most
+constexpr int kListed = 16;                  // groups listed for a sample before some are scored
+constexpr int kTogether = 4;                 // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>
@@ -71,6 +83,7 @@ using LineVector = std::vector<T, LineAllocator<T>>;
 enum class Packing {
   kFloat32,   // Panels::y
   kBfloat16,  // Panels::tiles
+  kBytes,     // Panels::words
 };
 
 // alpha + beta |x| + gamma |x - x^| bounds the error of a score, by group; arrays of (groups,).
@@ -88,7 +101,11 @@ struct Panels {
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
-  const float* top = nullptr;       // (groups even,), with tiles: the largest h'' of each group, -inf past the last
+  const int32_t* words = nullptr;   // (groups, ceil(d / kWordBytes), group), bytes; zero past the last
+  const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for kZero
+  const float* unit = nullptr;      // (groups,), with words: of their products
+  const float* top = nullptr;       // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
+                                    // last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
   Bound span{};                     // the largest of `filter` in every kSpan groups
 };
@@ -113,13 +130,19 @@ struct TileState {
   void (*raise)(TileState& state, int lane, float lower);  // the floor, by a lower bound of another group
 };
 
+// Where samples lie: about `middle` (d,), most coordinates no farther from it than `reach`. Any values are right, near
+// ones are fast.
+struct Region {
+  std::vector<float> middle;
+  float reach;
+};
+
 // Reads tiles of samples against targets. X is the type of the samples, T that of targets and heights.
 template <class T>
 class Search {
  public:
-  // Packs the targets; y and h are kept by reference. `middle` (d,) is about where the samples' middle lies; any point
-  // is right, a near one is fast.
-  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, std::vector<float> middle);
+  // Packs the targets; y and h are kept by reference.
+  Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int threads, Region region);
 
   const Panels& panels() const { return panels_; }
   int64_t k() const { return k_; }
@@ -159,8 +182,8 @@ class Search {
 
     const Search& search_;
     std::unique_ptr<X[]> exact_;
-    std::vector<float> rounded_;     // the samples in float32, where X is double
-    LineVector<uint16_t> prepared_;  // and as the filter reads them, where it wants them rewritten
+    std::vector<float> rounded_;  // the samples in float32, where X is double
+    LineVector<char> prepared_;   // and as the filter reads them, where it wants them rewritten
     LineVector<TileState> states_;
     std::vector<int64_t> best_index_;  // by sample: the k best scored so far, in falling order
     std::vector<double> best_score_;
@@ -179,6 +202,12 @@ class Search {
   Frame frame(int threads) const;
   void pack(const Frame& frame, int threads);
   void pack_group(int64_t g, const Frame& frame, double* raw);
+  // By how much low precision moves the heights of a group, and its maxima lie above its scores.
+  struct Coarse {
+    double height = 0, spread = 0;
+  };
+  Coarse pack_tiles(int64_t g, int count);
+  Coarse pack_words(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   double lifted(int64_t j, const Frame& frame) const;
 
   const T* y_;
@@ -188,15 +217,22 @@ class Search {
   double whole_share_ = 0;  // of |x| in the norm that the filter's bound wants
   const Isa& isa_;
   std::vector<float> middle_;
+  float step_;  // of the bytes of samples
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
-  std::vector<float> packed_y_, packed_h_, tops_, bounds_, spans_;
+  std::vector<float> packed_y_, packed_h_, tops_, units_, bounds_, spans_;
   std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
+  LineVector<int32_t> words_, word_h_;
 };
 
-// Numbers a prepared tile takes.
-OTGEN_HD int64_t prepared_size(int64_t d) { return ceil_div(d, kDepth) * kDepth * kTile; }
+// Bytes that a prepared tile of samples, or as many targets, take.
+OTGEN_HD int64_t prepared_bytes(Packing packing, int64_t d) {
+  const int64_t coordinate = packing == Packing::kFloat32    ? d * 4
+                             : packing == Packing::kBfloat16 ? ceil_div(d, kDepth) * kDepth * 2
+                                                             : ceil_div(d, kWordBytes) * kWordBytes;
+  return coordinate * kTile;
+}
 
 // To bfloat16, nearest, ties to even; v is finite and far from overflow.
 OTGEN_HD uint16_t to_bfloat16(float v) {

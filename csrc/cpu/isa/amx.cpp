@@ -16,6 +16,7 @@ namespace amx {
 
 #include "vec512.inl"
 
+constexpr int64_t kFewest = 12;                // measured: below it AVX-512 is faster (bench/ops.py)
 constexpr int kGroup = 16;                     // rows of a tile
 constexpr int kStep = kGroup * kDepth;         // numbers in a tile of targets or of samples
 constexpr int kRowBytes = kDepth * 2;          // of those
@@ -131,7 +132,7 @@ static inline __m512i rounded(__m512 v) {
 }
 
 // Pairs of coordinates side by side, (half, steps, kDepth / 2, 16, 2) bfloat16: the order the matrix unit wants.
-static void prepare(const float* x, const float* middle, int64_t d, void* out, double* squares,
+static void prepare(const float* x, const float* middle, float, int64_t d, void* out, double* squares,
                     double* residual_squares) {
   uint16_t* tile = static_cast<uint16_t*>(out);
   const int64_t steps = ceil_div(d, kDepth);
@@ -187,8 +188,23 @@ bool amx_permitted() {
 }
 
 const Isa kAmx = {
-    "amx",         amx::kGroup,    Packing::kBfloat16, amx::filter,        amx::prepare,    amx::narrow,     amx::pack,
-    kAvx512.norms, kAvx512.sample, kAvx512.scores_f32, kAvx512.scores_f64, kAvx512.exp_f32, kAvx512.exp_f64, amx::busy};
+    .name = "amx",
+    .group = amx::kGroup,
+    .packing = Packing::kBfloat16,
+    .fewest = amx::kFewest,
+    .other = &kAvx512Vnni,  // every processor with tiles has it
+    .filter = amx::filter,
+    .prepare = amx::prepare,
+    .narrow = amx::narrow,
+    .pack = amx::pack,
+    .norms = kAvx512.norms,
+    .sample = kAvx512.sample,
+    .scores_f32 = kAvx512.scores_f32,
+    .scores_f64 = kAvx512.scores_f64,
+    .exp_f32 = kAvx512.exp_f32,
+    .exp_f64 = kAvx512.exp_f64,
+    .busy = amx::busy,
+};
 
 }  // namespace otgen
 #endif

@@ -8,26 +8,7 @@
 namespace otgen {
 namespace avx2 {
 
-struct Vec {
-  static constexpr int kWidth = 8;
-  static constexpr uint32_t kAllLanes = 0xFF;
-  __m256 v;
-  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vec broadcast(const float* p) { return {_mm256_broadcast_ss(p)}; }
-  void store(float* p) const { _mm256_storeu_ps(p, v); }
-};
-
-static inline Vec mul_add(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-static inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
-static inline Vec sub(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
-static inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
-static inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
-static inline uint32_t below(Vec a, Vec b) { return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))); }
-static inline float largest(Vec a) {
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
-}
+#include "vec256.inl"
 
 constexpr int kGroup = 12;
 constexpr int kVectors = 2;
@@ -41,20 +22,21 @@ constexpr int kTargets = 6;
 
 }  // namespace avx2
 
-const Isa kAvx2 = {"avx2",
-                   avx2::kGroup,
-                   Packing::kFloat32,
-                   avx2::filter,
-                   nullptr,
-                   avx2::narrow,
-                   avx2::pack,
-                   avx2::norms,
-                   avx2::sample,
-                   avx2::scores<float>,
-                   avx2::scores<double>,
-                   avx2::exp_rows<float>,
-                   avx2::exp_rows<double>,
-                   avx2::busy};
+const Isa kAvx2 = {
+    .name = "avx2",
+    .group = avx2::kGroup,
+    .packing = Packing::kFloat32,
+    .filter = avx2::filter,
+    .narrow = avx2::narrow,
+    .pack = avx2::pack,
+    .norms = avx2::norms,
+    .sample = avx2::sample,
+    .scores_f32 = avx2::scores<float>,
+    .scores_f64 = avx2::scores<double>,
+    .exp_f32 = avx2::exp_rows<float>,
+    .exp_f64 = avx2::exp_rows<double>,
+    .busy = avx2::busy<avx2::Vec>,
+};
 
 }  // namespace otgen
 #endif

@@ -22,20 +22,21 @@ constexpr int kTargets = 12;
 
 }  // namespace avx512
 
-const Isa kAvx512 = {"avx512",
-                     avx512::kGroup,
-                     Packing::kFloat32,
-                     avx512::filter,
-                     nullptr,
-                     avx512::narrow,
-                     avx512::pack,
-                     avx512::norms,
-                     avx512::sample,
-                     avx512::scores<float>,
-                     avx512::scores<double>,
-                     avx512::exp_rows<float>,
-                     avx512::exp_rows<double>,
-                     avx512::busy};
+const Isa kAvx512 = {
+    .name = "avx512",
+    .group = avx512::kGroup,
+    .packing = Packing::kFloat32,
+    .filter = avx512::filter,
+    .narrow = avx512::narrow,
+    .pack = avx512::pack,
+    .norms = avx512::norms,
+    .sample = avx512::sample,
+    .scores_f32 = avx512::scores<float>,
+    .scores_f64 = avx512::scores<double>,
+    .exp_f32 = avx512::exp_rows<float>,
+    .exp_f64 = avx512::exp_rows<double>,
+    .busy = avx512::busy<avx512::Vec>,
+};
 
 }  // namespace otgen
 #endif

@@ -8,16 +8,22 @@
 namespace otgen {
 namespace {
 
+// Slowest first.
 std::vector<const Isa*> runnable() {
   std::vector<const Isa*> all = {&kScalar};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) all.push_back(&kAvx2);
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    all.push_back(&kAvx512);
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx2) all.push_back(&kAvx2);
+  if (avx512) all.push_back(&kAvx512);
+#if defined(OTGEN_VNNI)
+  if (avx2 && avx_vnni_present()) all.push_back(&kAvxVnni);
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) all.push_back(&kAvx512Vnni);
+#endif
 #if defined(OTGEN_AMX)
-  if (all.back() == &kAvx512 && amx_permitted()) all.push_back(&kAmx);
+  if (avx512 && amx_permitted()) all.push_back(&kAmx);
 #endif
 #endif
   return all;
@@ -47,11 +53,10 @@ std::atomic<const Isa*>& chosen() {
 const Isa& isa() { return *chosen().load(); }
 
 const Isa& isa_for(int64_t d) {
-#if defined(OTGEN_AMX) && defined(__x86_64__)
-  constexpr int64_t kFewest = 12;  // measured: below it AVX-512 is faster (bench/ops.py)
-  if (&isa() == &kAmx && d < kFewest) return kAvx512;
-#endif
-  return isa();
+  const Isa* best = &isa();
+  while (best->other != nullptr && (d < best->fewest || (best->packing == Packing::kBytes && d > kMostWords)))
+    best = best->other;
+  return *best;
 }
 
 std::vector<const char*> available_isas() {

@@ -10,22 +10,25 @@ struct PackedNorms {
   double y[kMaxGroup];                // in float32
   double residual[kMaxGroup];         // of what float32 lost
   double original[kMaxGroup];         // before centring
-  double coarse[kMaxGroup];           // in bfloat16
-  double coarse_residual[kMaxGroup];  // of what bfloat16 lost
+  double coarse[kMaxGroup];           // in bfloat16, or bytes
+  double coarse_residual[kMaxGroup];  // of what that lost
 };
 
 struct Isa {
   const char* name;
-  int group;        // targets of one group, at most kMaxGroup
-  Packing packing;  // of the targets, for `filter`
+  int group;                   // targets of one group, at most kMaxGroup
+  Packing packing;             // of the targets, for `filter`
+  int64_t fewest = 1;          // coordinates for which it is meant; with fewer, `other` is faster
+  const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
   // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states, float* maxima);
-  // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_size(d) at out;
-  // gives the squared norm of each x - middle, and its squared distance to what became of it. Null where the filter
-  // reads tiles as they are.
-  void (*prepare)(const float* x, const float* middle, int64_t d, void* out, double* squares, double* residual_squares);
+  // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
+  // steps of `step` where it reads bytes; gives the squared norm of each x - middle, and its squared distance to what
+  // became of it. Null where the filter reads tiles as they are.
+  void (*prepare)(const float* x, const float* middle, float step, int64_t d, void* out, double* squares,
+                  double* residual_squares) = nullptr;
   // Scores the groups listed for a sample, a column of its tile, in float32: leaves in masks, of each group, the
   // targets that can be among the k best, and gives the floor, risen where k <= 2.
   float (*narrow)(const float* x, const Panels& panels, float whole, const int32_t* groups, int listed, int64_t k,
@@ -33,6 +36,11 @@ struct Isa {
   // Packs a group: its targets are the columns of raw, (d, kMaxGroup), which it centres, scales and rounds.
   void (*pack)(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
                PackedNorms& norms);
+  // Writes a group's first `count` targets as words, (ceil(d / kWordBytes), group), for samples in steps of `step`;
+  // gives the unit of the products, at least `least`, the sum of the bytes of each target, and the squared norms of y^
+  // and of what it lost. Null where the filter does not read bytes.
+  float (*pack_bytes)(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
+                      double least, int32_t* words, int32_t* sums, PackedNorms& norms) = nullptr;
   // Squared norms of the samples of a tile.
   void (*norms)(const float* x, int64_t d, double* squares);
   // Makes the samples of one tile: numbers index, ..., index + kTile - 1 of the stream; index is a multiple of kTile.
@@ -44,7 +52,7 @@ struct Isa {
   // v <- exp((v - shift) scale) for rows of kTile values, none of them above its shift.
   void (*exp_f32)(float* v, const float* shift, float scale, int64_t rows);
   void (*exp_f64)(double* v, const double* shift, double scale, int64_t rows);
-  // Multiply-adds on registers alone, of the filter's kind; gives the number of floating-point operations.
+  // Multiply-adds on registers alone, of the filter's kind; gives the number of operations.
   int64_t (*busy)(int64_t rounds);
 };
 
@@ -52,17 +60,22 @@ extern const Isa kScalar;
 #if defined(__x86_64__)
 extern const Isa kAvx2;
 extern const Isa kAvx512;
+#if defined(OTGEN_VNNI)
+extern const Isa kAvxVnni;
+extern const Isa kAvx512Vnni;
+bool avx_vnni_present();  // asks the processor, as compilers cannot name it
+#endif
 #if defined(OTGEN_AMX)
 extern const Isa kAmx;
 bool amx_permitted();  // asks the system, which must save the tiles of every thread from then on
 #endif
 #endif
 
-// The fastest that this machine runs, or what the environment variable OTGEN_ISA names (scalar, avx2, avx512 or amx).
+// The fastest that this machine runs, or what the environment variable OTGEN_ISA names.
 const Isa& isa();
 
-// The one that scores best in dimension d: in few dimensions bfloat16 lets too many groups through, and most of the
-// matrix unit's step of 32 coordinates would be zeros, so float32 takes over.
+// The one that scores best in dimension d: in few dimensions low precision lets too many groups through, and most of
+// the matrix unit's step of 32 coordinates would be zeros, so float32 takes over.
 const Isa& isa_for(int64_t d);
 
 // Names of all that this machine runs, slowest first.

@@ -8,6 +8,8 @@ namespace otgen {
 namespace scalar {
 
 struct Vec {
+  using Lane = float;
+  static constexpr int kProducts = 1;  // multiply-adds in a lane
   static constexpr int kWidth = 4;
   static constexpr uint32_t kAllLanes = 0xF;
   float v[kWidth];
@@ -61,19 +63,20 @@ constexpr int kTargets = 6;
 
 }  // namespace scalar
 
-const Isa kScalar = {"scalar",
-                     scalar::kGroup,
-                     Packing::kFloat32,
-                     scalar::filter,
-                     nullptr,
-                     scalar::narrow,
-                     scalar::pack,
-                     scalar::norms,
-                     scalar::sample,
-                     scalar::scores<float>,
-                     scalar::scores<double>,
-                     scalar::exp_rows<float>,
-                     scalar::exp_rows<double>,
-                     scalar::busy};
+const Isa kScalar = {
+    .name = "scalar",
+    .group = scalar::kGroup,
+    .packing = Packing::kFloat32,
+    .filter = scalar::filter,
+    .narrow = scalar::narrow,
+    .pack = scalar::pack,
+    .norms = scalar::norms,
+    .sample = scalar::sample,
+    .scores_f32 = scalar::scores<float>,
+    .scores_f64 = scalar::scores<double>,
+    .exp_f32 = scalar::exp_rows<float>,
+    .exp_f64 = scalar::exp_rows<double>,
+    .busy = scalar::busy<scalar::Vec>,
+};
 
 }  // namespace otgen

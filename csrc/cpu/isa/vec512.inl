@@ -1,6 +1,8 @@
 // Sixteen floats of AVX-512.
 
 struct Vec {
+  using Lane = float;
+  static constexpr int kProducts = 1;  // multiply-adds in a lane
   static constexpr int kWidth = 16;
   static constexpr uint32_t kAllLanes = 0xFFFF;
   __m512 v;
