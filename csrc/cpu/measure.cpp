@@ -33,7 +33,7 @@ void measure_cpu(const MeasureParams<T>& p) {
   const Region region{std::vector<float>(size_t(p.d), uniform ? 0.5f : 0.0f), uniform ? 0.5f : kNormalReach};
   const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, region);
   const StreamTiles source(p.stream, p.n, p.d);
-  const int tiles = tiles_per_block(p.n, p.run.threads);
+  const int tiles = search.tiles_per_block(p.n, p.run.threads);
 
   struct Worker {
     Block block;

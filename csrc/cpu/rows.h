@@ -36,7 +36,7 @@ template <class T, class Params, class F>
 void search_rows(const Params& p, int64_t k, const F& found) {
   using Block = typename Search<T>::template Block<T>;
   const Search<T> search(p.y, p.h, p.m, p.d, k, p.run.threads, region_of(p.x, p.n, p.d));
-  const int tiles = tiles_per_block(p.n, p.run.threads);
+  const int tiles = search.tiles_per_block(p.n, p.run.threads);
   const int64_t block_rows = int64_t(tiles) * kTile;
   std::vector<std::unique_ptr<Block>> blocks(static_cast<size_t>(p.run.threads));
 

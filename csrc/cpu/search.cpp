@@ -8,6 +8,7 @@
 
 #include "../score.h"
 #include "isa/isa.h"
+#include "prune.h"
 #include "threads.h"
 
 namespace otgen {
@@ -59,6 +60,13 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
   std::iota(order_.begin(), order_.end(), int64_t{0});
   std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
   pack(where, threads);
+  if (k <= 2 && d <= kPrunedDim && m >= kPrunedTargets)
+    pruner_ = std::make_shared<Pruner>(panels_, order_, isa_, k, huge_norm_);
+}
+
+template <class T>
+int Search<T>::tiles_per_block(int64_t n, int threads) const {
+  return pruner_ == nullptr ? otgen::tiles_per_block(n, threads) : otgen::tiles_per_block(n, threads, 1, kPrunedTiles);
 }
 
 // h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
@@ -243,11 +251,16 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
 template <class T>
 template <class X>
 Search<T>::Block<X>::Block(const Search& search, int tiles)
-    : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()), states_(tiles) {
+    : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()) {
   const size_t samples = size_t(tiles) * kTile, k = size_t(search.k());
   if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * samples);
-  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   best_index_.resize(samples * k), best_score_.resize(samples * k), scored_.resize(samples);
+  if (search.pruner_ != nullptr) {
+    pruning_ = std::make_shared<Pruning>(*search.pruner_);
+    return;
+  }
+  states_.resize(static_cast<size_t>(tiles));
+  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   if (k > 2) lowers_.resize(samples);
   maxima_.resize(size_t(kTogether) * kTile * kChunk);
 }
@@ -272,6 +285,8 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
+  for (int i = 0; i < tiles; ++i) round(i);
+  if (pruning_ != nullptr) return run_pruned(tiles);
   for (int i = 0; i < tiles; ++i) begin(i);
   const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
   const int64_t group_bytes = bytes * search_.isa_.group / kTile;
@@ -287,12 +302,28 @@ void Search<T>::Block<X>::run(int tiles) {
 
 template <class T>
 template <class X>
+void Search<T>::Block<X>::run_pruned(int tiles) {
+  std::fill_n(scored_.begin(), tiles * kTile, 0);
+  pruning_->run(rounded(0), tiles, [this](const std::vector<Candidate>& pairs) {
+    candidates_ = pairs;
+    score_candidates();
+  });
+}
+
+template <class T>
+template <class X>
+void Search<T>::Block<X>::round(int tile) {
+  if constexpr (!std::is_same_v<X, float>) {
+    const int64_t size = search_.d() * kTile;
+    const X* x = samples(tile);
+    std::transform(x, x + size, rounded_.begin() + tile * size, [](X v) { return float(v); });
+  }
+}
+
+template <class T>
+template <class X>
 void Search<T>::Block<X>::begin(int tile) {
   const int64_t d = search_.d();
-  if constexpr (!std::is_same_v<X, float>) {
-    const X* x = samples(tile);
-    std::transform(x, x + d * kTile, rounded_.begin() + size_t(tile) * d * kTile, [](X v) { return float(v); });
-  }
   double squares[kTile], about[kTile], residuals[kTile];
   search_.isa_.norms(rounded(tile), d, squares);
   const bool prepares = search_.isa_.prepare != nullptr;
@@ -357,7 +388,7 @@ template <class X>
 void Search<T>::Block<X>::score_listed(int tile, int first, int last) {
   candidates_.clear();
   for (int lane = first; lane < last; ++lane) narrow(tile, lane);
-  score_candidates(tile);
+  score_candidates();
 }
 
 // From the groups listed for a sample to the targets that can win: by their scores in float32.
@@ -376,12 +407,13 @@ void Search<T>::Block<X>::narrow(int tile, int lane) {
                                           state.k, floor, masks);
   for (int i = 0; i < listed; ++i)
     for (uint32_t mask = masks[i]; mask != 0; mask &= mask - 1)
-      candidates_.push_back({lane, search_.order_[groups[i] * search_.isa_.group + __builtin_ctz(mask)]});
+      candidates_.push_back(
+          {tile * kTile + lane, search_.order_[groups[i] * search_.isa_.group + __builtin_ctz(mask)]});
 }
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::score_candidates(int tile) {
+void Search<T>::Block<X>::score_candidates() {
   const int64_t d = search_.d();
   const size_t count = candidates_.size();
   for (size_t i = 0; i < count; i += kMany) {
@@ -391,11 +423,10 @@ void Search<T>::Block<X>::score_candidates(int tile) {
     double s[kMany];
     for (size_t j = 0; j < kMany; ++j) {
       const Candidate& c = candidates_[std::min(i + j, count - 1)];
-      x[j] = samples(tile) + c.lane, y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
+      x[j] = samples(int(c.row / kTile)) + c.row % kTile, y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
     }
     scores(x, kTile, y, h, d, s);
-    for (size_t j = 0; j < kMany && i + j < count; ++j)
-      insert(tile * kTile + candidates_[i + j].lane, candidates_[i + j].target, s[j]);
+    for (size_t j = 0; j < kMany && i + j < count; ++j) insert(candidates_[i + j].row, candidates_[i + j].target, s[j]);
   }
 }
 

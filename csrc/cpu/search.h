@@ -53,6 +53,8 @@ namespace otgen {
 
 struct Isa;
 struct PackedNorms;
+struct Pruner;
+class Pruning;
 
 constexpr int kTile = 32;                    // samples that are scored together, on the lanes of vector registers
 constexpr int kMaxGroup = 16;                // targets of a group, at most
@@ -137,6 +139,12 @@ struct Region {
   float reach;
 };
 
+// A sample, by its number in a block, and a target that can be among its best.
+struct Candidate {
+  int64_t row;
+  int64_t target;
+};
+
 // Reads tiles of samples against targets. X is the type of the samples, T that of targets and heights.
 template <class T>
 class Search {
@@ -147,6 +155,8 @@ class Search {
   const Panels& panels() const { return panels_; }
   int64_t k() const { return k_; }
   int64_t d() const { return panels_.d; }
+  // Tiles of a block, so that every thread gets several blocks of n samples.
+  int tiles_per_block(int64_t n, int threads) const;
 
   // The work space of one thread: room for a block of tiles.
   template <class X>
@@ -164,18 +174,15 @@ class Search {
     const double* score(int tile, int lane) const { return &best_score_[(tile * kTile + lane) * search_.k()]; }
 
    private:
-    struct Candidate {
-      int lane;
-      int64_t target;
-    };
-
     static void make_room(TileState& state, int lane);
     static void raise_floor(TileState& state, int lane, float lower);
     int tile_of(const TileState& state) const { return int(&state - states_.data()); }
     void begin(int tile);
     void score_listed(int tile, int first, int last);
     void narrow(int tile, int lane);
-    void score_candidates(int tile);
+    void score_candidates();
+    void run_pruned(int tiles);
+    void round(int tile);
     void insert(int64_t row, int64_t target, double score);
     const float* rounded(int tile);
     const void* prepared(int tile);
@@ -190,7 +197,8 @@ class Search {
     std::vector<int> scored_;                 // by sample: how many those are
     std::vector<std::vector<float>> lowers_;  // for k > 2, by sample: min-heap of the k largest lower bounds of groups
     std::vector<Candidate> candidates_;
-    LineVector<float> maxima_;  // for the filter
+    std::shared_ptr<Pruning> pruning_;  // where targets are pruned; then the filter has nothing to do
+    LineVector<float> maxima_;          // for the filter
   };
 
  private:
@@ -224,6 +232,7 @@ class Search {
   std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
   LineVector<int32_t> words_, word_h_;
+  std::shared_ptr<const Pruner> pruner_;  // in few dimensions
 };
 
 // Bytes that a prepared tile of samples, or as many targets, take.
@@ -248,13 +257,13 @@ OTGEN_HD float from_bfloat16(uint16_t b) {
   return v;
 }
 
-// A block holds this many samples at most; enough to read a chunk of targets from L2 many times.
+// A block holds this many tiles at most; enough to read a chunk of targets from L2 many times.
 constexpr int kMaxTiles = 32;
 
-// Tiles per block so that every thread gets several blocks.
-OTGEN_HD int tiles_per_block(int64_t n, int threads) {
-  const int64_t fair = ceil_div(n, int64_t(kTile) * threads * 4);
-  return int(fair < 1 ? 1 : fair > kMaxTiles ? kMaxTiles : fair);
+// Tiles per block so that every thread gets some blocks.
+OTGEN_HD int tiles_per_block(int64_t n, int threads, int blocks = 4, int most = kMaxTiles) {
+  const int64_t fair = ceil_div(n, int64_t(kTile) * threads * blocks);
+  return int(fair < 1 ? 1 : fair > most ? most : fair);
 }
 
 }  // namespace otgen

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits
-from problems import HARD, SIZES, one_ulp, random_problem, widen
+from problems import HARD, SIZES, crowd, one_ulp, random_problem, widen
 from torch.testing import assert_close
 
 from otgen import ops
@@ -27,6 +27,7 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 def test_equals_reference_on_hard_problems(isa, dtype, name):
     check(*HARD[name](dtype))
     check(*widen(*HARD[name](dtype)))
+    check(*crowd(*HARD[name](dtype)))
 
 
 @pytest.mark.parametrize("name", HARD)
@@ -37,6 +38,7 @@ def test_equals_reference_on_device(device, dtype, name):
 @pytest.mark.parametrize("n", [0, 1, 31, 32, 33, 255, 256, 257, 511, 1025])
 def test_every_number_of_samples(isa, n):
     check(*random_problem(n, 40, 3))
+    check(*random_problem(n, 700, 3))
     check(*random_problem(n, 40, 20))
 
 
@@ -155,10 +157,24 @@ def test_voronoi_heights_find_nearest_neighbours(isa):
     assert_close(0.5 * (x * x).sum(1) - score, 0.5 * distance**2)
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("lay", ["voronoi", "clusters", "flat"])
+def test_equals_reference_where_targets_are_pruned(isa, d, k, lay):
+    x, y, h = random_problem(3000, 1500, d)
+    if lay == "clusters":
+        y = y[:12].repeat(125, 1) + 3e-3 * y
+    h = torch.zeros(1500) if lay == "flat" else -0.5 * y.square().sum(1) * (1 + 0.1 * h.tanh())
+    index, score = ops.topk(x, y, h, k)
+    want_index, want_score = reference.topk(x, y, h, k)
+    assert_same_bits(index, want_index)
+    assert_same_bits(score, want_score)
+
+
 @pytest.mark.parametrize("name", ["lattice", "clusters", "offset_1e7", "alike_groups"])
-@pytest.mark.parametrize("wide", [False, True])
-def test_many_samples_of_one_hard_problem(isa, name, wide):
-    x, y, h = widen(*HARD[name](torch.float32)) if wide else HARD[name](torch.float32)
+@pytest.mark.parametrize("lay", [lambda *same: same, widen, crowd], ids=["same", "widen", "crowd"])
+def test_many_samples_of_one_hard_problem(isa, name, lay):
+    x, y, h = lay(*HARD[name](torch.float32))
     check(x.repeat(9, 1) * torch.linspace(0.1, 3, 9 * len(x))[:, None], y, h)
 
 
@@ -182,7 +198,7 @@ def problems(draw):
     h = numbers(m, exponent=draw(exponents), shift=draw(shifts))
     if draw(st.booleans()):
         h = (-0.5 * y.double().square().sum(1)).clamp(min=-1e38).to(dtype)  # must be finite
-    return widen(x, y, h) if draw(st.booleans()) else (x, y, h)
+    return draw(st.sampled_from([lambda *same: same, widen, crowd]))(x, y, h)
 
 
 @given(problems())

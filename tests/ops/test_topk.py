@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits
-from problems import HARD, SIZES, random_problem, widen
+from problems import HARD, SIZES, crowd, random_problem, widen
 
 from otgen import ops
 from otgen.ops import reference
@@ -27,6 +27,7 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 def test_equals_reference_on_hard_problems(isa, dtype, name, k):
     check(*HARD[name](dtype), k)
     check(*widen(*HARD[name](dtype)), k)
+    check(*crowd(*HARD[name](dtype)), k)
 
 
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])

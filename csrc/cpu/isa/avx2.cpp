@@ -17,6 +17,7 @@ constexpr int kTargets = 6;
 #include "filter.inl"
 #include "norms.inl"
 #include "peak.inl"
+#include "prune.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -28,6 +29,8 @@ const Isa kAvx2 = {
     .packing = Packing::kFloat32,
     .filter = avx2::filter,
     .narrow = avx2::narrow,
+    .survivors = avx2::survivors,
+    .best_of = avx2::best_of,
     .pack = avx2::pack,
     .norms = avx2::norms,
     .sample = avx2::sample,

@@ -17,6 +17,7 @@ constexpr int kTargets = 12;
 #include "filter.inl"
 #include "norms.inl"
 #include "peak.inl"
+#include "prune.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -28,6 +29,8 @@ const Isa kAvx512 = {
     .packing = Packing::kFloat32,
     .filter = avx512::filter,
     .narrow = avx512::narrow,
+    .survivors = avx512::survivors,
+    .best_of = avx512::best_of,
     .pack = avx512::pack,
     .norms = avx512::norms,
     .sample = avx512::sample,

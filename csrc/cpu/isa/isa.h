@@ -1,6 +1,7 @@
 // The inner loops that exist once per instruction set, and the choice among them.
 #pragma once
 
+#include "../prune.h"
 #include "../search.h"
 
 namespace otgen {
@@ -33,6 +34,14 @@ struct Isa {
   // targets that can be among the k best, and gives the floor, risen where k <= 2.
   float (*narrow)(const float* x, const Panels& panels, float whole, const int32_t* groups, int listed, int64_t k,
                   float floor, uint32_t* masks);
+  // Positions in a list of targets, y (d, stride) and h (stride,), of those that do not lose by `margin` to k rivals
+  // everywhere in a box; gives how many there are. `scores` is room for (stride,), `kept` too.
+  int64_t (*survivors)(const float* y, const float* h, int64_t stride, int64_t d, const float* centre,
+                       const float* half, float margin, int64_t k, float* scores, int32_t* kept);
+  // Which samples of a tile each of `count` targets of a list is among the k best of, or within `margin` of it:
+  // masks (count,). `scores` is room for (count, kTile).
+  void (*best_of)(const float* x, const float* y, const float* h, int64_t stride, int64_t count, int64_t d,
+                  float margin, int64_t k, float* scores, uint32_t* masks);
   // Packs a group: its targets are the columns of raw, (d, kMaxGroup), which it centres, scales and rounds.
   void (*pack)(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
                PackedNorms& norms);

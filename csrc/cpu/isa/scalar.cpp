@@ -58,6 +58,7 @@ constexpr int kTargets = 6;
 #include "filter.inl"
 #include "norms.inl"
 #include "peak.inl"
+#include "prune.inl"
 #include "sample.inl"
 #include "soft.inl"
 
@@ -69,6 +70,8 @@ const Isa kScalar = {
     .packing = Packing::kFloat32,
     .filter = scalar::filter,
     .narrow = scalar::narrow,
+    .survivors = scalar::survivors,
+    .best_of = scalar::best_of,
     .pack = scalar::pack,
     .norms = scalar::norms,
     .sample = scalar::sample,
