@@ -213,6 +213,84 @@ def _rounds_one_way(bits):
     return make
 
 
+def _byte_steps(x):
+    """Samples, their negatives, and two that make 1 the step of bytes, 127 in reach with a tenth to spare."""
+    far = torch.zeros(2, x.shape[1], dtype=x.dtype)
+    far[:, 0] = torch.tensor([127 / 1.1, -127 / 1.1])
+    return torch.cat([x, -x, far])
+
+
+def _byte_of_a_target(dtype):
+    """A target whose coordinates lose half a byte each, unlike the rest of its group; its rival gains as much."""
+    m, d, lost = 60, 64, 0.49
+    y = torch.zeros(m, d, dtype=torch.float64)
+    y[::2, 0], y[1::2, 0] = -127.0, 127.0
+    h = -y[:, 0] - 40  # all scores of a sample of ones are -40
+    y[3, 1:], y[40, 1:] = lost, -lost
+    h[3] += 40.5 - lost * (d - 1)
+    h[40] += 40.0 + lost * (d - 1)
+    return _byte_steps(torch.ones(16, d, dtype=torch.float64)).to(dtype), y.to(dtype), h.to(dtype)
+
+
+def _bytes_of_samples(dtype):
+    """Samples whose coordinates all lose half a step, to the harm of the winner, while its rival gains as much."""
+    m, d, lost = 60, 64, 0.49
+    side = torch.ones(m, dtype=torch.float64)
+    side[::2] = -1.0
+    h = -side * lost * d - 1.0
+    h[3] += 1.0 + lost * d / 50
+    h[40] += 1.0
+    x = torch.full((16, d), lost, dtype=torch.float64)
+    return _byte_steps(x).to(dtype), side[:, None].expand(m, d).to(dtype), h.to(dtype)
+
+
+def _byte_of_a_height(dtype):
+    """A height that loses half a unit; its rival is the highest of another group, whose height is exact."""
+    y = torch.zeros(26, 4, dtype=torch.float64)
+    y[:13, 0], y[13:, 0] = -127.0, 127.0
+    x = _byte_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
+    h = -64 * y[:, 0] - 50.0  # all scores of the first sample are -50, but for
+    h[0] += 50 - 0.56  # the rival, the highest of the first group,
+    h[12] += 50 - 2 * 64 * 127  # the highest of the second group, half a unit above
+    h[13] += 50 - 0.51  # the winner, which becomes -1
+    return x.to(dtype), y.to(dtype), h.to(dtype)
+
+
+def _samples_out_of_reach(dtype):
+    """Samples a hundred times as far as the 64 that tell where samples lie."""
+    x, y, h = random_problem(64, 60, 5, torch.float64)
+    side = torch.ones(60, dtype=torch.float64)
+    side[::2] = -1.0
+    y[:, 0] = side
+    far = 0 * x[:33]
+    far[:, 0] = 300.0
+    h = -300 * side - 5.0 + 0 * h
+    h[3] += 5.5
+    h[40] += 5.0
+    return torch.cat([x.clamp(-3, 3), far]).to(dtype), y.to(dtype), h.to(dtype)
+
+
+def _far_samples(dtype):
+    """Samples far from the origin and near each other, heights to match: float32 keeps whole numbers of them."""
+    x, y, h = random_problem(60, 300, 7, torch.float64)
+    y, h = torch.cat([y, -y]), torch.cat([h, -h])  # the middle of the heights is 0 before and after
+    middle = 1e7 * torch.linspace(0.9, 1, 7, dtype=torch.float64)
+    return (middle + 0.01 * x).to(dtype), y.to(dtype), (0.01 * h - y @ middle).to(dtype)
+
+
+def _rounding_decides_far_away(dtype):
+    """The same for samples far from the origin and near each other."""
+    x, y, h = _rounding_decides(dtype)
+    y[:, 1:] *= 0.1
+    return 1e3 + 1e-3 * x, y, h
+
+
+def _heights_of_sixteen_digits(dtype):
+    """Heights so large that scores are even numbers: most samples have several best targets."""
+    x, y, h = random_problem(150, 150, 7, dtype)
+    return x, y, 0 * h + 1e16
+
+
 def _huge_targets_apart(dtype):
     """Targets at both ends of float32, so that even their distance overflows."""
     x, y, h = random_problem(60, 60, 4, dtype)
@@ -243,11 +321,18 @@ HARD = {
     "alike": _alike,
     "alike_groups": _alike_groups,
     "rounding_decides": _rounding_decides,
+    "rounding_decides_far_away": _rounding_decides_far_away,
+    "heights_of_sixteen_digits": _heights_of_sixteen_digits,
     "stagnation_64": _stagnation(64),
     "stagnation_1000": _stagnation(1000),
     "cut_off": _cut_off,
     "bfloat16_rounds_one_way": _rounds_one_way(8),
     "float32_rounds_one_way": _rounds_one_way(24),
+    "byte_of_a_target": _byte_of_a_target,
+    "bytes_of_samples": _bytes_of_samples,
+    "byte_of_a_height": _byte_of_a_height,
+    "samples_out_of_reach": _samples_out_of_reach,
+    "far_samples": _far_samples,
     "outlier": _outlier,
     "zero": _zero,
     "zero_heights_of_both_signs": _zero_heights_of_both_signs,
