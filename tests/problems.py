@@ -99,6 +99,22 @@ def _infinite(sx, sy):
     return make
 
 
+def _largest_heights(sign):
+    def make(dtype):
+        """Heights beside the largest float64, so that small products decide which sums overflow."""
+        x, y, _ = random_problem(90, 70, 5, torch.float64)
+        return x, y * 1e295, torch.full((70,), sign * torch.finfo(torch.float64).max, dtype=torch.float64)
+
+    return make
+
+
+def _lost_in_float32(dtype):
+    """Samples that are zero in float32, and targets so large that their products take the digits of the heights."""
+    _, y, h = random_problem(1, 70, 5, torch.float64)
+    y[:, 0] = 2.0**168
+    return torch.full((90, 5), 6e-46, dtype=torch.float64), y, 1e-12 * h
+
+
 def _alike(dtype):
     """All targets equal up to 1e-9, in a small and in a large frame: every group may hold the winner."""
     x, y, h = random_problem(100, 300, 5, dtype)
@@ -346,6 +362,9 @@ HARD = {
     "float64_underflow": _scaled64(1e-200, 1e-200, 0),
     "float64_infinite": _infinite(1e200, 1e200),
     "float64_infinite_targets": _infinite(1e20, 1e290),
+    "float64_largest_heights": _largest_heights(1),
+    "float64_lowest_heights": _largest_heights(-1),
+    "float64_lost_in_float32": _lost_in_float32,
 }
 """Name -> function of a dtype that makes (x, y, h); those called float64_* are float64 whatever is asked for."""
 

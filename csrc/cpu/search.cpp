@@ -135,7 +135,9 @@ void Search<T>::pack(const Frame& frame, int threads) {
     for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g) pack_group(g, frame, raw.data());
   });
   const double y_largest = *std::max_element(originals_.begin(), originals_.end());
-  huge_norm_ = float(std::min(double(kHugeNorm), kHugeScore * frame.scale / y_largest));
+  const double h_largest =
+      std::abs(double(*std::max_element(h_, h_ + panels_.m, [](T a, T b) { return std::abs(a) < std::abs(b); })));
+  huge_norm_ = h_largest < kHugeScore ? float(std::min(double(kHugeNorm), kHugeScore * frame.scale / y_largest)) : 0.0f;
   float* bounds = bounds_.data();
   for (int64_t g = 0; g < groups; ++g)
     if (originals_[g] > 0)
@@ -337,7 +339,8 @@ void Search<T>::Block<X>::begin(int tile) {
   state.raise = raise_floor;
   state.k = search_.k();
   for (int l = 0; l < kTile; ++l) {
-    const double whole = std::sqrt(squares[l]);
+    double whole = std::sqrt(squares[l]);
+    if (!std::is_same_v<X, float>) whole += std::sqrt(double(d)) * kTiny32;  // what is less became zero
     double norm = whole, residual = 0;
     if (prepares) {
       norm = std::sqrt(about[l]);
