@@ -101,9 +101,9 @@ Pruner::Pruner(const Panels& panels, const std::vector<int64_t>& order, const Is
 float Pruner::error(const Box& box) const {
   float centre[kPrunedDim], half[kPrunedDim];
   middle(box, d, centre, half);
-  double c2 = 0, r2 = 0;
+  double c2 = 0, r2 = 0, lost = std::sqrt(double(d)) * 0x1p-126;  // what is less became zero in float32
   for (int64_t k = 0; k < d; ++k) c2 += double(centre[k]) * centre[k], r2 += double(half[k]) * half[k];
-  return float((alpha + beta * (std::sqrt(c2) + std::sqrt(r2))) * kRoundUp);
+  return float((alpha + beta * (std::sqrt(c2) + std::sqrt(r2) + lost)) * kRoundUp);
 }
 
 Pruning::Pruning(const Pruner& pruner) : pruner_(pruner), curve_(pruner.d) {

@@ -11,23 +11,24 @@
 
 namespace otgen {
 
-// Mean of some rows of x, (n, d), and a little more than their greatest distance from it in a coordinate; zero for what
-// is not finite.
+// Mean of some rows of x, (n, d), and a little more than the distance from it within which most of them lie in all
+// coordinates; zero for what is not finite.
 template <class T>
 Region region_of(const T* x, int64_t n, int64_t d) {
   constexpr int64_t kSome = 64;
-  constexpr double kHuge = 1e30, kMargin = 1.1;  // others lie farther out than some
+  constexpr double kHuge = 1e30, kMost = 0.9, kMargin = 1.1;  // a few that are far out should not coarsen all others
   Region region{std::vector<float>(static_cast<size_t>(d), 0.0f), 0.0f};
   const int64_t rows = std::min(n, kSome), apart = n / std::max<int64_t>(rows, 1);
-  double reach = 0;
+  std::vector<double> reach(static_cast<size_t>(rows), 0.0);
   for (int64_t c = 0; c < d; ++c) {
     double sum = 0;
     for (int64_t i = 0; i < rows; ++i) sum += double(x[i * apart * d + c]) / double(rows);
     if (!(std::abs(sum) < kHuge)) continue;
     region.middle[c] = float(sum);
-    for (int64_t i = 0; i < rows; ++i) reach = std::max(reach, std::abs(double(x[i * apart * d + c]) - sum));
+    for (int64_t i = 0; i < rows; ++i) reach[i] = std::max(reach[i], std::abs(double(x[i * apart * d + c]) - sum));
   }
-  region.reach = float(std::min(reach * kMargin, kHuge));
+  std::sort(reach.begin(), reach.end());
+  if (rows > 0) region.reach = float(std::min(reach[size_t(kMost * double(rows - 1))] * kMargin, kHuge));
   return region;
 }
 

@@ -51,12 +51,14 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
       order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
+  Frame where = frame(threads);
+  lift(where, threads);
+  // The best heights at the middle of the samples become 0, for rounding errors grow with the heights of a group, and
+  // those of the groups that win should be small.
+  const double top = *std::max_element(lifted_.begin(), lifted_.end()) / where.scale;
+  if (std::isfinite(where.h_centre + top)) where.h_centre += top;
   if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
-  const Frame where = frame(threads);
-  lifted_.resize(static_cast<size_t>(m));
-  parallel_for(ceil_div(m, kPackRows), {threads, {}}, [&](int64_t b, int) {
-    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, where);
-  });
+  lift(where, threads);
   std::iota(order_.begin(), order_.end(), int64_t{0});
   std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
   pack(where, threads);
@@ -67,6 +69,15 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
 template <class T>
 int Search<T>::tiles_per_block(int64_t n, int threads) const {
   return pruner_ == nullptr ? otgen::tiles_per_block(n, threads) : otgen::tiles_per_block(n, threads, 1, kPrunedTiles);
+}
+
+template <class T>
+void Search<T>::lift(const Frame& frame, int threads) {
+  const int64_t m = panels_.m;
+  lifted_.resize(static_cast<size_t>(m));
+  parallel_for(ceil_div(m, kPackRows), {threads, {}}, [&](int64_t b, int) {
+    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, frame);
+  });
 }
 
 // h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
@@ -235,9 +246,12 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
                                                  PackedNorms& norms) {
   const int64_t d = panels_.d, group = isa_.group;
   const float top = float(lifted_[order_[g * group]]);
-  const double spread = double(top) - lifted_[order_[g * group + count - 1]];
+  // Heights lie between these two; the first need not be top itself, which is rounded.
+  const double above = lifted_[order_[g * group]] - double(top),
+               under = lifted_[order_[g * group + count - 1]] - double(top);
+  const double range = std::max(std::abs(above), std::abs(under));
   int32_t sums[kMaxGroup];
-  const double least = std::max(std::abs(spread) / kWordRange, kTiny32);
+  const double least = std::max(range / kWordRange, kTiny32);
   const float unit = isa_.pack_bytes(raw, frame.centre.data(), frame.scale, d, count, double(step_), least,
                                      &words_[g * ceil_div(d, kWordBytes) * group], sums, norms);
   double residual = 0;
@@ -247,7 +261,7 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
     residual = std::max(residual, std::abs(height - units * double(unit)));
   }
   tops_[g] = top, units_[g] = unit;
-  return {residual + kUnit32 * std::abs(spread), 0.0};
+  return {residual + kUnit32 * range, 0.0};
 }
 
 template <class T>

@@ -216,6 +216,7 @@ class Search {
   };
   Coarse pack_tiles(int64_t g, int count);
   Coarse pack_words(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
+  void lift(const Frame& frame, int threads);
   double lifted(int64_t j, const Frame& frame) const;
 
   const T* y_;
