@@ -93,7 +93,7 @@ filter_kernel(Filtered p) {
 #pragma unroll
       for (int i = 0; i < kPairs; ++i)
 #pragma unroll
-        for (int t = 0; t < kGroup; t += 4) load_16(head + P::group(i) * kGroup + t, s[i] + t);
+        for (int t = 0; t < kGroup; t += 4) load_16(head + height_place(P::group(i), t), s[i] + t);
     const int64_t left = p.d - int64_t(chunk) * p.depth;
     P::multiply(reinterpret_cast<const Word*>(x_chunks + (p.resident ? chunk : stage) * p.chunk_bytes),
                 reinterpret_cast<const Word*>(y_chunks + stage * p.chunk_bytes), p.depth,

@@ -26,6 +26,10 @@ constexpr int kTileGroups = kTileRows / kGroup;
 constexpr int kHead = kTileRows + 3 * kTileGroups;  // of a tile: heights, then alpha, beta and gamma of its groups
 constexpr int64_t kTracked = 2;                     // as many best lower bounds as are kept while filtering
 
+// Of the height of target t of group g in its head: four of each group in turn, as lanes with neighbouring groups read
+// them, so that they lie in different banks.
+OTGEN_HD int height_place(int g, int t) { return (t / 4 * kTileGroups + g) * 4 + t % 4; }
+
 static_assert(kHead * sizeof(float) % 16 == 0, "is copied in pieces of 16 bytes");
 
 // A search as filters see it. Only the exact scores (exact_score) care whether the caller's numbers are float64.
