@@ -46,7 +46,8 @@ struct Filtered {
   double* score;         // (rows, k)
   int64_t tiles, chunks;
   int depth, chunk_bytes;
-  bool resident;  // all chunks of the samples stay in shared memory (filter.cu)
+  bool resident;  // all chunks of the samples stay in shared memory (filter.cu, wgmma.cu)
+  int stages;     // of the pipeline (wgmma.cu)
 };
 
 // Rounds samples as the product P reads them (packing.cu).
@@ -56,10 +57,11 @@ void pack_samples(const Samples<X>& samples, int64_t d, const Run& run);
 template <class X, class T>
 void search_filtered(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
 
-// Throws where multiply_warpgroup cannot be had.
+// Throws where there are no warp groups.
 void need_warpgroups(const Run& run);
 
-// The part of it in few dimensions, in float32 (low.cu).
+// The part of it in few dimensions, in float32 (low.cu), and the one for warp groups (wgmma.cu).
 void filter_low(const Filtered& p, const Run& run);
+void filter_wgmma(Filtered p, const Run& run);
 
 }  // namespace otgen
