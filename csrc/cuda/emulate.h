@@ -391,7 +391,12 @@ inline void wait_for_product(float (&)[4][16]) {
 }
 
 inline void multiply_now(const emulator::Product& p) {
-  const auto value = [](const uint16_t* v, int row, int k) { return value_of_bfloat16(v[group_place(row, k)]); };
+  // In units of 16 bytes, the lowest three bits of an address have the next three added, which number the row: what the
+  // PTX manual calls a swizzle of 128 bytes.
+  const auto value = [](const uint16_t* v, int row, int k) {
+    const int unit = (row * kGroupDepth + k) / 8;
+    return value_of_bfloat16(v[(unit ^ (unit >> 3 & 7)) * 8 + k % 8]);
+  };
   for (int i = 0; i < 4; ++i)
     for (int t = 0; t < 16; ++t) {
       const int row = warp_index() % 4 * 16 + lane_index() / 4 + i % 2 * 8;
