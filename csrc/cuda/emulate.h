@@ -44,6 +44,8 @@ enum class Wait { kNothing, kWarp, kBlock, kSignal, kForever };
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kSlotBytes = 64;  // the largest value that lanes exchange
 constexpr size_t kSharedAlign = 1024;
+constexpr size_t kGuard = 64 << 10;  // bytes behind a block's shared memory, which nobody may write to
+constexpr unsigned char kFilling = 0xC5;
 
 // What an mbarrier keeps: see device.h.
 struct Signal {
@@ -105,8 +107,8 @@ class Block {
   void run(int64_t block, size_t shared_bytes, const std::function<void()>& kernel) {
     index = block;
     body = &kernel;
-    memory.resize(shared_bytes + kSharedAlign);
-    std::memset(memory.data(), 0xC5, memory.size());  // nothing is zero by luck
+    memory.resize(shared_bytes + kSharedAlign + kGuard);
+    std::memset(memory.data(), kFilling, memory.size());  // nothing is zero by luck
     shared = memory.data() + (kSharedAlign - uintptr_t(memory.data()) % kSharedAlign) % kSharedAlign;
     for (Fiber& fiber : fibers) fiber.wait = Wait::kNothing, fiber.copies.clear(), fiber.products.clear();
     bulk.clear();
@@ -114,6 +116,9 @@ class Block {
     while (step()) {
     }
     if (error) std::rethrow_exception(error);
+    const char* end = shared + shared_bytes;
+    if (std::any_of(end, end + kGuard, [](char c) { return static_cast<unsigned char>(c) != kFilling; }))
+      throw std::logic_error("emulate: a block has written past its shared memory");
   }
 
   // Called by a fiber: lets the others go on until all of its warp or block have come here.

@@ -1,16 +1,19 @@
 // The filtered search with the matrix unit of sm_90a, as a pipeline: one thread copies targets, chunk after chunk, into
 // a ring of stages; two teams of four warps, each with 128 samples, multiply them, and note the groups that matter.
 //
-// A team's samples are two halves with accumulators of their own. The matrix unit always has the next product of one
-// half to work on while the team looks at the scores of the other: with p for the products of a chunk, n for noting
-// what a tile of targets gave and r for handing a stage back, in d > 128,
+// A team's samples are two halves with accumulators of their own: while the matrix unit multiplies for one half, the
+// team notes what the other half's scores with a tile of targets say. With two chunks of coordinates,
 //
-//   first half    p(0)      p(1)  ...  p(last) | n    p(0)         p(1)
-//   second half        p(0)      p(1)  ...  p(last) |      n r p(0)     r p(1)
+//   multiplied for   first   second  | first   second  | first   second  ...
+//   chunk              0       0     |   1       1     |   0       0         of the next tile
+//   noted for                        |           first | second
 //
-// For the same samples, 256 a block, targets cross the L2 cache half as often as with blocks of 128. Scores are kept
-// only as each group's maximum; a row of the product belongs to four lanes of one warp, so its list is theirs alone,
-// and warps need not wait for each other but in the products themselves.
+// A team begins a product only when its other one has ended: what is in flight across an iteration of the loop together
+// with another product, the compiler would serialise. The other team's product fills the gap.
+//
+// With 256 samples in a block, the targets cross the L2 cache half as often as with 128. Of a sample's scores with a
+// group only the largest is looked at; those of a sample belong to four lanes of one warp, so its list is theirs alone,
+// and warps wait for each other in the products only.
 #include <cmath>
 #include <limits>
 
@@ -24,15 +27,18 @@ using P = WgmmaProduct;
 
 constexpr int kTeams = 2;                                    // warp groups that multiply, each with a tile of samples
 constexpr int kTeamWarps = 4;                                // the hardware's
-constexpr int kThreads = (kTeams + 1) * kTeamWarps * kWarp;  // a thread of the third copies
+constexpr int kThreads = (kTeams + 1) * kTeamWarps * kWarp;  // a thread of the third warp group copies
 constexpr int kCopyRegisters = 24, kTeamRegisters = 240;     // (24 + 2 * 240) / 3 = 168 is what the launch gives
 constexpr int kBlockRows = kTeams * kTileRows;
 constexpr int kHalf = kTileRows / 2;  // samples of a product
-constexpr int kMostStages = 4;        // more than two, so that a chunk is on its way for longer than its copy takes
 constexpr int kChunkBytes = kTileRows * kGroupDepth * int(sizeof(P::Word));
-constexpr int kRoom = 12;                   // groups that a sample's shortlist has room for
-constexpr int kFull = kRoom - kTileGroups;  // as many may be left of it when the next tile comes
-constexpr int kFew = kFull - 1;             // as many are left if that is cheap
+constexpr int kMostStages = 4;  // of which one is multiplied, one is about to be handed back, and two are on their way
+
+// Groups that a sample's shortlist has room for: odd, so that the lists of a warp lie in different banks, and so few
+// that there are four stages in 256 dimensions, too.
+constexpr int kRoom = 11;
+constexpr int kFull = kRoom - kTileGroups;  // as many may be in it when the next tile comes
+constexpr int kFew = kFull - 1;             // and as many are left in it when it is gone through
 
 // Of a group that is noted, also which of its targets matter.
 struct Lists : Shortlists<kBlockRows, kRoom> {
@@ -46,17 +52,18 @@ struct Memory {
   Lists lists;
 };
 
-// In front of it in shared memory, beginning at multiples of 1024 bytes: the stages, each with a chunk of targets and
-// one of every team's samples; or, if all chunks of these stay, all of them and stages with targets alone.
-OTGEN_DEVICE char* samples_of(const Filtered& p, int stage, int chunk, int team) {
-  char* base = &shared<char>();
-  if (p.resident) return base + (chunk * kTeams + team) * kChunkBytes;
-  return base + (stage * (kTeams + 1) + team) * kChunkBytes;
-}
+// In front of it in shared memory, from its beginning on, because products want multiples of 1024 bytes: the samples,
+// all chunks of them, if they stay; then the stages, each a chunk of the targets and, if they do not stay, of each
+// team's samples.
+OTGEN_HD int64_t kept_bytes(const Filtered& p) { return p.resident ? p.chunks * kTeams * kChunkBytes : 0; }
+OTGEN_HD int64_t stage_bytes(const Filtered& p) { return (p.resident ? 1 : 1 + kTeams) * kChunkBytes; }
+
 OTGEN_DEVICE char* targets_of(const Filtered& p, int stage) {
-  char* base = &shared<char>();
-  if (p.resident) return base + (int(p.chunks) * kTeams + stage) * kChunkBytes;
-  return base + (stage * (kTeams + 1) + kTeams) * kChunkBytes;
+  return &shared<char>() + kept_bytes(p) + stage * stage_bytes(p);
+}
+OTGEN_DEVICE char* samples_of(const Filtered& p, int stage, int chunk, int team) {
+  if (p.resident) return &shared<char>() + (chunk * kTeams + team) * kChunkBytes;
+  return targets_of(p, stage) + (1 + team) * kChunkBytes;
 }
 OTGEN_DEVICE Memory& memory_of(const Filtered& p) { return *reinterpret_cast<Memory*>(targets_of(p, p.stages)); }
 
@@ -297,14 +304,13 @@ wgmma_kernel(OTGEN_CONSTANT Filtered p) {
 }  // namespace
 
 void filter_wgmma(Filtered p, const Run& run) {
-  constexpr int64_t kSpace = kGroupShared - sizeof(Memory), kSamples = kTeams * kChunkBytes;
-  static_assert(kSpace >= 3 * (kChunkBytes + kSamples), "three stages at least, where samples do not stay");
-  const int64_t kept = p.chunks * kSamples;
-  p.resident = kept + 2 * kChunkBytes <= kSpace;
-  const int64_t stage = kChunkBytes + (p.resident ? 0 : kSamples), room = kSpace - (p.resident ? kept : 0);
-  p.stages = at_most(room / stage, kMostStages);
+  constexpr int64_t kRoomForChunks = kGroupShared - sizeof(Memory);
+  static_assert(kRoomForChunks >= kMostStages * (1 + kTeams) * kChunkBytes, "all stages, where samples do not stay");
+  p.resident = true;
+  p.resident = kept_bytes(p) + 2 * stage_bytes(p) <= kRoomForChunks;
+  p.stages = at_most((kRoomForChunks - kept_bytes(p)) / stage_bytes(p), kMostStages);
   launch("filter", wgmma_kernel, ceil_div(p.rows, kBlockRows), kThreads,
-         size_t((p.resident ? kept : 0) + p.stages * stage) + sizeof(Memory), run, p, kGroupShared);
+         size_t(kept_bytes(p) + p.stages * stage_bytes(p)) + sizeof(Memory), run, p, kGroupShared);
 }
 
 }  // namespace otgen
