@@ -79,7 +79,7 @@ OTGEN_DEVICE int atomic_add(int* at, int v) { return atomicAdd(at, v); }
 OTGEN_DEVICE void atomic_add(int64_t* at, int64_t v) {
   atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(v));  // two's complement
 }
-OTGEN_DEVICE void atomic_max(int* at, int v) { atomicMax(at, v); }
+OTGEN_DEVICE int atomic_max(int* at, int v) { return atomicMax(at, v); }
 OTGEN_DEVICE int fresh(const int* at) { return *static_cast<const volatile int*>(at); }
 
 OTGEN_DEVICE float bits_as_float(int v) { return __int_as_float(v); }
@@ -200,6 +200,7 @@ OTGEN_DEVICE uint64_t describe_rows(const uint16_t* v) {
 // l of warp w. Until it has been waited for, s is nobody's to look at, and a and b must stay.
 OTGEN_DEVICE void begin_product(float (&s)[4][16], const uint16_t* a, const uint16_t* b, bool more) {
   const uint64_t at_a = describe_rows(a), at_b = describe_rows(b);
+  warp_barrier();                                      // the instructions want whole warps
   asm volatile("" : OTGEN_ACCUMULATORS : : "memory");  // all of them are in registers now
   OTGEN_90A("wgmma.fence.sync.aligned;\n" :: : "memory");
 #pragma unroll
@@ -210,6 +211,7 @@ OTGEN_DEVICE void begin_product(float (&s)[4][16], const uint16_t* a, const uint
 
 // Waits for what this warp group has begun, which is s or nothing: the compiler cannot follow more through a loop.
 OTGEN_DEVICE void wait_for_product(float (&s)[4][16]) {
+  warp_barrier();
   OTGEN_90A("wgmma.wait_group.sync.aligned 0;\n" : OTGEN_ACCUMULATORS : : "memory");
 }
 

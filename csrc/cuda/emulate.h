@@ -293,7 +293,11 @@ V atomic_add(V* at, V v) {
   *at += v;
   return before;
 }
-inline void atomic_max(int* at, int v) { *at = std::max(*at, v); }
+inline int atomic_max(int* at, int v) {
+  const int before = *at;
+  *at = std::max(before, v);
+  return before;
+}
 inline int fresh(const int* at) { return *at; }
 
 inline float bits_as_float(int v) {
@@ -386,7 +390,7 @@ inline void copy_bulk(void* to, const void* from, int bytes, Signal& signal) {
 inline void begin_product(float (&s)[4][16], const uint16_t* a, const uint16_t* b, bool more) {
   if (uintptr_t(a) % emulator::kSharedAlign != 0 || uintptr_t(b) % emulator::kSharedAlign != 0)
     throw std::logic_error("emulate: a product's matrices must begin at multiples of 1024");
-  warp_barrier();  // the instruction wants the whole warp
+  warp_barrier();
   emulator::block().begin_product({s, a, b, more});
 }
 

@@ -40,8 +40,10 @@ constexpr int kRoom = 11;
 constexpr int kFull = kRoom - kTileGroups;  // as many may be in it when the next tile comes
 constexpr int kFew = kFull - 1;             // and as many are left in it when it is gone through
 
-// Of a group that is noted, also which of its targets matter.
+// Of a sample also the largest lower bound of a group, an integer like `floor`; of a group that is noted also which of
+// its targets matter.
 struct Lists : Shortlists<kBlockRows, kRoom> {
+  int best[kBlockRows];
   uint16_t targets[kBlockRows][kRoom];
 };
 
@@ -95,15 +97,14 @@ OTGEN_DEVICE void copy_all(const Filtered& p, Memory& memory, int teams) {
     }
 }
 
-// Of a sample, what the lanes that see its scores know; best and second are of those that this lane has seen.
-struct Seen {
+// What a sample's bounds are made of.
+struct Sizes {
   float norm, residual;
-  float best = -INFINITY, second = -INFINITY;  // lower bounds
 };
 
 // Notes a group, if it still matters, with those of its targets that do.
 OTGEN_DEVICE void note_group(const Filtered& p, Lists& lists, const float (&s)[kGroup], const float* head, int tile,
-                             int g, int r, float top, float error, Seen& own) {
+                             int g, int r, float top, float error) {
   const float floor = from_ordered(fresh(&lists.floor[r])), upper = top + error;
   if (upper < floor) return;
   const int64_t group = int64_t(tile) * kTileGroups + g, left = p.m - group * kGroup;
@@ -115,20 +116,16 @@ OTGEN_DEVICE void note_group(const Filtered& p, Lists& lists, const float (&s)[k
   const int at = atomic_add(&lists.count[r], 1);
   lists.group[r][at] = int(group), lists.targets[r][at] = uint16_t(targets);
   lists.upper[r][at] = upper == upper ? upper : INFINITY;
-  if (p.k > kTracked) return;
-  // The second largest that this lane has seen is not above the second largest of all.
-  const float lower = top - error;
-  if (lower > own.best)
-    own.second = own.best, own.best = lower;
-  else if (lower > own.second)
-    own.second = lower;
-  atomic_max(&lists.floor[r], to_ordered(p.k == 1 ? own.best : own.second));
+  if (p.k > kTracked || !(top - error == top - error)) return;
+  // The smaller one of this group's lower bound and the largest before it is not above the second largest of all.
+  const int lower = to_ordered(top - error), best = atomic_max(&lists.best[r], lower);
+  atomic_max(&lists.floor[r], p.k == 1 || lower < best ? lower : best);
 }
 
 // Looks at a half's scores with a tile of targets. This lane's samples are number `first` and the 8th after it; pairs 0
 // and 1 are of both with one group, 2 and 3 with another.
 OTGEN_DEVICE void note(const Filtered& p, Lists& lists, const float (&s)[kPairs][kGroup], const float* head, int tile,
-                       int first, Seen (&seen)[2]) {
+                       int first, const Sizes (&sizes)[2]) {
   const float floor[2] = {from_ordered(fresh(&lists.floor[first])), from_ordered(fresh(&lists.floor[first + 8]))};
   float top[kPairs], error[kPairs];
   bool matters = false;
@@ -144,13 +141,13 @@ OTGEN_DEVICE void note(const Filtered& p, Lists& lists, const float (&s)[kPairs]
       for (int u = 0; u < 4; ++u) top[i] = fmaxf(top[i], s[i][t + u] + four[u]);
     }
     const float *alpha = head + kTileRows + P::group(i), *beta = alpha + kTileGroups, *gamma = beta + kTileGroups;
-    error[i] = fmaf(*gamma, seen[i % 2].residual, fmaf(*beta, seen[i % 2].norm, *alpha));
+    error[i] = fmaf(*gamma, sizes[i % 2].residual, fmaf(*beta, sizes[i % 2].norm, *alpha));
     matters |= !(top[i] + error[i] < floor[i % 2]);
   }
   if (!matters) return;
 #pragma unroll
   for (int i = 0; i < kPairs; ++i)
-    note_group(p, lists, s[i], head, tile, P::group(i), first + i % 2 * 8, top[i], error[i], seen[i % 2]);
+    note_group(p, lists, s[i], head, tile, P::group(i), first + i % 2 * 8, top[i], error[i]);
 }
 
 // The two best targets of a sample.
@@ -236,12 +233,12 @@ OTGEN_DEVICE void go_through_own(const Filtered& p, Lists& lists, bool all, Best
 OTGEN_DEVICE void search_all(const Filtered& p, Memory& memory) {
   const int team = warp_index() / kTeamWarps, first = team * kTileRows + P::row(0);
   Lists& lists = memory.lists;
-  Seen seen[2][2];
+  Sizes sizes[2][2];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int64_t row = block_index() * kBlockRows + first + i / 2 * kHalf + i % 2 * 8;
-    seen[i / 2][i % 2].norm = row < p.rows ? p.samples.norm[row] : 0.0f;
-    seen[i / 2][i % 2].residual = row < p.rows ? p.samples.residual[row] : 0.0f;
+    sizes[i / 2][i % 2].norm = row < p.rows ? p.samples.norm[row] : 0.0f;
+    sizes[i / 2][i % 2].residual = row < p.rows ? p.samples.residual[row] : 0.0f;
   }
   BestTwo best;
   float s[2][kPairs][kGroup] = {};
@@ -255,7 +252,7 @@ OTGEN_DEVICE void search_all(const Filtered& p, Memory& memory) {
     wait_for_product(s[1]);  // with the chunk before
     begin_product(s[0], x, y, chunk > 0);
     if (chunk == 0 && tile > 0) {
-      note(p, lists, s[1], memory.head[before], tile - 1, first + kHalf, seen[1]);
+      note(p, lists, s[1], memory.head[before], tile - 1, first + kHalf, sizes[1]);
       go_through_own(p, lists, false, best);
     }
     if (chunk > 0 || tile > 0) {
@@ -266,12 +263,12 @@ OTGEN_DEVICE void search_all(const Filtered& p, Memory& memory) {
     begin_product(s[1], x + kHalf * kGroupDepth, y, chunk > 0);
     before = turn.stage;
     if (++chunk < chunks) continue;
-    note(p, lists, s[0], memory.head[turn.stage], tile, first, seen[0]);
+    note(p, lists, s[0], memory.head[turn.stage], tile, first, sizes[0]);
     chunk = 0;
     if (++tile == tiles) break;
   }
   wait_for_product(s[1]);
-  note(p, lists, s[1], memory.head[before], tiles - 1, first + kHalf, seen[1]);
+  note(p, lists, s[1], memory.head[before], tiles - 1, first + kHalf, sizes[1]);
   go_through_own(p, lists, true, best);
 
   const int64_t row = block_index() * kBlockRows + row_of(lane_index());
@@ -290,7 +287,10 @@ wgmma_kernel(OTGEN_CONSTANT Filtered p) {
       begin_signal(memory.full[i], 1), begin_signal(memory.empty[i], teams * kTeamWarps);
     publish();
   }
-  for (int r = thread_index(); r < kBlockRows; r += kThreads) memory.lists.clear(r);
+  for (int r = thread_index(); r < kBlockRows; r += kThreads) {
+    memory.lists.clear(r);
+    memory.lists.best[r] = to_ordered(-INFINITY);
+  }
   barrier();
   if (warp_index() / kTeamWarps == kTeams) {
     give_registers<kCopyRegisters>();
