@@ -115,26 +115,27 @@ OTGEN_DEVICE void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, 
 
 // --- in kernels for warp groups, which only sm_90a has: products and copies in the background ------------------------
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define OTGEN_90A(...) asm volatile(__VA_ARGS__)
+// Whether code for them can be compiled; else their kernels are empty, and filters see to it that nobody comes there.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define OTGEN_WARP_GROUPS 1
 #else
-#define OTGEN_90A(...) __trap()  // filters see to it that nobody comes here
+#define OTGEN_WARP_GROUPS 0
 #endif
 
 // The threads of a warp group give up registers, or take what others of the block gave up: each then has kCount.
 template <int kCount>
 OTGEN_DEVICE void give_registers() {
-  OTGEN_90A("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCount));
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCount));
 }
 template <int kCount>
 OTGEN_DEVICE void take_registers() {
-  OTGEN_90A("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kCount));
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kCount));
 }
 
 OTGEN_DEVICE unsigned shared_address(const void* at) { return unsigned(__cvta_generic_to_shared(at)); }
 
 // What this thread has written to shared memory is there, after the next barrier, for what works in the background.
-OTGEN_DEVICE void publish() { OTGEN_90A("fence.proxy.async.shared::cta;\n" :: : "memory"); }
+OTGEN_DEVICE void publish() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
 
 // A barrier in shared memory that not everybody need wait at (an mbarrier). Its phases 0, 1, ... end one after the
 // other: each when as many threads have arrived as it wants, and all the bytes that they said to expect.
@@ -144,31 +145,32 @@ struct Signal {
 
 // One thread, which then publishes.
 OTGEN_DEVICE void begin_signal(Signal& signal, int arrivals) {
-  OTGEN_90A("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(&signal)), "r"(arrivals) : "memory");
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(&signal)), "r"(arrivals) : "memory");
 }
 OTGEN_DEVICE void arrive(Signal& signal) {
-  OTGEN_90A("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(&signal)) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(&signal)) : "memory");
 }
 OTGEN_DEVICE void arrive_expecting(Signal& signal, int bytes) {
-  OTGEN_90A("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(&signal)),
-            "r"(bytes) : "memory");
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(&signal)), "r"(bytes)
+               : "memory");
 }
 // Until the phase with this parity has ended, which is the one in progress or the one before.
 OTGEN_DEVICE void wait_for(Signal& signal, int parity) {
   unsigned ended = 0;
   do {
-    OTGEN_90A(
-        "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(
-            ended) : "r"(shared_address(&signal)),
-        "r"(parity) : "memory");
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(ended)
+                 : "r"(shared_address(&signal)), "r"(parity)
+                 : "memory");
   } while (ended == 0);
 }
 
 // Copies from global to shared memory and counts the bytes at the signal as they come; all three are multiples of 16.
 OTGEN_DEVICE void copy_bulk(void* to, const void* from, int bytes, Signal& signal) {
-  OTGEN_90A("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
-                shared_address(to)),
-            "l"(from), "r"(bytes), "r"(shared_address(&signal)) : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(&signal))
+               : "memory");
 }
 
 // The accumulators of a product in the order of its registers, b = 0, ..., 15.
@@ -180,13 +182,15 @@ OTGEN_DEVICE void copy_bulk(void* to, const void* from, int bytes, Signal& signa
       OTGEN_FOUR(7), OTGEN_FOUR(8), OTGEN_FOUR(9), OTGEN_FOUR(10), OTGEN_FOUR(11), OTGEN_FOUR(12), OTGEN_FOUR(13), \
       OTGEN_FOUR(14), OTGEN_FOUR(15)
 #define OTGEN_MULTIPLY(more, a, b)                                                                                   \
-  OTGEN_90A(                                                                                                         \
+  asm volatile(                                                                                                      \
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                                   \
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "                                                       \
       "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"  \
       "%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55," \
-      "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, p, 1, 1, 0, 0;\n}\n" : OTGEN_ACCUMULATORS : "l"(a),               \
-      "l"(b), "r"(int(more)) : "memory")
+      "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, p, 1, 1, 0, 0;\n}\n"                                              \
+      : OTGEN_ACCUMULATORS                                                                                           \
+      : "l"(a), "l"(b), "r"(int(more))                                                                               \
+      : "memory")
 
 // Where the matrix unit finds rows of 64 bfloat16: where group_place says.
 OTGEN_DEVICE uint64_t describe_rows(const uint16_t* v) {
@@ -202,17 +206,17 @@ OTGEN_DEVICE void begin_product(float (&s)[4][16], const uint16_t* a, const uint
   const uint64_t at_a = describe_rows(a), at_b = describe_rows(b);
   warp_barrier();                                      // the instructions want whole warps
   asm volatile("" : OTGEN_ACCUMULATORS : : "memory");  // all of them are in registers now
-  OTGEN_90A("wgmma.fence.sync.aligned;\n" :: : "memory");
+  asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 #pragma unroll
   for (int k = 0; k < kGroupDepth; k += 16)  // 32 bytes, in units of 16
     OTGEN_MULTIPLY(more || k > 0, at_a + k / 8, at_b + k / 8);
-  OTGEN_90A("wgmma.commit_group.sync.aligned;\n" :: : "memory");
+  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
 
 // Waits for what this warp group has begun, which is s or nothing: the compiler cannot follow more through a loop.
 OTGEN_DEVICE void wait_for_product(float (&s)[4][16]) {
   warp_barrier();
-  OTGEN_90A("wgmma.wait_group.sync.aligned 0;\n" : OTGEN_ACCUMULATORS : : "memory");
+  asm volatile("wgmma.wait_group.sync.aligned 0;\n" : OTGEN_ACCUMULATORS : : "memory");
 }
 
 // --- around kernels --------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@
 #define OTGEN_DEVICE_CALLED static inline
 #define OTGEN_CONSTANT const
 #define OTGEN_DEVICE_MEMBER
+#define OTGEN_WARP_GROUPS 1
 
 namespace otgen {
 

@@ -36,6 +36,7 @@ struct GroupMemory {
 // Likewise with begin_product, whose larger product holds the problem's in its corner.
 OTGEN_KERNEL(kGroupThreads)
 group_rounding_kernel(RoundingParams p) {
+#if OTGEN_WARP_GROUPS
   GroupMemory& memory = shared<GroupMemory>();
   const uint16_t* a = p.a + block_index() * 16 * p.k;
   const uint16_t* b = p.b + block_index() * 8 * p.k;
@@ -58,6 +59,7 @@ group_rounding_kernel(RoundingParams p) {
   }
   if (warp_index() == 0)
     for (int i = 0; i < 4; ++i) c[place_of(i)] = s[i / 2][i % 2];
+#endif
 }
 
 }  // namespace

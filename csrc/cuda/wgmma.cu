@@ -28,17 +28,13 @@ using P = WgmmaProduct;
 constexpr int kTeams = 2;                                    // warp groups that multiply, each with a tile of samples
 constexpr int kTeamWarps = 4;                                // the hardware's
 constexpr int kThreads = (kTeams + 1) * kTeamWarps * kWarp;  // a thread of the third warp group copies
-constexpr int kCopyRegisters = 24, kTeamRegisters = 240;     // (24 + 2 * 240) / 3 = 168 is what the launch gives
 constexpr int kBlockRows = kTeams * kTileRows;
-constexpr int kHalf = kTileRows / 2;  // samples of a product
 constexpr int kChunkBytes = kTileRows * kGroupDepth * int(sizeof(P::Word));
 constexpr int kMostStages = 4;  // of which one is multiplied, one is about to be handed back, and two are on their way
 
 // Groups that a sample's shortlist has room for: odd, so that the lists of a warp lie in different banks, and so few
 // that there are four stages in 256 dimensions, too.
 constexpr int kRoom = 11;
-constexpr int kFull = kRoom - kTileGroups;  // as many may be in it when the next tile comes
-constexpr int kFew = kFull - 1;             // and as many are left in it when it is gone through
 
 // Of a sample also the largest lower bound of a group, an integer like `floor`; of a group that is noted also which of
 // its targets matter.
@@ -59,6 +55,12 @@ struct Memory {
 // team's samples.
 OTGEN_HD int64_t kept_bytes(const Filtered& p) { return p.resident ? p.chunks * kTeams * kChunkBytes : 0; }
 OTGEN_HD int64_t stage_bytes(const Filtered& p) { return (p.resident ? 1 : 1 + kTeams) * kChunkBytes; }
+
+#if OTGEN_WARP_GROUPS
+
+constexpr int kHalf = kTileRows / 2;        // samples of a product
+constexpr int kFull = kRoom - kTileGroups;  // as many may be in a list when the next tile comes
+constexpr int kFew = kFull - 1;             // and as many are left in one that is gone through
 
 OTGEN_DEVICE char* targets_of(const Filtered& p, int stage) {
   return &shared<char>() + kept_bytes(p) + stage * stage_bytes(p);
@@ -278,8 +280,11 @@ OTGEN_DEVICE void search_all(const Filtered& p, Memory& memory) {
     if (i < p.k) p.index[row * p.k + i] = best.index[i], p.score[row * p.k + i] = best.score[i];
 }
 
+#endif
+
 OTGEN_KERNEL(kThreads, 1)
 wgmma_kernel(OTGEN_CONSTANT Filtered p) {
+#if OTGEN_WARP_GROUPS
   Memory& memory = memory_of(p);
   const int teams = at_most(ceil_div(p.rows, kTileRows) - block_index() * kTeams, kTeams);
   if (thread_index() == 0) {
@@ -292,6 +297,7 @@ wgmma_kernel(OTGEN_CONSTANT Filtered p) {
     memory.lists.best[r] = to_ordered(-INFINITY);
   }
   barrier();
+  constexpr int kCopyRegisters = 24, kTeamRegisters = 240;  // (24 + 2 * 240) / 3 = 168 is what the launch gives
   if (warp_index() / kTeamWarps == kTeams) {
     give_registers<kCopyRegisters>();
     if (thread_index() == kTeams * kTeamWarps * kWarp) copy_all(p, memory, teams);
@@ -299,6 +305,7 @@ wgmma_kernel(OTGEN_CONSTANT Filtered p) {
     take_registers<kTeamRegisters>();
     if (warp_index() / kTeamWarps < teams) search_all(p, memory);
   }
+#endif
 }
 
 }  // namespace
