@@ -3,7 +3,7 @@
 //
 // A kernel is `OTGEN_KERNEL(threads) f(Params p)`, with the blocks that are to share a processor as a second number if
 // it matters; threads of a block come in whole warps of 32; its shared memory is one struct, `shared<S>()`, of the size
-// that `launch` was given.
+// that `launch` was given, and begins at a multiple of 1024 bytes.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +16,13 @@
 namespace otgen {
 
 OTGEN_HD int at_most(int64_t v, int limit) { return v < limit ? int(v) : limit; }
+
+constexpr int kGroupDepth = 64;              // coordinates of a product of warp groups; its start is a small part of it
+constexpr int64_t kGroupShared = 227 << 10;  // bytes of shared memory that a block may have where there are warp groups
+
+// In a matrix that warp groups multiply: rows of 128 bytes, whose pieces of 16 bytes change places from row to row, so
+// that neither eight rows of a piece nor eight pieces of a row meet in one bank.
+OTGEN_HD int group_place(int row, int k) { return row * kGroupDepth + (k / 8 ^ row % 8) * 8 + k % 8; }
 
 }  // namespace otgen
 
@@ -50,7 +57,7 @@ OTGEN_DEVICE void warp_barrier() { __syncwarp(); }
 
 template <class S>
 OTGEN_DEVICE S& shared() {
-  extern __shared__ __align__(16) unsigned char otgen_shared_memory[];
+  extern __shared__ __align__(1024) unsigned char otgen_shared_memory[];
   return *reinterpret_cast<S*>(otgen_shared_memory);
 }
 
@@ -72,7 +79,7 @@ OTGEN_DEVICE int atomic_add(int* at, int v) { return atomicAdd(at, v); }
 OTGEN_DEVICE void atomic_add(int64_t* at, int64_t v) {
   atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(v));  // two's complement
 }
-OTGEN_DEVICE void atomic_max(int* at, int v) { atomicMax(at, v); }
+OTGEN_DEVICE int atomic_max(int* at, int v) { return atomicMax(at, v); }
 OTGEN_DEVICE int fresh(const int* at) { return *static_cast<const volatile int*>(at); }
 
 OTGEN_DEVICE float bits_as_float(int v) { return __int_as_float(v); }
@@ -106,15 +113,67 @@ OTGEN_DEVICE void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// What this thread has written to shared memory, copies it has waited for included, is there for multiply_warpgroup
-// after the next barrier.
-OTGEN_DEVICE void publish() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+// --- in kernels for warp groups, which only sm_90a has: products and copies in the background ------------------------
+
+// Whether code for them can be compiled; else their kernels are empty, and filters see to it that nobody comes there.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define OTGEN_WARP_GROUPS 1
+#else
+#define OTGEN_WARP_GROUPS 0
 #endif
+
+// The threads of a warp group give up registers, or take what others of the block gave up: each then has kCount.
+template <int kCount>
+OTGEN_DEVICE void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCount));
+}
+template <int kCount>
+OTGEN_DEVICE void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kCount));
 }
 
-// The accumulators of multiply_warpgroup in the order of its registers, b = 0, ..., 15.
+OTGEN_DEVICE unsigned shared_address(const void* at) { return unsigned(__cvta_generic_to_shared(at)); }
+
+// What this thread has written to shared memory is there, after the next barrier, for what works in the background.
+OTGEN_DEVICE void publish() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+
+// A barrier in shared memory that not everybody need wait at (an mbarrier). Its phases 0, 1, ... end one after the
+// other: each when as many threads have arrived as it wants, and all the bytes that they said to expect.
+struct Signal {
+  uint64_t state;
+};
+
+// One thread, which then publishes.
+OTGEN_DEVICE void begin_signal(Signal& signal, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(shared_address(&signal)), "r"(arrivals) : "memory");
+}
+OTGEN_DEVICE void arrive(Signal& signal) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(shared_address(&signal)) : "memory");
+}
+OTGEN_DEVICE void arrive_expecting(Signal& signal, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(shared_address(&signal)), "r"(bytes)
+               : "memory");
+}
+// Until the phase with this parity has ended, which is the one in progress or the one before.
+OTGEN_DEVICE void wait_for(Signal& signal, int parity) {
+  unsigned ended = 0;
+  do {
+    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(ended)
+                 : "r"(shared_address(&signal)), "r"(parity)
+                 : "memory");
+  } while (ended == 0);
+}
+
+// Copies from global to shared memory and counts the bytes at the signal as they come; all three are multiples of 16.
+OTGEN_DEVICE void copy_bulk(void* to, const void* from, int bytes, Signal& signal) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
+                   shared_address(to)),
+               "l"(from), "r"(bytes), "r"(shared_address(&signal))
+               : "memory");
+}
+
+// The accumulators of a product in the order of its registers, b = 0, ..., 15.
 #define OTGEN_FOUR(b)                                                                                  \
   "+f"(s[b / 8 * 2][b % 8 * 2]), "+f"(s[b / 8 * 2][b % 8 * 2 + 1]), "+f"(s[b / 8 * 2 + 1][b % 8 * 2]), \
       "+f"(s[b / 8 * 2 + 1][b % 8 * 2 + 1])
@@ -122,36 +181,42 @@ OTGEN_DEVICE void publish() {
   OTGEN_FOUR(0), OTGEN_FOUR(1), OTGEN_FOUR(2), OTGEN_FOUR(3), OTGEN_FOUR(4), OTGEN_FOUR(5), OTGEN_FOUR(6),         \
       OTGEN_FOUR(7), OTGEN_FOUR(8), OTGEN_FOUR(9), OTGEN_FOUR(10), OTGEN_FOUR(11), OTGEN_FOUR(12), OTGEN_FOUR(13), \
       OTGEN_FOUR(14), OTGEN_FOUR(15)
+#define OTGEN_MULTIPLY(more, a, b)                                                                                   \
+  asm volatile(                                                                                                      \
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                                                   \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "                                                       \
+      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,"  \
+      "%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55," \
+      "%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, p, 1, 1, 0, 0;\n}\n"                                              \
+      : OTGEN_ACCUMULATORS                                                                                           \
+      : "l"(a), "l"(b), "r"(int(more))                                                                               \
+      : "memory")
 
-constexpr int kGroupDepth = 64;  // coordinates of multiply_warpgroup; so many that its start is a small part
+// Where the matrix unit finds rows of 64 bfloat16: where group_place says.
+OTGEN_DEVICE uint64_t describe_rows(const uint16_t* v) {
+  constexpr uint64_t kEightRows = 8 * kGroupDepth * sizeof(uint16_t), kSwizzle128Bytes = uint64_t(1) << 62;
+  return kSwizzle128Bytes | kEightRows >> 4 << 32 | uint64_t(1) << 16 | uint64_t((shared_address(v) & 0x3FFFF) >> 4);
+}
 
-// s += a b^T on the matrix unit of sm_90a, by the four warps of a warp group together: a (64, 64) and b (128, 64)
-// bfloat16 in shared memory, in blocks of 8 rows and 8 columns, row after row of blocks. Row 16 w + l / 4 + 8 (i % 2)
-// of the product and column 8 (t / 2 + 8 (i / 2)) + 2 (l % 4) + t % 2 are s[i][t] of lane l of warp w.
-OTGEN_DEVICE void multiply_warpgroup(float (&s)[4][16], const uint16_t* a, const uint16_t* b) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  constexpr uint64_t kNextBlock = 128 >> 4, kNextRow = kGroupDepth * 16 >> 4;  // in units of 16 bytes
-  constexpr uint64_t kShape = kNextBlock << 16 | kNextRow << 32;
-  const uint64_t at_a = kShape | uint64_t((__cvta_generic_to_shared(a) & 0x3FFFF) >> 4);
-  const uint64_t at_b = kShape | uint64_t((__cvta_generic_to_shared(b) & 0x3FFFF) >> 4);
-  asm volatile("" : OTGEN_ACCUMULATORS : : "memory");  // all of them are in registers now, and again below
+// Begins s += a b^T on the matrix unit, or s = a b^T without `more`, by the four warps of a warp group together: a
+// (64, 64) and b (128, 64) bfloat16 in shared memory, from multiples of 1024 bytes on, elements where group_place says.
+// Row 16 w + l / 4 + 8 (i % 2) of the product and column 8 (t / 2 + 8 (i / 2)) + 2 (l % 4) + t % 2 are s[i][t] of lane
+// l of warp w. Until it has been waited for, s is nobody's to look at, and a and b must stay.
+OTGEN_DEVICE void begin_product(float (&s)[4][16], const uint16_t* a, const uint16_t* b, bool more) {
+  const uint64_t at_a = describe_rows(a), at_b = describe_rows(b);
+  warp_barrier();                                      // the instructions want whole warps
+  asm volatile("" : OTGEN_ACCUMULATORS : : "memory");  // all of them are in registers now
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 #pragma unroll
-  for (int step = 0; step < kGroupDepth / 16; ++step)
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"
-        "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,"
-        "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, 0, 0;\n"
-        : OTGEN_ACCUMULATORS
-        : "l"(at_a + step * 2 * kNextBlock), "l"(at_b + step * 2 * kNextBlock)
-        : "memory");
+  for (int k = 0; k < kGroupDepth; k += 16)  // 32 bytes, in units of 16
+    OTGEN_MULTIPLY(more || k > 0, at_a + k / 8, at_b + k / 8);
   asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
-  asm volatile("" : OTGEN_ACCUMULATORS : : "memory");
-#else
-  __trap();  // search_filtered does not come here
-#endif
+}
+
+// Waits for what this warp group has begun, which is s or nothing: the compiler cannot follow more through a loop.
+OTGEN_DEVICE void wait_for_product(float (&s)[4][16]) {
+  warp_barrier();
+  asm volatile("wgmma.wait_group.sync.aligned 0;\n" : OTGEN_ACCUMULATORS : : "memory");
 }
 
 // --- around kernels --------------------------------------------------------------------------------------------------
@@ -179,7 +244,7 @@ class OnDevice {
 
 inline cudaStream_t stream_of(const Run& run) { return static_cast<cudaStream_t>(run.stream); }
 
-// Whether multiply_warpgroup can be had: here, and in this build, which is then one for 90a.
+// Whether there are warp groups: on this GPU, and in this build, which is then one for 90a.
 inline bool has_warpgroups(const Run& run) {
   int major = 0;
   check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, run.device), "otgen");
@@ -197,10 +262,11 @@ inline int64_t shared_limit(const Run& run) {
   return bytes;
 }
 
-// Starts blocks 0, ..., blocks - 1 of a kernel on the caller's stream and checks that they were accepted.
+// Starts blocks 0, ..., blocks - 1 of a kernel on the caller's stream and checks that they were accepted. The last
+// argument is for the emulation: the shared memory of the GPUs that the kernel is for.
 template <class P>
 void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run& run,
-            const P& params) {
+            const P& params, int64_t = 0) {
   if (blocks == 0) return;
   if (blocks > 0x7FFFFFFF) throw std::runtime_error(std::string(name) + ": too many blocks for one launch");
   constexpr size_t kAlwaysGranted = 48 << 10;

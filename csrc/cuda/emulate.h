@@ -1,6 +1,7 @@
 // The device layer on the host, for tests: blocks run one after the other, each thread of a block as a fiber of its own
-// that goes on until it waits for the others. So barriers and warp operations are real, and every run is the same; what
-// this cannot show are races that a barrier would not order anyway, speed, and launch limits.
+// that goes on until it waits for the others. So barriers and warp operations are real, and every run is the same. What
+// goes on in the background is done at once in some blocks and as late as is allowed in others, so that a wait that is
+// missing shows. What this cannot show are races that a barrier would not order anyway, speed, and launch limits.
 #pragma once
 
 #include <setjmp.h>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <map>
@@ -26,21 +28,50 @@
 #define OTGEN_DEVICE_CALLED static inline
 #define OTGEN_CONSTANT const
 #define OTGEN_DEVICE_MEMBER
+#define OTGEN_WARP_GROUPS 1
 
 namespace otgen {
 
 constexpr int kWarp = 32;
 constexpr int64_t kManyBlocks = 3;  // little, so that small tests have several parts and slabs
-constexpr int64_t kSlabRows = 256;
+constexpr int64_t kSlabRows = 512;
 constexpr int64_t kSlabBytes = 1 << 20;
 constexpr int64_t kSlabWork = int64_t(1) << 42;
 
 namespace emulator {
 
-enum class Wait { kNothing, kWarp, kBlock, kForever };
+enum class Wait { kNothing, kWarp, kBlock, kSignal, kForever };
 
 constexpr size_t kStackBytes = 64 << 10;
 constexpr size_t kSlotBytes = 64;  // the largest value that lanes exchange
+constexpr size_t kSharedAlign = 1024;
+constexpr size_t kGuard = 64 << 10;  // bytes behind a block's shared memory, which nobody may write to
+constexpr unsigned char kFilling = 0xC5;
+
+// What an mbarrier keeps: see device.h.
+struct Signal {
+  int wanted, missing;  // arrivals
+  int bytes;            // expected, and not there yet
+  int phase;
+
+  void step() {
+    if (missing < 0) throw std::logic_error("emulate: more have arrived than the signal wants");
+    if (missing == 0 && bytes == 0) ++phase, missing = wanted;
+  }
+};
+
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+  Signal* signal;
+};
+
+struct Product {
+  float (*s)[16];
+  const uint16_t *a, *b;
+  bool more;
+};
 
 struct Fiber {
   jmp_buf context;
@@ -49,6 +80,9 @@ struct Fiber {
   Wait wait = Wait::kForever;
   int exchanges = 0;
   std::vector<std::pair<void*, const void*>> copies;  // begun in the background
+  std::vector<Product> products;                      // likewise
+  const Signal* signal = nullptr;                     // waited for, and the parity of the phase that must have ended
+  int parity = 0;
 };
 
 // Suspends one fiber (or the scheduler) and goes on with another. Unlike swapcontext, without a call to the system.
@@ -74,13 +108,18 @@ class Block {
   void run(int64_t block, size_t shared_bytes, const std::function<void()>& kernel) {
     index = block;
     body = &kernel;
-    shared.resize(shared_bytes / sizeof(max_align_t) + 1);
-    std::memset(shared.data(), 0xC5, shared.size() * sizeof(max_align_t));  // nothing is zero by luck
-    for (Fiber& fiber : fibers) fiber.wait = Wait::kNothing, fiber.copies.clear();
+    memory.resize(shared_bytes + kSharedAlign + kGuard);
+    std::memset(memory.data(), kFilling, memory.size());  // nothing is zero by luck
+    shared = memory.data() + (kSharedAlign - uintptr_t(memory.data()) % kSharedAlign) % kSharedAlign;
+    for (Fiber& fiber : fibers) fiber.wait = Wait::kNothing, fiber.copies.clear(), fiber.products.clear();
+    bulk.clear();
     running() = this;
     while (step()) {
     }
     if (error) std::rethrow_exception(error);
+    const char* end = shared + shared_bytes;
+    if (std::any_of(end, end + kGuard, [](char c) { return static_cast<unsigned char>(c) != kFilling; }))
+      throw std::logic_error("emulate: a block has written past its shared memory");
   }
 
   // Called by a fiber: lets the others go on until all of its warp or block have come here.
@@ -97,6 +136,25 @@ class Block {
     for (const auto& [to, from] : fibers[thread].copies) std::memcpy(to, from, 16);
     fibers[thread].copies.clear();
   }
+
+  void wait_for(const Signal& signal, int parity) {
+    fibers[thread].signal = &signal, fibers[thread].parity = parity;
+    wait(Wait::kSignal);
+  }
+
+  // As early as is allowed in even blocks, so that what was still to be read is gone; as late as is allowed in odd
+  // ones, when nobody can go on without it.
+  void copy_bulk(const Copy& copy) {
+    bulk.push_back(copy);
+    if (index % 2 == 0) copy_next();
+  }
+
+  // The other way round, so that a product either finds what is not there yet, or what has come since.
+  void begin_product(const Product& product) {
+    fibers[thread].products.push_back(product);
+    if (index % 2 != 0) end_products();
+  }
+  void end_products();
 
   // The values that all lanes of the caller's warp brought.
   template <class V>
@@ -116,9 +174,17 @@ class Block {
 
   int64_t index = 0;
   int thread = 0;
-  std::vector<max_align_t> shared;
+  char* shared = nullptr;
 
  private:
+  void copy_next() {
+    const Copy copy = bulk.front();
+    bulk.pop_front();
+    std::memcpy(copy.to, copy.from, size_t(copy.bytes));
+    copy.signal->bytes -= copy.bytes;
+    copy.signal->step();
+  }
+
   // A fiber's life: one thread of every block.
   static void enter() {
     Block& block = *running();
@@ -150,9 +216,11 @@ class Block {
     bool ran = false;
     for (int i = 0; i < count; ++i) {
       thread = index % 2 == 0 ? i : count - 1 - i;
-      if (fibers[thread].wait != Wait::kNothing) continue;
+      Fiber& fiber = fibers[thread];
+      if (fiber.wait == Wait::kSignal && fiber.signal->phase % 2 != fiber.parity) fiber.wait = Wait::kNothing;
+      if (fiber.wait != Wait::kNothing) continue;
       ran = true;
-      resume(fibers[thread]);
+      resume(fiber);
       if (error) return false;
     }
     const auto all = [&](int first, int last, Wait what) {
@@ -168,13 +236,18 @@ class Block {
     }
     for (int first = 0; first < count; first += kWarp)
       if (all(first, first + kWarp, Wait::kWarp)) open(first, first + kWarp);
+    if (!ran && !bulk.empty()) {
+      copy_next();
+      return true;
+    }
     if (!ran) error = std::make_exception_ptr(std::logic_error("emulate: threads wait at different places"));
     return ran;
   }
 
   const std::function<void()>* body = nullptr;
   std::vector<Fiber> fibers;
-  std::vector<char> slots;
+  std::vector<char> slots, memory;
+  std::deque<Copy> bulk;  // begun in the background
   jmp_buf scheduler;
   std::exception_ptr error;
 };
@@ -194,7 +267,7 @@ inline void warp_barrier() { emulator::block().wait(emulator::Wait::kWarp); }
 
 template <class S>
 S& shared() {
-  return *reinterpret_cast<S*>(emulator::block().shared.data());
+  return *reinterpret_cast<S*>(emulator::block().shared);
 }
 
 template <class V>
@@ -221,7 +294,11 @@ V atomic_add(V* at, V v) {
   *at += v;
   return before;
 }
-inline void atomic_max(int* at, int v) { *at = std::max(*at, v); }
+inline int atomic_max(int* at, int v) {
+  const int before = *at;
+  *at = std::max(before, v);
+  return before;
+}
 inline int fresh(const int* at) { return *at; }
 
 inline float bits_as_float(int v) {
@@ -286,24 +363,68 @@ inline void multiply_bfloat16(float& c0, float& c1, float& c2, float& c3, const 
   }
 }
 
+// --- in kernels for warp groups
+// ---------------------------------------------------------------------------------------
+
 inline void publish() {}
+template <int kCount>
+void give_registers() {}
+template <int kCount>
+void take_registers() {}
 
-constexpr int kGroupDepth = 64;
+using emulator::Signal;
 
-inline void multiply_warpgroup(float (&s)[4][16], const uint16_t* a, const uint16_t* b) {
+inline void begin_signal(Signal& signal, int arrivals) { signal = {arrivals, arrivals, 0, 0}; }
+inline void arrive_expecting(Signal& signal, int bytes) {
+  --signal.missing, signal.bytes += bytes;
+  signal.step();
+}
+inline void arrive(Signal& signal) { arrive_expecting(signal, 0); }
+inline void wait_for(Signal& signal, int parity) { emulator::block().wait_for(signal, parity); }
+
+inline void copy_bulk(void* to, const void* from, int bytes, Signal& signal) {
+  if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0 || bytes % 16 != 0)
+    throw std::logic_error("emulate: a copy must begin and end at multiples of 16");
+  emulator::block().copy_bulk({to, from, bytes, &signal});
+}
+
+inline void begin_product(float (&s)[4][16], const uint16_t* a, const uint16_t* b, bool more) {
+  if (uintptr_t(a) % emulator::kSharedAlign != 0 || uintptr_t(b) % emulator::kSharedAlign != 0)
+    throw std::logic_error("emulate: a product's matrices must begin at multiples of 1024");
+  warp_barrier();
+  emulator::block().begin_product({s, a, b, more});
+}
+
+inline void wait_for_product(float (&)[4][16]) {
+  warp_barrier();
+  emulator::block().end_products();
+}
+
+inline void multiply_now(const emulator::Product& p) {
+  // In units of 16 bytes, the lowest three bits of an address have the next three added, which number the row: what the
+  // PTX manual calls a swizzle of 128 bytes.
   const auto value = [](const uint16_t* v, int row, int k) {
-    return value_of_bfloat16(v[row / 8 * (kGroupDepth * 8) + k / 8 * 64 + row % 8 * 8 + k % 8]);
+    const int unit = (row * kGroupDepth + k) / 8;
+    return value_of_bfloat16(v[(unit ^ (unit >> 3 & 7)) * 8 + k % 8]);
   };
-  for (int step = 0; step < kGroupDepth; step += 16)
-    for (int i = 0; i < 4; ++i)
-      for (int t = 0; t < 16; ++t) {
-        const int row = warp_index() % 4 * 16 + lane_index() / 4 + i % 2 * 8;
-        const int column = 8 * (t / 2 + 8 * (i / 2)) + 2 * (lane_index() % 4) + t % 2;
+  for (int i = 0; i < 4; ++i)
+    for (int t = 0; t < 16; ++t) {
+      const int row = warp_index() % 4 * 16 + lane_index() / 4 + i % 2 * 8;
+      const int column = 8 * (t / 2 + 8 * (i / 2)) + 2 * (lane_index() % 4) + t % 2;
+      float& s = p.s[i][t];
+      if (!p.more) s = 0;
+      for (int step = 0; step < kGroupDepth; step += 16) {
         double addend[17];
-        for (int k = 0; k < 16; ++k) addend[k] = value(a, row, step + k) * value(b, column, step + k);
-        addend[16] = s[i][t];
-        s[i][t] = coarse_sum(addend);
+        for (int k = 0; k < 16; ++k) addend[k] = value(p.a, row, step + k) * value(p.b, column, step + k);
+        addend[16] = s;
+        s = coarse_sum(addend);
       }
+    }
+}
+
+inline void emulator::Block::end_products() {
+  for (const Product& product : fibers[thread].products) multiply_now(product);
+  fibers[thread].products.clear();
 }
 
 // --- around kernels --------------------------------------------------------------------------------------------------
@@ -318,8 +439,8 @@ inline int64_t shared_limit(const Run&) { return 99 << 10; }  // the least of al
 
 template <class P>
 void launch(const char* name, void (*kernel)(P), int64_t blocks, int threads, size_t shared_bytes, const Run& run,
-            const P& params) {
-  if (int64_t(shared_bytes) > shared_limit(run))
+            const P& params, int64_t limit = 0) {
+  if (int64_t(shared_bytes) > std::max(limit, shared_limit(run)))
     throw std::logic_error(std::string(name) + ": more shared memory than every GPU has");
   const KeepDenormals guard;  // as GPUs do
   emulator::Block& block = emulator::Block::of(threads);

@@ -1,5 +1,5 @@
-// The filtered search: a block takes 128 samples through all targets, a tile of 128 after the other. In few dimensions
-// float32 has another kernel (low.cu).
+// The filtered search: a block takes 128 samples through all targets, a tile of 128 after the other. Float32 in few
+// dimensions and wgmma have kernels of their own (low.cu, wgmma.cu).
 #include <cmath>
 
 #include "filter.h"
@@ -22,7 +22,7 @@ struct Memory {
   float best[kTileGroups][kTileRows], second[kTileGroups][kTileRows];
 };
 
-constexpr int64_t kMemoryBytes = (sizeof(Memory) + 127) / 128 * 128;  // wgmma reads blocks of 128 bytes behind it
+constexpr int64_t kMemoryBytes = (sizeof(Memory) + 127) / 128 * 128;  // chunks begin where a row of banks does
 
 OTGEN_DEVICE void begin_copies(const Filtered& p, Memory& memory, char* x_chunks, char* y_chunks, int tile, int chunk,
                                int stage) {
@@ -76,7 +76,6 @@ filter_kernel(Filtered p) {
   begin_copies(p, memory, x_chunks, y_chunks, 0, 0, 0);
   for (int stage = 0; tile < tiles; stage ^= 1) {
     copy_wait();
-    if constexpr (std::is_same_v<P, WgmmaProduct>) publish();
     barrier();  // the chunk is there, and nobody reads the other stage any more
     if (memory.full[stage ^ 1] != 0) {
       barrier();
@@ -93,7 +92,7 @@ filter_kernel(Filtered p) {
 #pragma unroll
       for (int i = 0; i < kPairs; ++i)
 #pragma unroll
-        for (int t = 0; t < kGroup; t += 4) load_16(head + P::group(i) * kGroup + t, s[i] + t);
+        for (int t = 0; t < kGroup; t += 4) load_16(head + height_place(P::group(i), t), s[i] + t);
     const int64_t left = p.d - int64_t(chunk) * p.depth;
     P::multiply(reinterpret_cast<const Word*>(x_chunks + (p.resident ? chunk : stage) * p.chunk_bytes),
                 reinterpret_cast<const Word*>(y_chunks + stage * p.chunk_bytes), p.depth,
@@ -172,9 +171,12 @@ void search_filtered(const Samples<X>& s, const Targets<T>& t, const Run& run) {
                      ceil_div(t.d, depth),
                      depth,
                      chunk_bytes,
-                     false};
+                     false,
+                     0};
     if constexpr (std::is_same_v<P, LowProduct>)
       filter_low(p, run);
+    else if constexpr (std::is_same_v<P, WgmmaProduct>)
+      filter_wgmma(p, run);
     else
       filter_many<P>(p, run);
   });

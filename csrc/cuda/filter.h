@@ -26,6 +26,10 @@ constexpr int kTileGroups = kTileRows / kGroup;
 constexpr int kHead = kTileRows + 3 * kTileGroups;  // of a tile: heights, then alpha, beta and gamma of its groups
 constexpr int64_t kTracked = 2;                     // as many best lower bounds as are kept while filtering
 
+// Of the height of target t of group g in its head: four of each group in turn, as lanes with neighbouring groups read
+// them, so that they lie in different banks.
+OTGEN_HD int height_place(int g, int t) { return (t / 4 * kTileGroups + g) * 4 + t % 4; }
+
 static_assert(kHead * sizeof(float) % 16 == 0, "is copied in pieces of 16 bytes");
 
 // A search as filters see it. Only the exact scores (exact_score) care whether the caller's numbers are float64.
@@ -42,7 +46,8 @@ struct Filtered {
   double* score;         // (rows, k)
   int64_t tiles, chunks;
   int depth, chunk_bytes;
-  bool resident;  // all chunks of the samples stay in shared memory (filter.cu)
+  bool resident;  // all chunks of the samples stay in shared memory (filter.cu, wgmma.cu)
+  int stages;     // of the pipeline (wgmma.cu)
 };
 
 // Rounds samples as the product P reads them (packing.cu).
@@ -52,10 +57,11 @@ void pack_samples(const Samples<X>& samples, int64_t d, const Run& run);
 template <class X, class T>
 void search_filtered(const Samples<X>& samples, const Targets<T>& targets, const Run& run);
 
-// Throws where multiply_warpgroup cannot be had.
+// Throws where there are no warp groups.
 void need_warpgroups(const Run& run);
 
-// The part of it in few dimensions, in float32 (low.cu).
+// The part of it in few dimensions, in float32 (low.cu), and the one for warp groups (wgmma.cu).
 void filter_low(const Filtered& p, const Run& run);
+void filter_wgmma(Filtered p, const Run& run);
 
 }  // namespace otgen

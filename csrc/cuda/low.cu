@@ -42,17 +42,18 @@ OTGEN_DEVICE void begin_copies(const Filtered& p, Memory<kDim>& memory, int64_t 
 
 // Raises `top` to the largest score of each of this thread's samples with a group.
 template <int kDim>
-OTGEN_DEVICE void largest_of_group(const float* y, const float* h, const float (&x)[kMine][kDim], float (&top)[kMine]) {
+OTGEN_DEVICE void largest_of_group(const float* y, const float* head, int g, const float (&x)[kMine][kDim],
+                                   float (&top)[kMine]) {
 #pragma unroll
   for (int t = 0; t < kGroup; t += 4) {
     float start[4];
-    load_16(h + t, start);
+    load_16(head + height_place(g, t), start);
 #pragma unroll
     for (int u = 0; u < 4; u += kDim < 4 ? 4 / kDim : 1) {
       constexpr int kTargets = kDim < 4 ? 4 / kDim : 1;  // which lie in the same 16 bytes
       float at[kTargets * kDim];
 #pragma unroll
-      for (int v = 0; v < kTargets * kDim; v += 4) load_16(y + (t + u) * kDim + v, at + v);
+      for (int v = 0; v < kTargets * kDim; v += 4) load_16(y + (g * kGroup + t + u) * kDim + v, at + v);
 #pragma unroll
       for (int w = 0; w < kTargets; ++w)
 #pragma unroll
@@ -110,7 +111,7 @@ low_kernel(OTGEN_CONSTANT Filtered p) {
     const float *y = memory.targets[tile % 2], *head = memory.head[tile % 2], *bounds = head + kTileRows;
     for (int g = 0; g < kTileGroups; ++g) {
       float top[kMine] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-      largest_of_group<kDim>(y + g * kGroup * kDim, head + g * kGroup, x, top);
+      largest_of_group<kDim>(y, head, g, x, top);
       const float alpha = bounds[g], beta = bounds[kTileGroups + g], gamma = bounds[2 * kTileGroups + g];
       bool full = false;
 #pragma unroll

@@ -112,11 +112,11 @@ head_kernel(Heads<T> p) {
   bool huge = false;
   for (int t = 0; t < kGroup; ++t) {
     const int64_t j = group * kGroup + t;
-    head[g * kGroup + t] = -INFINITY;
+    head[height_place(g, t)] = -INFINITY;
     if (j >= m) continue;
     const double h = double(p.targets.h[j]), centred = h - p.targets.centre[p.targets.d];
     const float rounded = float(centred);
-    head[g * kGroup + t] = rounded;
+    head[height_place(g, t)] = rounded;
     norm = fmax(norm, double(p.targets.packed.norm[j]));
     residual = fmax(residual, double(p.targets.packed.residual[j]));
     original = fmax(original, double(p.targets.packed.original[j]));

@@ -139,26 +139,22 @@ struct Bfloat16Product : Bfloat16, ByWarps {
   }
 };
 
-// With wgmma (multiply_warpgroup in device.h), which only sm_90a has: 4 warps take 64 samples and the 128 targets, and
-// read both where they lie. It is assumed to round no worse than mma.sync; the test on the hardware is for both.
+// With wgmma (begin_product in device.h), which only sm_90a has: 4 warps take 64 samples and the 128 targets, and read
+// both where they lie (wgmma.cu). It is assumed to round no worse than mma.sync; the test on the hardware is for both.
+// Heights are added to the finished sums: one more rounding, among the 8 of `chain`.
 struct WgmmaProduct : Bfloat16 {
   static int depth(int64_t) { return kGroupDepth; }
   static double chain(int64_t d) { return Bfloat16::chain(ceil_div(d, kGroupDepth) * kGroupDepth); }
 
-  OTGEN_DEVICE_MEMBER static int row(int i) { return warp_index() * 16 + lane_index() / 4 + i % 2 * 8; }
-  OTGEN_DEVICE_MEMBER static int group(int i) { return lane_index() % 4 * 2 + i / 2; }
+  // Of the 64 samples.
+  OTGEN_DEVICE_MEMBER static int row(int i) { return warp_index() % 4 * 16 + lane_index() / 4 + i % 2 * 8; }
+  OTGEN_DEVICE_MEMBER static int group(int i) { return lane_index() % 4 + i / 2 * 4; }
 
-  // Blocks of 8 rows and 8 coordinates; rows are samples or columns of the product.
-  OTGEN_DEVICE_MEMBER static int sample_place(int r, int c, int depth) {
-    return (r / 8 * (depth / 8) + c / 8) * 64 + r % 8 * 8 + c % 8;
-  }
-  OTGEN_DEVICE_MEMBER static int target_place(int t, int c, int depth) {
+  OTGEN_DEVICE_MEMBER static int sample_place(int r, int c, int) { return group_place(r, c); }
+  // The column of the product at which begin_product has target t % 16 of group t / 16 for the group's lane.
+  OTGEN_DEVICE_MEMBER static int target_place(int t, int c, int) {
     const int g = t / kGroup, pair = t % kGroup / 2;
-    return sample_place(8 * (pair + 8 * (g % 2)) + 2 * (g / 2) + t % 2, c, depth);
-  }
-
-  OTGEN_DEVICE_MEMBER static void multiply(const Word* x, const Word* y, int, int, float (&s)[kPairs][kGroup]) {
-    multiply_warpgroup(s, x + warp_index() / 4 * 64 * kGroupDepth, y);
+    return group_place(8 * (pair + 8 * (g / 4)) + 2 * (g % 4) + t % 2, c);
   }
 };
 

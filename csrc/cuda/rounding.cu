@@ -33,9 +33,10 @@ struct GroupMemory {
   uint16_t a[64 * kGroupDepth], b[kTileRows * kGroupDepth];
 };
 
-// Likewise with multiply_warpgroup, whose larger product holds the problem's in its corner.
+// Likewise with begin_product, whose larger product holds the problem's in its corner.
 OTGEN_KERNEL(kGroupThreads)
 group_rounding_kernel(RoundingParams p) {
+#if OTGEN_WARP_GROUPS
   GroupMemory& memory = shared<GroupMemory>();
   const uint16_t* a = p.a + block_index() * 16 * p.k;
   const uint16_t* b = p.b + block_index() * 8 * p.k;
@@ -46,17 +47,19 @@ group_rounding_kernel(RoundingParams p) {
   for (int64_t first = 0; first < p.k; first += kGroupDepth) {
     barrier();
     for (int i = thread_index(); i < kTileRows * kGroupDepth; i += kGroupThreads) {
-      const int r = i / kGroupDepth, at = i % kGroupDepth, place = WgmmaProduct::sample_place(r, at, kGroupDepth);
+      const int r = i / kGroupDepth, at = i % kGroupDepth, place = group_place(r, at);
       const bool there = first + at < p.k;
       if (r < 64) memory.a[place] = there && r < 16 ? a[r * p.k + first + at] : uint16_t(0);
       memory.b[place] = there && r < 8 ? b[r * p.k + first + at] : uint16_t(0);
     }
     publish();
     barrier();
-    multiply_warpgroup(s, memory.a, memory.b);
+    begin_product(s, memory.a, memory.b, true);
+    wait_for_product(s);
   }
   if (warp_index() == 0)
     for (int i = 0; i < 4; ++i) c[place_of(i)] = s[i / 2][i % 2];
+#endif
 }
 
 }  // namespace

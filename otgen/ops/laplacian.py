@@ -26,8 +26,11 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
     Raises:
         ValueError: A shape, device or value does not fit.
         TypeError: A dtype or type does not fit.
+        RuntimeError: A CUDA graph is being captured, or CUDA reports an error.
     """
     p = gaps.shape[0] if isinstance(gaps, Tensor) and gaps.dim() == 1 else 0
+    if isinstance(gaps, Tensor) and gaps.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("laplacian: reads how many edges there are, so it cannot be captured in a CUDA graph")
     gaps = check.tensor("laplacian", "gaps", gaps, ("p",)).float()
     bandwidth = check.tensor("laplacian", "bandwidth", bandwidth, ("m",)).float()
     check.integer("laplacian", "n", n, max(1, p))

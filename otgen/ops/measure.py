@@ -68,6 +68,7 @@ def measure(
     Raises:
         ValueError: A shape, device or value does not fit.
         TypeError: A dtype or type does not fit.
+        RuntimeError: A CUDA graph is being captured, or CUDA reports an error.
     """
     y, h = check.targets("measure", y, h)
     m, d = y.shape

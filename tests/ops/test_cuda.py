@@ -129,6 +129,13 @@ def test_measure_says_that_it_cannot_be_captured():
         ops.measure(y, h, "normal", 1000)
 
 
+def test_laplacian_says_that_it_cannot_be_captured():
+    pairs, gaps, bandwidth = torch.tensor([[0, 1]], dtype=torch.int32).cuda(), *there(torch.ones(1), torch.ones(2))
+    wanted = pytest.raises(RuntimeError, match="laplacian: reads how many edges there are, so it cannot be captured")
+    with wanted, torch.cuda.graph(torch.cuda.CUDAGraph()):
+        ops.laplacian(pairs, gaps, bandwidth, 1)
+
+
 def test_memory_stays_within_a_gigabyte(cuda_filter):
     y, h = torch.randn(200_000, 128, device="cuda"), torch.randn(200_000, device="cuda")
     x = torch.randn(2000, 128, device="cuda")
