@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from otgen import _ext
+from otgen import _ext, ops
 
 QUICK_SEEDS = range(3)
 ALL_SEEDS = range(100)
@@ -36,13 +36,61 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in slow]
 
 
+NO_GPU = not (_ext.cuda and torch.cuda.is_available())
+
+
+class OnGPU:
+    """A function of otgen.ops that takes tensors of the CPU to the GPU, and its results back."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *args, **kwargs):
+        there = tuple(v.cuda() if isinstance(v, torch.Tensor) else v for v in args)
+        if self.function.__name__ == "sample":
+            kwargs.setdefault("device", "cuda")
+        return self.back(self.function(*there, **kwargs))
+
+    def back(self, value):
+        if isinstance(value, (torch.Tensor, ops.Measure)):
+            return value.cpu()
+        return tuple(map(self.back, value)) if isinstance(value, tuple) else value
+
+
+GPU_OPS = ("assign", "topk", "measure", "laplacian", "soft_assign", "sample")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--on-gpu", action="store_true", help="run the kernels of every test on the GPU")
+
+
+@pytest.fixture(autouse=True)
+def everything_on_gpu(request):
+    """With --on-gpu the whole suite, solvers and models too."""
+    if request.config.option.on_gpu:
+        request.getfixturevalue("on_gpu")
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    """All of otgen.ops on the GPU, whoever calls it with tensors of the CPU."""
+    for name in GPU_OPS:
+        monkeypatch.setattr(ops, name, OnGPU(getattr(ops, name)))
+
+
 # Where the CUDA kernels were built for the host (-DOTGEN_CUDA=EMULATE), they are one more way to run every op.
 EMULATED = [f"emulated-{name}" for name in _ext.cuda_filters()] if _ext.emulated else []
 
 
-@pytest.fixture(params=[*_ext.available_isas(), *EMULATED])
+@pytest.fixture(
+    params=[*_ext.available_isas(), *EMULATED, *([] if NO_GPU else [pytest.param("cuda", marks=pytest.mark.gpu)])]
+)
 def isa(request):
-    """Every instruction set of this machine in turn, and the emulated GPU with each of its filters."""
+    """Every instruction set of this machine in turn, the GPU, and the emulated one with each of its filters."""
+    if request.param == "cuda":
+        request.getfixturevalue("on_gpu")
+        yield request.param
+        return
     if request.param in EMULATED:
         before = _ext.cuda_filter()
         _ext.set_cuda_filter(request.param.removeprefix("emulated-"))
@@ -74,9 +122,6 @@ def each_isa():
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
 def dtype(request):
     return request.param
-
-
-NO_GPU = not (_ext.cuda and torch.cuda.is_available())
 
 
 @pytest.fixture(

@@ -1,6 +1,7 @@
 """Torch tensors in, torch tensors out: the compiled kernels behind one gate of checks."""
 
 from otgen.ops.assign import assign
+from otgen.ops.check import torch_on_one_thread
 from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import Measure, measure
@@ -29,4 +30,5 @@ __all__ = [
     "sample",
     "soft_assign",
     "topk",
+    "torch_on_one_thread",
 ]

@@ -239,7 +239,8 @@ class SemiDiscreteOT:
             raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {os.fspath(self.checkpoint)}")
         cuda = ops.has_cuda() and torch.cuda.is_available()
         if str(self.device) not in ("cpu", "cpu:0") and not (cuda and str(self.device).partition(":")[0] == "cuda"):
-            known = "cpu or cuda" if cuda else "cpu in this build of otgen"
+            missing = "torch finds no GPU" if ops.has_cuda() else "for CUDA, install otgen where the compiler nvcc is"
+            known = "cpu or cuda" if cuda else f"cpu ({missing})"
             raise ValueError(f"device must be {known}, got {self.device!r}")
 
     def _fitted(self) -> Problem:

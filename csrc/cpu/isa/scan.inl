@@ -40,15 +40,15 @@ static inline void scan(const float* maxima, int64_t first, int64_t count, int l
     // Not below, rather than at least: where |x| is infinite this is NaN, and the group must be scored again.
     uint32_t hits = ~below(Vec::load(row), threshold) & Vec::kAllLanes;
     if (hits == 0) continue;
-    float errors[Vec::kWidth];
-    error_of(panels.filter, g, lane0, state).store(errors);
+    const Vec error = error_of(panels.filter, g, lane0, state), upper = add(Vec::load(row), error);
+    hits &= ~below(upper, Vec::load(state.floor + lane0));
+    float uppers[Vec::kWidth], errors[Vec::kWidth];
+    upper.store(uppers), error.store(errors);
     for (; hits != 0; hits &= hits - 1) {
       const int l = __builtin_ctz(hits), lane = lane0 + l;
-      const float upper = row[l] + errors[l];
-      if (upper < state.floor[lane]) continue;
       if (state.k > 2) state.raise(state, lane, row[l] - errors[l] - panels.filter.spread[g]);
       if (state.listed[lane] == kListed) state.full(state, lane);
-      state.list[lane][state.listed[lane]++] = {int32_t(g), upper};
+      state.list[lane][state.listed[lane]++] = {int32_t(g), uppers[l]};
     }
   }
 }

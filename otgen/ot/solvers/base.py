@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from otgen import ops
 from otgen.ot import checkpoint
 from otgen.ot.certificate import CONFIDENCE, Certificate, certify, floor_of, samples_needed
 from otgen.ot.problem import Problem
+from otgen.ot.sources import BuiltIn
 from otgen.ot.streams import stream
 
 READY = 0.75
@@ -177,7 +178,9 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
     error probability: the shares sum to one, and the stated confidence holds for the whole run.
     """
     problem = run.problem
-    with run.bar(solver.name):
+    # The sampler of a source of one's own may need all threads.
+    alone = ops.torch_on_one_thread() if isinstance(problem.source, BuiltIn) else nullcontext()
+    with run.bar(solver.name), alone:
         resumed = checkpoint.load(run.path, solver.state, identity, problem.m) if run.path is not None else None
         if resumed is None:
             state = solver.start(problem, run)

@@ -181,7 +181,7 @@ def _newton_step(
     ratio = ((counts + 1) / (state.n * nu + 1)).log().abs()
     diagonal = state.damping * mass / gap * (NOISE_TERM / (near + 1).sqrt() + RATIO_TERM * ratio)
 
-    raised = _raise_empty(problem, state, counted.counts, mean_gap, run)
+    raised = _raise_empty(problem, state, counted.counts, counted.pairs[:, 0], mean_gap, run)
     move = conjugate_gradients(edges, weights, diagonal, -gradient)
     move[raised > 0] = 0.0
     move = move - move.mean()
@@ -201,7 +201,9 @@ def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
     return (sums + max(small, MIN_GAP)) / (counts + 1)
 
 
-def _raise_empty(problem: Problem, state: NewtonState, counts: Tensor, mean_gap: float, run: Run) -> Tensor:
+def _raise_empty(
+    problem: Problem, state: NewtonState, counts: Tensor, winners: Tensor, mean_gap: float, run: Run
+) -> Tensor:
     """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach.
 
     Cell j takes the k samples of largest `<x, y_j> - u(x)` when h_j is minus the k-th of these numbers: an assignment
@@ -213,9 +215,10 @@ def _raise_empty(problem: Problem, state: NewtonState, counts: Tensor, mean_gap:
         return raised
     n = min(state.n, RAISE_SAMPLES)
     x = run.sample(n, "newton", state.step - 1, again=True)
-    u = ops.assign(x, problem.y, state.h)[1]
+    winner = winners[:n].long()
+    u = (x * problem.y[winner]).sum(1) + state.h[winner]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
-    lead = ops.topk(problem.y[empty], x, -u, int(k.max()))[1]
+    lead = ops.topk(problem.y[empty].float(), x.float(), -u.float(), int(k.max()))[1].double()  # no need of all digits
     lack = -lead.gather(1, k[:, None] - 1)[:, 0] - state.h[empty]
     raised[empty] = torch.where(lack > FAR * mean_gap, lack, 0.0)
     return raised

@@ -169,9 +169,9 @@ def test_empty_cells_are_raised_to_their_share(depth):
     sunk = SemiDiscreteOT(progress=False).fit(randn(30, 2)).heights_ / problem.scale
     sunk[17] -= depth
     run, state = running(problem), NewtonState(sunk, n=6000)
-    counted = run.measure(sunk, 6000, "test", 0, pairs=True)
+    counted = run.measure(sunk, 6000, "newton", -1, pairs=True)  # the measurement before step 0
     assert torch.nonzero(counted.counts == 0).flatten().tolist() == [17]
-    raised = newton._raise_empty(problem, state, counted.counts, float(counted.gaps.mean()), run)
+    raised = newton._raise_empty(problem, state, counted.counts, counted.pairs[:, 0], float(counted.gaps.mean()), run)
     assert torch.nonzero(raised).flatten().tolist() == [17]
     after = problem.source.measure(problem.y, sunk + raised, 200_000, 7).counts / 200_000
     assert_close(float(after[17]), 1 / 30, rtol=0.1, atol=0)
@@ -183,11 +183,12 @@ def test_cells_that_are_near_are_left_to_the_step():
     h = -0.15 * problem.y.square().sum(1)
     h[29] -= 100
     run = running(problem)
+    winners = run.measure(h, 3000, "newton", -1, pairs=True).pairs[:, 0]
     counts = torch.full((30,), 100)
     counts[29] = 0
-    assert not bool(newton._raise_empty(problem, NewtonState(h, n=3000), counts, 1.0, run).any())
+    assert not bool(newton._raise_empty(problem, NewtonState(h, n=3000), counts, winners, 1.0, run).any())
     counts[3] = 0  # by chance: it needs no raising
-    assert not bool(newton._raise_empty(problem, NewtonState(h, n=3000), counts, 1.0, run).any())
+    assert not bool(newton._raise_empty(problem, NewtonState(h, n=3000), counts, winners, 1.0, run).any())
 
 
 def test_an_outlier_is_found():
