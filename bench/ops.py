@@ -32,6 +32,7 @@ FEW = SIZES[:2]  # in quick mode
 HELD = [(2_000, 16), (10_000, 64), (60_000, 128)]  # for slower instruction sets
 SCORES = {False: 6e8, True: 5e7}  # n m of one call: plain torch, slowest of all, takes a few seconds for them
 FEWEST = {False: 1 << 15, True: 1024}  # samples for ours, which packs the targets first: a fit has 20 m and more
+STEP = 0.03  # of the heights for a shortlist, in mean gaps
 LOW_DIM, LOW_FACTOR = 8, 10  # up to this d ours gets so many more samples: a call is too short to be timed
 
 Row = dict[str, Any]
@@ -88,6 +89,7 @@ def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, thre
         "topk 2": (len(x), partial(ops.topk, x, y, h, 2)),
         "measure": (len(x), partial(ops.measure, y, h, "normal", len(x))),
         "sample": (len(x), partial(ops.sample, "normal", len(x), d)),
+        "reassign": (len(x), partial(ops.Shortlist(x, y, h).assign, small_step(x, y, h, generator))),
     }
     for name, peer in known.items():
         if peer.dims is None or d in peer.dims:
@@ -107,11 +109,18 @@ def measure_size(m: int, d: int, known: dict[str, peers.Peer], quick: bool, thre
     row: Row = {"isa": ops.instruction_set(), "m": m, "d": d, "n": len(x)}
     row |= {f"{name} Gflop/s": value for name, value in speed.items() if name != "sample"}
     row |= {f"assign / {name}": speed["assign"] / speed[name] for name in known if name in speed}
+    row["reassign / assign"] = speed["reassign"] / speed["assign"]
     row["sampling share"] = times["sample"].median / times["measure"].median
     row["spread"] = max(times[name].spread / times[name].median for name in calls)
     row["peak Gflop/s"] = sorted(peaks)[len(peaks) // 2]
     row["of peak"] = speed["assign"] / row["peak Gflop/s"]
     return row | memory
+
+
+def small_step(x: Tensor, y: Tensor, h: Tensor, generator: torch.Generator) -> Tensor:
+    """Heights that moved by `STEP` of the mean gap between best and second best."""
+    best = ops.topk(x[:1000], y, h, 2)[1]
+    return h + STEP * float((best[:, 0] - best[:, 1]).mean()) * torch.randn(h.shape, generator=generator)
 
 
 def agree(winner: Tensor, other: Tensor, x: Tensor, y: Tensor, h: Tensor) -> bool:

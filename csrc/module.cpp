@@ -202,6 +202,21 @@ PYBIND11_MODULE(_ext, module) {
                });
              });
 
+  module.def("reassign", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h, uintptr_t rise,
+                            uintptr_t index, uintptr_t score, uintptr_t norm, double highest_rise, double slack_score,
+                            double slack_norm, double slack, int64_t n, int64_t m, int64_t d, int64_t k,
+                            const Where& where, uintptr_t winner, uintptr_t new_score) {
+    by_type(dtype, [&](auto t) {
+      using T = decltype(t);
+      run(std::get<0>(where), py::none(), [&](const Run& r) {
+        reassign_cpu(ReassignParams<T>{pointer<T>(x), pointer<T>(y), pointer<T>(h), pointer<double>(rise),
+                                       pointer<int64_t>(index), pointer<T>(score), pointer<double>(norm), highest_rise,
+                                       slack_score, slack_norm, slack, n, m, d, k, r, pointer<int64_t>(winner),
+                                       pointer<T>(new_score)});
+      });
+    });
+  });
+
   module.def("measure", [](const std::string& dtype, uintptr_t y, uintptr_t h, const std::string& source, uint64_t seed,
                            int64_t first, uintptr_t directions, int64_t n, int64_t m, int64_t d, const Where& where,
                            py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps, uintptr_t moments) {

@@ -51,6 +51,24 @@ struct TopkParams {
 };
 
 template <class T>
+struct ReassignParams {
+  const T* x;            // (n, d)
+  const T* y;            // (m, d)
+  const T* h;            // (m,), the new ones
+  const double* rise;    // (m,), by how much each is above the old one
+  const int64_t* index;  // (n, k), the best under the old ones
+  const T* score;        // (n, k), in falling order
+  const double* norm;    // (n,), of x
+  double highest_rise;
+  double slack_score, slack_norm,
+      slack;  // what a score's size, a sample's norm and 1 add to the rounding of two scores
+  int64_t n, m, d, k;
+  Run run;
+  int64_t* winner;  // (n,), -1 where that is not sure
+  T* new_score;     // (n,)
+};
+
+template <class T>
 struct MeasureParams {
   const T* y;  // (m, d)
   const T* h;  // (m,)

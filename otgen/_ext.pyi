@@ -29,6 +29,11 @@ def topk(
     dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, k: int, where: _Where, progress: _Progress,
     index: int, score: int, /,
 ) -> None: ...  # fmt: skip
+def reassign(
+    dtype: str, x: int, y: int, h: int, rise: int, index: int, score: int, norm: int, highest_rise: float,
+    slack_score: float, slack_norm: float, slack: float, n: int, m: int, d: int, k: int, where: _Where, winner: int,
+    new_score: int, /,
+) -> None: ...  # fmt: skip
 def measure(
     dtype: str, y: int, h: int, source: str, seed: int, first: int, directions: int, n: int, m: int, d: int,
     where: _Where, progress: _Progress, counts: int, pairs: int, gaps: int, moments: int, /,

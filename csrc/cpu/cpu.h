@@ -10,6 +10,8 @@ void assign_cpu(const AssignParams<T>& p);
 template <class T>
 void topk_cpu(const TopkParams<T>& p);
 template <class T>
+void reassign_cpu(const ReassignParams<T>& p);
+template <class T>
 void measure_cpu(const MeasureParams<T>& p);
 template <class T>
 void soft_assign_cpu(const SoftAssignParams<T>& p);

@@ -8,6 +8,7 @@ from otgen.ops.measure import Measure, measure
 from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
 from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
+from otgen.ops.shortlist import Shortlist
 from otgen.ops.soft_assign import soft_assign
 from otgen.ops.topk import topk
 
@@ -17,6 +18,7 @@ __all__ = [
     "Diagram",
     "Domain",
     "Measure",
+    "Shortlist",
     "Sites",
     "assign",
     "cube",

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from oracles import assert_same_bits
+from problems import HARD, crowd, random_problem, widen
+
+from otgen import ops
+from otgen.ops import reference
+
+
+def check(x, y, h, new, k=8):
+    """Hold a shortlist to the reference, bit for bit; the share of samples that it scored anew."""
+    shortlist = ops.Shortlist(x, y, h, k)
+    index, score = shortlist.assign(new)
+    want_index, want_score = reference.assign(x, y, new)
+    assert_same_bits(index, want_index)
+    assert_same_bits(score, want_score)
+    return shortlist.scored / max(1, len(x))
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("step", [0.0, 1e-7, 1e-3, 1.0])
+def test_equals_reference_on_hard_problems(dtype, name, step):
+    for lay in (lambda *same: same, widen, crowd):
+        x, y, h = lay(*HARD[name](dtype))
+        move = torch.randn(len(h), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        most = torch.finfo(h.dtype).max
+        new = h.double() / 2 + step * move * (h.double() / 2).abs().median()  # halved, or the sum may be infinite
+        new = (2 * new.clamp(-most / 2, most / 2)).to(h.dtype)
+        for k in (2, 8):
+            check(x, y, h, new, k)
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(0, 5, 8), (1, 1, 2), (5, 2, 2), (4097, 3, 8), (33, 9, 9), (200, 50, 50)])
+def test_every_size(dtype, n, m, k):
+    x, y, h = random_problem(n, m, 5, dtype)
+    check(x, y, h, h + 0.1 * h.sin(), k)
+
+
+def test_a_small_step_needs_few_scores():
+    x, y, h = random_problem(3000, 400, 6)
+    assert check(x, y, h, h + 0.01 * h.sin()) < 0.05
+    assert check(x, y, h, h + 0.0) < 0.001
+    assert check(x, y, h, h + 5.0) < 0.001  # all rise alike
+    assert check(x, y, h, h.flip(0) * 3) > 0.3
+
+
+def test_a_target_that_was_not_listed_wins_when_it_rises():
+    x, y, h = random_problem(100, 60, 3)
+    h[7] -= 100.0
+    new = h.clone()
+    new[7] += 200.0
+    assert check(x, y, h, new) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"k": 1}, ValueError, "Shortlist: k must be .*2.*got 1"),
+        ({"k": 2.0}, TypeError, "Shortlist: k must be an int"),
+        ({"h": torch.zeros(3)}, ValueError, "Shortlist: h must have shape"),
+    ],
+)
+def test_bad_arguments(change, error, words):
+    x, y, h = random_problem(7, 5, 2)
+    with pytest.raises(error, match=words):
+        ops.Shortlist(**{"x": x, "y": y, "h": h, **change})
+
+
+def test_bad_heights():
+    shortlist = ops.Shortlist(*random_problem(7, 5, 2))
+    with pytest.raises(ValueError, match=r"Shortlist.assign: h must have shape \(5,\)"):
+        shortlist.assign(torch.zeros(4))
