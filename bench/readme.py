@@ -176,8 +176,8 @@ def ops_table(name: str) -> str:
     lines = [
         f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties; the"
         " peak is that of products in registers of the kind that the filter makes (`python -m bench ops`, which"
-        f" `python -m bench plots` draws in [bench/results/{name}.png](bench/results/{name}.png)). The last column is for"
-        " heights that moved by 3 % of the mean gap between best and second best, by `otgen.ops.Shortlist`:\n",
+        f" `python -m bench plots` draws in [bench/results/{name}.png](bench/results/{name}.png)). The last column is"
+        " `otgen.ops.Shortlist` after heights moved by 3 % of the mean gap between best and second best:\n",
         "| m × d | otgen | of peak | FAISS flat | torch addmm + argmax | PyKeOps | ÷ FAISS | ÷ torch | measure |"
         " making samples | shortlist ÷ otgen |",
         "|---" * 11 + "|",
