@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)  # the process of one instruction set
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    peers.best_blas()
     known = peers.installed(arguments.threads)
     if arguments.held or arguments.quick:
         known.pop("keops", None)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otgen import ops
+
 KEOPS_DIMS = (2, 16, 64)
 """PyKeOps compiles a program for every dimension, which takes up to a minute: it gets these."""
 
@@ -47,6 +49,12 @@ class Peer:
     dims: tuple[int, ...] | None
     scores: float
     make: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
+
+
+def best_blas() -> None:
+    """Ask OpenBLAS for its AVX-512 kernels where there are any: it does not know every processor that has them."""
+    if any(name.startswith("avx512") for name in ops.instruction_sets()):
+        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 
 def installed(threads: int) -> dict[str, Peer]:

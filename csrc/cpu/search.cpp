@@ -60,10 +60,11 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
   if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
   lift(where, threads);
   std::iota(order_.begin(), order_.end(), int64_t{0});
-  std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
+  const bool pruned = k <= 2 && d <= kPrunedDim && m >= kPrunedTargets;
+  if (!pruned)
+    std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
   pack(where, threads);
-  if (k <= 2 && d <= kPrunedDim && m >= kPrunedTargets)
-    pruner_ = std::make_shared<Pruner>(panels_, order_, isa_, k, huge_norm_);
+  if (pruned) pruner_ = std::make_shared<Pruner>(panels_, order_, isa_, k, huge_norm_);
 }
 
 template <class T>
