@@ -35,6 +35,9 @@ int exponent_above(double v) {
 
 double square(double v) { return v * v; }
 
+// Whether targets are ruled out for boxes of samples; then there is no filter.
+bool pruned(int64_t m, int64_t d, int64_t k) { return k <= 2 && d <= kPrunedDim && m >= kPrunedTargets; }
+
 // To float32, not below the exact value even after the few roundings made while the bound is used.
 float up(double v) { return float(v * kRoundUp); }
 
@@ -45,7 +48,7 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
     : y_(y),
       h_(h),
       k_(k),
-      isa_(isa_for(d)),
+      isa_(isa_for(d, pruned(m, d, k))),
       middle_(std::move(region.middle)),
       step_(std::max(region.reach, kLeastReach) / float(kMostByte)),
       order_(static_cast<size_t>(m)) {
@@ -60,11 +63,10 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
   if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
   lift(where, threads);
   std::iota(order_.begin(), order_.end(), int64_t{0});
-  const bool pruned = k <= 2 && d <= kPrunedDim && m >= kPrunedTargets;
-  if (!pruned)
+  if (!pruned(m, d, k))
     std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return lifted_[a] > lifted_[b]; });
   pack(where, threads);
-  if (pruned) pruner_ = std::make_shared<Pruner>(panels_, order_, isa_, k, huge_norm_);
+  if (pruned(m, d, k)) pruner_ = std::make_shared<Pruner>(panels_, order_, isa_, k, huge_norm_);
 }
 
 template <class T>

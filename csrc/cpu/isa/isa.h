@@ -84,8 +84,9 @@ bool amx_permitted();  // asks the system, which must save the tiles of every th
 const Isa& isa();
 
 // The one that scores best in dimension d: in few dimensions low precision lets too many groups through, and most of
-// the matrix unit's step of 32 coordinates would be zeros, so float32 takes over.
-const Isa& isa_for(int64_t d);
+// the matrix unit's step of 32 coordinates would be zeros, so float32 takes over. It also does where only
+// `floats` are wanted.
+const Isa& isa_for(int64_t d, bool floats = false);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();
