@@ -27,7 +27,8 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 def test_equals_reference_on_hard_problems(isa, dtype, name):
     check(*HARD[name](dtype))
     check(*widen(*HARD[name](dtype)))
-    check(*crowd(*HARD[name](dtype)))
+    if isa in ops.instruction_sets():  # only there targets are pruned, and the emulated GPU is slow
+        check(*crowd(*HARD[name](dtype)))
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -27,7 +27,8 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 def test_equals_reference_on_hard_problems(isa, dtype, name, k):
     check(*HARD[name](dtype), k)
     check(*widen(*HARD[name](dtype)), k)
-    check(*crowd(*HARD[name](dtype)), k)
+    if isa in ops.instruction_sets():  # only there targets are pruned, and the emulated GPU is slow
+        check(*crowd(*HARD[name](dtype)), k)
 
 
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
