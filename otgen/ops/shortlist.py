@@ -23,7 +23,7 @@ class Shortlist:
     Args:
         x: Samples, (n, d), float32 or float64; kept, not copied where it is dense.
         y: Targets, (m, d), like `x`; likewise.
-        h: Heights, (m,), like `x`.
+        h: Heights, (m,), like `x`; copied.
         k: Targets listed for a sample, 2 <= k; a longer list stands larger changes of the heights, and costs more.
 
     Attributes:
@@ -40,10 +40,13 @@ class Shortlist:
         check.integer("Shortlist", "k", k, 2)
         if y.is_cuda:
             raise ValueError("Shortlist: tensors must be on the CPU, got cuda")
-        self._x, self._y, self._h = x, y, h
+        self._x, self._y = x, y
+        self._h = h.clone()  # the caller's may change in place
         self._k = min(k, y.shape[0])
         self._index, self._score = topk(x, y, h, self._k)
-        self._norm = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+        # Torch may have been told to take denormal numbers for zero.
+        self._tiny = torch.finfo(x.dtype).tiny
+        self._norm = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) + math.sqrt(x.shape[1]) * self._tiny
         self._y_norm = float(torch.linalg.vector_norm(y, dim=1, dtype=torch.float64).max())
         self.scored = 0
 
@@ -69,7 +72,7 @@ class Shortlist:
         _ext.reassign(
             check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), rise.data_ptr(), self._index.data_ptr(),
             self._score.data_ptr(), self._norm.data_ptr(), float(rise.max()), 2.01 * unit, 2 * sums * self._y_norm,
-            sums * size + math.ulp(0.0) + 2.0**-148, n, m, d, self._k, check.where(y), winner.data_ptr(),
+            sums * size + 4 * self._tiny, n, m, d, self._k, check.where(y), winner.data_ptr(),
             score.data_ptr(),
         )  # fmt: skip
         left = torch.nonzero(winner < 0)[:, 0]

@@ -66,6 +66,23 @@ def test_bad_arguments(change, error, words):
         ops.Shortlist(**{"x": x, "y": y, "h": h, **change})
 
 
+def test_heights_that_change_in_place():
+    x, y, h = random_problem(200, 60, 3)
+    shortlist = ops.Shortlist(x, y, h)
+    h[7] += 100.0
+    assert_same_bits(shortlist.assign(h)[0], torch.full((200,), 7))
+
+
+@pytest.mark.parametrize("name", ["denormal_heights", "denormal_samples", "denormal_products", "denormal_targets"])
+def test_denormals_count_also_where_torch_flushes_them(dtype, flush_denormals, name):
+    x, y, h = HARD[name](dtype)
+    want = reference.assign(x, y, h.flip(0))
+    flush_denormals()
+    index, score = ops.Shortlist(x, y, h).assign(h.flip(0))
+    assert_same_bits(index, want[0])
+    assert_same_bits(score, want[1])
+
+
 def test_bad_heights():
     shortlist = ops.Shortlist(*random_problem(7, 5, 2))
     with pytest.raises(ValueError, match=r"Shortlist.assign: h must have shape \(5,\)"):
