@@ -323,10 +323,7 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::run_pruned(int tiles) {
   std::fill_n(scored_.begin(), tiles * kTile, 0);
-  pruning_->run(rounded(0), tiles, [this](const std::vector<Candidate>& pairs) {
-    candidates_ = pairs;
-    score_candidates();
-  });
+  pruning_->run(rounded(0), tiles, [this](const std::vector<Candidate>& pairs) { score_candidates(pairs); });
 }
 
 template <class T>
@@ -408,7 +405,7 @@ template <class X>
 void Search<T>::Block<X>::score_listed(int tile, int first, int last) {
   candidates_.clear();
   for (int lane = first; lane < last; ++lane) narrow(tile, lane);
-  score_candidates();
+  score_candidates(candidates_);
 }
 
 // From the groups listed for a sample to the targets that can win: by their scores in float32.
@@ -433,20 +430,20 @@ void Search<T>::Block<X>::narrow(int tile, int lane) {
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::score_candidates() {
+void Search<T>::Block<X>::score_candidates(const std::vector<Candidate>& pairs) {
   const int64_t d = search_.d();
-  const size_t count = candidates_.size();
+  const size_t count = pairs.size();
   for (size_t i = 0; i < count; i += kMany) {
     const X* x[kMany];
     const T* y[kMany];
     T h[kMany];
     double s[kMany];
     for (size_t j = 0; j < kMany; ++j) {
-      const Candidate& c = candidates_[std::min(i + j, count - 1)];
+      const Candidate& c = pairs[std::min(i + j, count - 1)];
       x[j] = samples(int(c.row / kTile)) + c.row % kTile, y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
     }
     scores(x, kTile, y, h, d, s);
-    for (size_t j = 0; j < kMany && i + j < count; ++j) insert(candidates_[i + j].row, candidates_[i + j].target, s[j]);
+    for (size_t j = 0; j < kMany && i + j < count; ++j) insert(pairs[i + j].row, pairs[i + j].target, s[j]);
   }
 }
 

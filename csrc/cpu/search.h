@@ -180,7 +180,7 @@ class Search {
     void begin(int tile);
     void score_listed(int tile, int first, int last);
     void narrow(int tile, int lane);
-    void score_candidates();
+    void score_candidates(const std::vector<Candidate>& pairs);
     void run_pruned(int tiles);
     void round(int tile);
     void insert(int64_t row, int64_t target, double score);

@@ -29,7 +29,7 @@ static inline Words max(Words a, Words b) { return {_mm512_max_epi32(a.v, b.v)};
 static inline Vec to_float(Words a) { return {_mm512_cvtepi32_ps(a.v)}; }
 
 constexpr int64_t kFewest = 4;  // measured: below it floats are faster (bench/ops.py)
-constexpr int kGroup = 12;
+constexpr int kGroup = 12;      // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 12;
 
@@ -38,27 +38,19 @@ constexpr int kTargets = 12;
 
 }  // namespace avx512_vnni
 
-const Isa kAvx512Vnni = {
-    .name = "avx512_vnni",
-    .group = avx512_vnni::kGroup,
-    .packing = Packing::kBytes,
-    .fewest = avx512_vnni::kFewest,
-    .other = &kAvx512,
-    .filter = avx512_vnni::filter_bytes,
-    .prepare = avx512_vnni::prepare_bytes,
-    .narrow = avx512_vnni::narrow,
-    .survivors = kAvx512.survivors,
-    .best_of = kAvx512.best_of,
-    .pack = avx512_vnni::pack,
-    .pack_bytes = avx512_vnni::pack_bytes,
-    .norms = kAvx512.norms,
-    .sample = kAvx512.sample,
-    .scores_f32 = kAvx512.scores_f32,
-    .scores_f64 = kAvx512.scores_f64,
-    .exp_f32 = kAvx512.exp_f32,
-    .exp_f64 = kAvx512.exp_f64,
-    .busy = avx512_vnni::busy<avx512_vnni::Words>,
-};
+const Isa kAvx512Vnni = [] {
+  Isa isa = kAvx512;
+  isa.name = "avx512_vnni";
+  isa.packing = Packing::kBytes;
+  isa.fewest = avx512_vnni::kFewest, isa.other = &kAvx512;
+  isa.filter = avx512_vnni::filter_bytes;
+  isa.prepare = avx512_vnni::prepare_bytes;
+  isa.narrow = avx512_vnni::narrow;
+  isa.pack = avx512_vnni::pack;
+  isa.pack_bytes = avx512_vnni::pack_bytes;
+  isa.busy = avx512_vnni::busy<avx512_vnni::Words>;
+  return isa;
+}();
 
 }  // namespace otgen
 #endif

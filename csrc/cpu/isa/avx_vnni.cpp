@@ -30,7 +30,7 @@ static inline Words max(Words a, Words b) { return {_mm256_max_epi32(a.v, b.v)};
 static inline Vec to_float(Words a) { return {_mm256_cvtepi32_ps(a.v)}; }
 
 constexpr int64_t kFewest = 4;  // measured: below it floats are faster (bench/ops.py)
-constexpr int kGroup = 12;
+constexpr int kGroup = 12;      // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
@@ -45,27 +45,19 @@ bool avx_vnni_present() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnniBit) != 0;
 }
 
-const Isa kAvxVnni = {
-    .name = "avx_vnni",
-    .group = avx_vnni::kGroup,
-    .packing = Packing::kBytes,
-    .fewest = avx_vnni::kFewest,
-    .other = &kAvx2,
-    .filter = avx_vnni::filter_bytes,
-    .prepare = avx_vnni::prepare_bytes,
-    .narrow = avx_vnni::narrow,
-    .survivors = kAvx2.survivors,
-    .best_of = kAvx2.best_of,
-    .pack = avx_vnni::pack,
-    .pack_bytes = avx_vnni::pack_bytes,
-    .norms = kAvx2.norms,
-    .sample = kAvx2.sample,
-    .scores_f32 = kAvx2.scores_f32,
-    .scores_f64 = kAvx2.scores_f64,
-    .exp_f32 = kAvx2.exp_f32,
-    .exp_f64 = kAvx2.exp_f64,
-    .busy = avx_vnni::busy<avx_vnni::Words>,
-};
+const Isa kAvxVnni = [] {
+  Isa isa = kAvx2;
+  isa.name = "avx_vnni";
+  isa.packing = Packing::kBytes;
+  isa.fewest = avx_vnni::kFewest, isa.other = &kAvx2;
+  isa.filter = avx_vnni::filter_bytes;
+  isa.prepare = avx_vnni::prepare_bytes;
+  isa.narrow = avx_vnni::narrow;
+  isa.pack = avx_vnni::pack;
+  isa.pack_bytes = avx_vnni::pack_bytes;
+  isa.busy = avx_vnni::busy<avx_vnni::Words>;
+  return isa;
+}();
 
 }  // namespace otgen
 #endif

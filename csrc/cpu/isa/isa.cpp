@@ -19,11 +19,12 @@ std::vector<const Isa*> runnable() {
   if (avx2) all.push_back(&kAvx2);
   if (avx512) all.push_back(&kAvx512);
 #if defined(OTGEN_VNNI)
+  const bool avx512_vnni = avx512 && __builtin_cpu_supports("avx512vnni");
   if (avx2 && avx_vnni_present()) all.push_back(&kAvxVnni);
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) all.push_back(&kAvx512Vnni);
-#endif
+  if (avx512_vnni) all.push_back(&kAvx512Vnni);
 #if defined(OTGEN_AMX)
-  if (avx512 && amx_permitted()) all.push_back(&kAmx);
+  if (avx512_vnni && amx_permitted()) all.push_back(&kAmx);  // VNNI takes over in few dimensions
+#endif
 #endif
 #endif
   return all;
