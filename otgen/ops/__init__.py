@@ -1,7 +1,6 @@
 """Torch tensors in, torch tensors out: the compiled kernels behind one gate of checks."""
 
 from otgen.ops.assign import assign
-from otgen.ops.check import torch_on_one_thread
 from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import Measure, measure
@@ -10,6 +9,7 @@ from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
 from otgen.ops.shortlist import Shortlist
 from otgen.ops.soft_assign import soft_assign
+from otgen.ops.threads import torch_on_one_thread
 from otgen.ops.topk import topk
 
 __all__ = [

@@ -1,14 +1,13 @@
 """The one gate for the arguments of the kernels: says what was wanted and what came, before any work."""
 
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from otgen import _ext
+from otgen.ops.threads import threads
 
 Progress = Callable[[float], None]
 """Called about ten times a second with the fraction that is done."""
@@ -123,32 +122,6 @@ def progress(op: str, value: Progress | None) -> None:
     """Check a callback."""
     if value is not None and not callable(value):
         raise TypeError(f"{op}: progress must be a function or None, got {type(value).__name__}")
-
-
-_kernels = threading.local()
-
-
-def threads() -> int:
-    """As many as torch uses, or used before `torch_on_one_thread`."""
-    return getattr(_kernels, "threads", None) or torch.get_num_threads()
-
-
-@contextmanager
-def torch_on_one_thread() -> Iterator[None]:
-    """Keep torch to one thread in a block, while kernels have as many as torch had.
-
-    When a torch function is done its other threads wait for the next one by spinning, for some milliseconds: on the
-    cores that a kernel wants, if one follows.
-    """
-    before = torch.get_num_threads()
-    outer = getattr(_kernels, "threads", None)
-    _kernels.threads = outer or before
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        _kernels.threads = outer
 
 
 Where = tuple[int, int, int, int]

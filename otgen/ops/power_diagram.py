@@ -8,6 +8,7 @@ from torch import Tensor
 
 from otgen import _ext
 from otgen.ops import check
+from otgen.ops.threads import threads
 
 REACH = 10.0
 """The normal source is cut off at this coordinate; less than 1e-22 of its mass lies beyond."""
@@ -106,7 +107,7 @@ class Sites:
             raise ValueError(f"power_diagram: y must be on the CPU, got {y.device}")
         self.m, self.d = y.shape
         self._y = y
-        self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, check.threads())
+        self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, threads())
 
     def order(self) -> Tensor:
         """Targets in an order in which near ones stand close to each other, (m,), int64."""
@@ -127,7 +128,7 @@ class Sites:
         measures, second = torch.empty(2, self.m, dtype=torch.float64).unbind()
         first = torch.empty(self.m, self.d, dtype=torch.float64)
         pairs, facets = self._tree.diagram(
-            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], check.threads(), progress,
+            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], threads(), progress,
             measures.data_ptr(), first.data_ptr(), second.data_ptr(),
         )  # fmt: skip
         return Diagram(measures, first, second, _tensor(pairs).view(-1, 2), _tensor(facets))
@@ -172,7 +173,7 @@ class Sites:
         if not (count >= 3 if self.d == 2 else count == 2):
             wanted = "3 at least" if self.d == 2 else "2"
             raise ValueError(f"power_diagram: corners must be {wanted}, got {count}")
-        self._tree.set_heights(h.data_ptr(), check.threads())
+        self._tree.set_heights(h.data_ptr(), threads())
 
 
 def _edges(corners: int, d: int) -> list[Tensor]:
