@@ -127,9 +127,9 @@ struct RoundingParams {
 struct LaplacianParams {
   const int32_t* pairs;    // (p, 2)
   const float* gaps;       // (p,)
-  const float* bandwidth;  // (m,) of each cell; a pair uses the smaller of its two
+  const float* bandwidth;  // (m,) of each cell; a sample uses that of its best target
   int64_t p, m;
-  double scale;      // the weight of a pair is scale / (2 * bandwidth)
+  double scale;      // a sample adds scale / (2 * bandwidth) to its edge
   int64_t capacity;  // room in the outputs, in edges
   int64_t* edges;    // (capacity, 2) i < j, sorted
   double* weights;   // (capacity,)

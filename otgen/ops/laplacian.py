@@ -11,12 +11,14 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
     """Estimate the Hessian of the energy, a graph Laplacian, from best and second-best targets.
 
     A sample whose two best scores differ by less than e lies within e / |y_i - y_j| of the facet between their cells,
-    so H_ij = mu(facet) / |y_i - y_j| is about #{samples of pair {i, j} with gap < e} / (2 n e).
+    so H_ij = mu(facet) / |y_i - y_j| is about #{samples in cell i, j second, with gap < e} / (n e). The samples in cell
+    j say the same again, with a bandwidth of their own: gaps of neighbours may differ by orders of magnitude. The
+    weight is the mean of both.
 
     Args:
         pairs: Best and second-best target of each sample, (p, 2), int32.
         gaps: Their difference in score, (p,), float32.
-        bandwidth: Of each cell, (m,), float32, positive; a pair uses the smaller of its two as e.
+        bandwidth: Of each cell, (m,), float32, positive; a sample uses that of its best target as e.
         n: Number of samples the pairs were found among (p, if all are given).
 
     Returns:
@@ -68,14 +70,15 @@ def by_sorting(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, scale: float) -> 
         pairs: As `laplacian` takes them, checked, (p, 2), int32.
         gaps: Likewise, (p,), float32.
         bandwidth: Likewise, (m,), float32.
-        scale: The weight of a pair is scale / (2 * bandwidth).
+        scale: A sample adds scale / (2 * bandwidth) to its edge.
 
     Returns:
         Edges and weights as `laplacian` gives them.
     """
     m = bandwidth.shape[0]
-    ends = pairs.long().sort(dim=1).values
-    kept = ends[gaps < bandwidth[ends].amin(dim=1)]
-    keys, counts = torch.unique(kept[:, 0] * m + kept[:, 1], return_counts=True)
+    kept = pairs[gaps < bandwidth[pairs[:, 0].long()]].long()
+    ends, side = kept.sort(dim=1)
+    keys, edge = torch.unique(ends[:, 0] * m + ends[:, 1], return_inverse=True)
     edges = torch.stack([keys // m, keys % m], dim=1)
-    return edges, counts.double() * scale / (2.0 * bandwidth[edges].amin(dim=1).double())
+    hits = torch.bincount(2 * edge + side[:, 0], minlength=2 * len(keys)).reshape(-1, 2).double()
+    return edges, 0.5 * scale * (hits / bandwidth[edges].double()).sum(1)

@@ -32,7 +32,7 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> Tensor:
     m = bandwidth.shape[0]
     adjacency = torch.zeros(m, m, dtype=torch.float64)
     for (i, j), gap in zip(pairs.tolist(), gaps.tolist(), strict=True):
-        e = float(torch.minimum(bandwidth[i], bandwidth[j]))
+        e = float(bandwidth[i])
         if gap < e:
             adjacency[i, j] += 1 / (2 * n * e)
             adjacency[j, i] += 1 / (2 * n * e)

@@ -21,6 +21,7 @@ from otgen.ot.maps import (
     Neighbours,
     SampleInfo,
     SingularSet,
+    fill_centroids,
     find_centroids,
     find_neighbours,
     plane_angles,
@@ -28,14 +29,12 @@ from otgen.ot.maps import (
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
 from otgen.ot.solvers import METHODS, Run, Solution, exact, solve
+from otgen.ot.solvers.base import CENTROID_SAMPLES
 from otgen.ot.sources import CHUNK, Sampler, make_source
 from otgen.ot.streams import stream
 
 DEFAULT_BUDGET = 100
 """Default `max_samples`, in units of m / tol, at which sampling noise alone is the tolerance; hard problems take 70."""
-
-CENTROID_SAMPLES = 50
-"""Samples per target for the centroids: their error is then a seventh of the spread within a cell."""
 
 
 class ConvergenceWarning(UserWarning):
@@ -59,7 +58,7 @@ class SemiDiscreteOT:
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
-        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 10 m / tol).
+        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 5 m / tol).
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.
@@ -199,6 +198,7 @@ class SemiDiscreteOT:
         if centroids is None:
             n = max(CENTROID_SAMPLES * problem.m, 10_000)
             centroids = find_centroids(problem, solution.h, self.seed, n, self.progress)
+        centroids = fill_centroids(problem, solution.h, centroids, self.seed)
         return Fitted(
             problem,
             solution.h,

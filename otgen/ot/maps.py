@@ -136,13 +136,9 @@ def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
 
 
 def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: bool = False) -> Tensor:
-    """Mean of the samples of each cell, (m, d), float64.
-
-    A cell that no sample hit gets the sample that comes nearest to lying in it.
-    """
-    source = problem.source
+    """Mean of the samples of each cell, (m, d), float64, NaN where there is none."""
     with tqdm(desc="centroids", total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress) as bar:
-        counted = source.measure(
+        counted = problem.source.measure(
             problem.y,
             h,
             n,
@@ -152,13 +148,20 @@ def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: boo
             progress=lambda done: bar.update(int(done * n) - bar.n),
         )
     assert counted.centroids is not None
-    centroids = counted.centroids
-    missed = torch.nonzero(counted.counts == 0)[:, 0]
-    if missed.numel():
-        x = source.sample(min(n, CHUNK), problem.d, stream(seed, "centroids"), sobol=True).double()
-        u = ops.assign(x, problem.y, h)[1]
-        centroids[missed] = x[ops.assign(problem.y[missed], x, -u)[0]]
-    return centroids
+    return counted.centroids
+
+
+def fill_centroids(problem: Problem, h: Tensor, centroids: Tensor, seed: int) -> Tensor:
+    """Centroids, (m, d), in which a cell that no sample hit has the one of many that comes nearest to lying in it."""
+    missed = torch.nonzero(centroids.isnan().any(1))[:, 0]
+    if missed.numel() == 0:
+        return centroids
+    n = max(10 * problem.m, 10_000)
+    x = problem.source.sample(min(n, CHUNK), problem.d, stream(seed, "centroids"), sobol=True).double()
+    u = ops.assign(x, problem.y, h)[1]
+    filled = centroids.clone()
+    filled[missed] = x[ops.assign(problem.y[missed], x, -u)[0]]
+    return filled
 
 
 @dataclass(frozen=True)

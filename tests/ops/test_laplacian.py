@@ -75,9 +75,11 @@ def test_numbers_worked_out_by_hand():
     pairs = torch.tensor([[0, 1], [1, 0], [2, 1], [1, 2], [0, 2], [0, 1]], dtype=torch.int32)
     gaps = torch.tensor([0.1, 0.0, 0.3, 0.5, 0.1, 0.25])
     edges, weights = ops.laplacian(pairs, gaps, torch.tensor([0.25, 1.0, 0.5]), 10)
-    # {0, 1} below 0.25: two (a gap as wide as the band is out); {0, 2}: one; {1, 2} below 0.5: one.
+    # {0, 1}: one of cell 0 below 0.25 (a gap as wide as the band is out), one of cell 1 below 1; {0, 2}: one of cell 0;
+    # {1, 2}: one of cell 1, and one of cell 2 below 0.5. A sample adds 1 / (20 bandwidth).
     assert edges.tolist() == [[0, 1], [0, 2], [1, 2]]
-    assert_close(weights, torch.tensor([2 / 5, 1 / 5, 1 / 10], dtype=torch.float64))
+    want = torch.tensor([1 / 5 + 1 / 20, 1 / 5, 1 / 20 + 1 / 10], dtype=torch.float64)
+    assert_close(weights, want)
 
 
 def test_no_gap_is_small_enough():
@@ -87,12 +89,13 @@ def test_no_gap_is_small_enough():
     assert weights.shape == (0,)
 
 
-def test_order_of_samples_and_of_a_pair_is_indifferent():
+def test_order_of_samples_is_indifferent():
     pairs, gaps, bandwidth = random_pairs(500, 9)
     order = torch.randperm(500, generator=torch.Generator().manual_seed(0))
     first = ops.laplacian(pairs, gaps, bandwidth, 500)
     assert_close(ops.laplacian(pairs[order], gaps[order], bandwidth, 500), first, rtol=0, atol=0)
-    assert_close(ops.laplacian(pairs.flip(1), gaps, bandwidth, 500), first, rtol=0, atol=0)
+    same = torch.full((9,), 0.5)  # then it does not matter either which of the two was best
+    assert_close(ops.laplacian(pairs.flip(1), gaps, same, 500), ops.laplacian(pairs, gaps, same, 500), rtol=0, atol=0)
 
 
 def test_slices_of_larger_tensors():
@@ -124,6 +127,23 @@ def test_two_targets_under_the_normal_source(d, seed):
     assert edges.tolist() == [[0, 1]]
     noise = 5 * (density * 2 * e / distance * n) ** 0.5 / (2 * e * n)
     assert_close(float(weights), density / distance, rtol=0.005, atol=noise)
+
+
+def test_each_side_of_a_facet_has_a_bandwidth_of_its_own(seed):
+    """A far target's cell has gaps ten times as large as its neighbours': with its own bandwidth more of them count."""
+    y = random_problem(1, 30, 2, seed=seed)[1]
+    y[0] *= 20
+    h = -0.5 * (y * y).sum(1)
+    h[0] = -3.0 * float(y[0].norm())
+    n = 200_000
+    got = ops.measure(y, h, "normal", n, seed, sobol=True, pairs=True)
+    winner = got.pairs[:, 0].long()
+    gap = torch.bincount(winner, got.gaps.double(), 30) / got.counts.clamp_min(1)
+    narrow, wide = (torch.full((30,), 0.02 * float(gap[1:].mean()) + 1e-6) for _ in (0, 1))
+    wide[0] = 0.02 * float(gap[0])
+    assert float(wide[0]) > 5 * float(narrow[0])
+    fine, coarse = (ops.laplacian(got.pairs, got.gaps, width, n)[1].sum() for width in (narrow, wide))
+    assert_close(float(coarse), float(fine), rtol=0.1, atol=0)
 
 
 def test_it_is_the_derivative_of_the_measure():

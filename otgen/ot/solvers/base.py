@@ -19,8 +19,15 @@ from otgen.ot.problem import Problem
 from otgen.ot.sources import BuiltIn
 from otgen.ot.streams import stream
 
-READY = 0.75
+CENTROID_SAMPLES = 20
+"""Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A
+certificate on as many gives them for a third of the time that more samples would take."""
+
+READY = 0.8
 """A solver asks for a certificate when it expects at most this part of the tolerance."""
+
+AGAIN = 0.6
+"""A standard error is at most about this part of itself on twice the samples."""
 
 GLANCE = 10
 """Samples per target, at least, in the last certificate of a run that gave up; a twentieth of the budget at most."""
@@ -35,6 +42,8 @@ class State:
         step: Steps taken.
         expected: The chi2 that the solver expects of `h`; infinite while it is not worth a look.
         looks: Certificates asked for.
+        chi2: Of `h`, as a certificate that failed estimates it.
+        chi2_se: Its standard error; infinite if no certificate was asked for.
         exhausted: Whether going on is pointless.
         fallback: Heights to give up with, (m,), where the last need not be the best; `None` for the last.
     """
@@ -43,6 +52,8 @@ class State:
     step: int = 0
     expected: float = math.inf
     looks: int = 0
+    chi2: float = 0.0
+    chi2_se: float = math.inf
     exhausted: bool = False
     fallback: Tensor | None = None
 
@@ -76,7 +87,8 @@ class Solution:
         measures: Of the cells, as the certificate knows them, (m,), float64.
         history: A record for every measurement: samples so far, n, chi2, tv and its floor, empty cells, seconds.
         samples: All that were drawn, those of certificates included.
-        centroids: Of the cells, (m, d), float64, where they were computed on the way; otherwise `None`.
+        centroids: Of the cells, (m, d), float64, NaN for cells without a sample; `None` if the certificate's samples
+            were too few.
     """
 
     h: Tensor
@@ -115,7 +127,15 @@ class Run:
     _bar: Any = None
 
     def measure(
-        self, h: Tensor, n: int, name: str, index: int, *, pairs: bool = False, sobol: bool = True
+        self,
+        h: Tensor,
+        n: int,
+        name: str,
+        index: int,
+        *,
+        pairs: bool = False,
+        centroids: bool = False,
+        sobol: bool = True,
     ) -> ops.Measure:
         """Count n samples by cell; `name` and `index` choose the stream, so they name a measurement for good."""
         before = self.used
@@ -124,7 +144,9 @@ class Run:
             self._show(before + int(done * n))
 
         seed = stream(self.seed, name, index)
-        counted = self.problem.source.measure(self.problem.y, h, n, seed, sobol=sobol, pairs=pairs, progress=advance)
+        counted = self.problem.source.measure(
+            self.problem.y, h, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=advance
+        )
         self.spend(n)
         return counted
 
@@ -149,11 +171,13 @@ class Run:
         if self._bar is not None:
             self._bar.set_postfix_str(f"chi2 {chi2:.3g} -> {self.tol:g}, {n:,} samples a step", refresh=False)
 
-    def certificate(self, h: Tensor, n: int, look: int) -> tuple[Certificate, Tensor]:
-        """Certificate of `h` on n independent samples that serve nothing else, and the measures of its cells there."""
-        seed = stream(self.seed, "certificate", look)
-        counted = self.measure(h, n, "certificate", look, sobol=False)
-        return certify(self.problem, h, counted, seed), counted.counts.double() / n
+    def fresh(self, h: Tensor, n: int, look: int) -> ops.Measure:
+        """Count n independent samples that serve no step, for a certificate."""
+        return self.measure(h, n, "certificate", look, centroids=n >= CENTROID_SAMPLES * self.problem.m, sobol=False)
+
+    def certify(self, h: Tensor, counted: ops.Measure, look: int) -> Certificate:
+        """Certificate of `h` from what was counted, beginning with that look."""
+        return certify(self.problem, h, counted, stream(self.seed, "certificate", look))
 
     @contextmanager
     def bar(self, name: str) -> Iterator[None]:
@@ -172,12 +196,13 @@ class Run:
 
 
 def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
-    """Run a solver until a certificate holds, the budget is spent, or it knows no further.
-
-    Every look at a fresh certificate risks passing by luck, so look k gets the share 1 / (k (k + 1)) of the allowed
-    error probability: the shares sum to one, and the stated confidence holds for the whole run.
-    """
+    """Run a solver until a certificate holds, the budget is spent, or it knows no further."""
     problem = run.problem
+
+    def solution(h: Tensor, converged: bool, certificate: Certificate, counted: ops.Measure) -> Solution:
+        measures = counted.counts.double() / counted.counts.sum()
+        return Solution(h, converged, certificate, measures, run.history, run.used, counted.centroids)
+
     # The sampler of a source of one's own may need all threads.
     alone = ops.torch_on_one_thread() if isinstance(problem.source, BuiltIn) else nullcontext()
     with run.bar(solver.name), alone:
@@ -188,22 +213,48 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
             state, run.history, run.used = resumed
         while True:
             if state.expected <= READY * run.tol:
-                confidence = 1 - (1 - CONFIDENCE) / ((state.looks + 1) * (state.looks + 2))
-                wanted = samples_needed(problem.m, float(problem.nu.min()), run.tol, state.expected, confidence)
-                n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
-                certificate, measures = run.certificate(state.h, n, state.looks)
-                if certificate.holds(run.tol, confidence):
-                    return Solution(state.h, True, certificate, measures, run.history, run.used)
-                state = replace(state, looks=state.looks + 1, expected=math.inf)
+                passed, looks, certificate, counted = _look(run, state)
+                if passed:
+                    return solution(state.h, True, certificate, counted)
+                chi2, se = certificate.chi2, certificate.chi2_se
+                state = replace(state, looks=looks, expected=math.inf, chi2=chi2, chi2_se=se)
             if state.exhausted or run.used >= run.max_samples:
                 needed = samples_needed(problem.m, float(problem.nu.min()), run.tol, 0.5 * run.tol, CONFIDENCE)
                 n = max(GLANCE * problem.m, min(needed, run.max_samples // 20), 1000)
                 h = state.h if state.fallback is None else state.fallback
-                certificate, measures = run.certificate(h, n, -1)
-                return Solution(h, False, certificate, measures, run.history, run.used)
+                counted = run.fresh(h, n, -1)
+                return solution(h, False, run.certify(h, counted, -1), counted)
             state = solver.step(problem, state, run)
             if run.path is not None:
                 checkpoint.save(run.path, state, run.history, run.used, identity)
+
+
+def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
+    """Whether the heights are certified, how many looks there were by now, and what the last one saw.
+
+    Every look risks passing by luck, so look k gets the share 1 / (k (k + 1)) of the allowed error probability: the
+    shares sum to one, and the stated confidence holds for the whole run. A look that fails by little is followed by one
+    on as many samples more, together with its own.
+    """
+    problem, h, looks = run.problem, state.h, state.looks
+    smallest = float(problem.nu.min())
+    wanted = samples_needed(problem.m, smallest, run.tol, state.expected, _confidence(looks))
+    n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
+    counted = run.fresh(h, n, looks)
+    certificate = run.certify(h, counted, looks)
+    passed = certificate.holds(run.tol, _confidence(looks))
+    doubt = certificate.upper(_confidence(looks + 1)) - certificate.chi2
+    if not passed and certificate.chi2 + AGAIN * doubt <= run.tol:
+        counted += run.fresh(h, n, looks + 1)
+        certificate = run.certify(h, counted, looks)
+        looks += 1
+        passed = certificate.holds(run.tol, _confidence(looks))
+    return passed, looks + 1, certificate, counted
+
+
+def _confidence(looks: int) -> float:
+    """Of the next look, after so many."""
+    return 1 - (1 - CONFIDENCE) / ((looks + 1) * (looks + 2))
 
 
 def per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:

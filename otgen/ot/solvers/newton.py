@@ -2,14 +2,23 @@
 
 The energy's Hessian is a graph Laplacian whose edge ij weighs mu(facet) / |y_i - y_j|. Each step measures cells and
 facets on fresh samples, solves a regularised Newton system and moves; samples grow as the error falls to their noise.
+Samples are measured in two independent halves: their product shows the error without noise, their difference the noise,
+whatever the sampler.
+
 What makes it stable far from the solution:
 
 - a bandwidth for every cell, since gaps differ by orders of magnitude between cells;
-- a diagonal that is large where a cell has few samples or is far off its weight, and vanishes at the solution;
-- a Courant number: a step moves so far that almost no cell exchanges more than its own mass with its neighbours;
+- secants instead of tangents: the measure of a cell grows like a power d of its height, so a cell that holds too much
+  sinks further than its tangent says, and one that holds too little rises less;
+- a diagonal that is large where a cell has few samples, and vanishes at the solution;
+- a Courant number: a step moves so far that almost no cell exchanges much more than its own mass with its neighbours;
 - cells that are empty and far are raised at once to where they take their share (a c-transform, Algorithm 1 of
   Kitagawa, Mérigot and Thibert works from non-empty cells only);
 - a step is taken back in part when the slope of the energy along it has turned and is steep (E is convex).
+
+What makes it use every sample near the solution: a step goes the part S / (S + noise) of Newton's, S being chi2 of the
+heights. That is the part that leaves least, `S noise / (S + noise)`, so the heights are the mean of all steps so far,
+each weighted by its samples (a Kalman filter).
 """
 
 import math
@@ -20,20 +29,19 @@ from torch import Tensor
 
 from otgen import ops
 from otgen.ops import Measure
-from otgen.ot.certificate import chi2_estimate, total_variation
+from otgen.ot.certificate import CONFIDENCE, samples_needed, total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, State, per_cell
 from otgen.ot.solvers.starts import best_guess
 
 FIRST = 10  # samples per target in the first steps
 CAP = 2.0  # most samples in one step, in units of m / tol: their noise is half the tolerance
-BANDWIDTH = 1.0  # of a cell, in mean gaps
-# Gaps fall off about exponentially: the density over one bandwidth is this part of that at zero, which is wanted.
-BAND_MEAN = (1 - math.exp(-BANDWIDTH)) / BANDWIDTH
+SMALL = 0.25  # least samples of a step after a failed look, in units of those that leave the goal
+BANDWIDTH = 2.0  # of a cell, in mean gaps
 NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
-RATIO_TERM = 0.1  # of the diagonal: times |log(w / nu)|
-DAMPING = (0.1, 20.0)  # range of the factor on the diagonal, which starts at 1
-COURANT, COURANT_SHARE = 1.0, 0.98  # this share of the cells exchanges at most this part of its mass in a step
+DAMPING = (0.01, 20.0)  # range of the factor on the noise term, which starts at 1
+STRAIGHT = 0.2  # a step that left at most this part of chi2 beyond what was foreseen halves the damping
+COURANT, COURANT_SHARE = 1.5, 0.98  # this share of the cells exchanges at most so many times its mass in a step
 TURNED = 0.5  # a slope that has turned to this part of its first size undoes part of the step
 STALLED = 4  # measurements without progress, after which samples are doubled
 HOPELESS = 40  # and after which the method gives up, once the samples are at their cap
@@ -44,20 +52,20 @@ SEEN = 5  # samples a cell must be expected to get before it counts as empty
 FIRST_SEEN = 1  # samples that the smaller cells are expected to get in the first steps
 RAISE_SAMPLES = 200_000  # at most, to find out by how much
 RAISE_K = 200  # and at most so many samples given to a raised cell
-CONTRACTION = 0.5  # part of chi2 left by a step, when guessing what the certificate will say
 
 
 @dataclass(frozen=True)
 class NewtonState(State):
-    """Adds to `State`: samples of the next and the last step, the damping factor, the last step and its slope.
+    """Adds to `State`: samples of the next step, the damping factor, the last step and what was expected of it.
 
     Attributes:
-        n: Samples of the next measurement.
-        last_n: Of the last that made a step; 0 at first.
-        damping: Factor on the diagonal.
+        n: Samples of the next measurement, even.
+        damping: Factor on the noise term of the diagonal.
         base: Heights before the last step, (m,).
         move: The last step, (m,).
         slope: Of the energy along it where it began; 0 if there is none to judge.
+        signal: The chi2 there.
+        linear: The chi2 that it would leave if measures were linear in the heights; 0 if there is none to judge.
         best: Smallest chi2 signal seen since samples were last doubled.
         stall: Measurements without improvement since then.
         best_tv: Smallest tv over all measurements.
@@ -65,11 +73,12 @@ class NewtonState(State):
     """
 
     n: int = 0
-    last_n: int = 0
     damping: float = 1.0
     base: Tensor | None = None
     move: Tensor | None = None
     slope: float = 0.0
+    signal: float = 0.0
+    linear: float = 0.0
     best: float = math.inf
     stall: int = 0
     best_tv: float = math.inf
@@ -89,63 +98,114 @@ class Newton:
 
     def step(self, problem: Problem, state: NewtonState, run: Run) -> NewtonState:
         """Measure, and take back part of the last step or make the next."""
-        counted = run.measure(state.h, state.n, "newton", state.step, pairs=problem.m > 1)
-        chi2, _ = chi2_estimate(counted.counts, problem.nu)
-        tv = total_variation(counted.counts, problem.nu)
-        run.record(state.step, state.n, chi2, tv, int((counted.counts == 0).sum()))
-        signal = max(chi2, 0.0)
-        state = _note_progress(replace(state, step=state.step + 1), signal, tv, run, problem)
+        seen = _measure(problem, state, run)
+        chi2, doubt = seen.chi2, seen.doubt
+        if math.isfinite(state.chi2_se):
+            share = doubt**2 / (doubt**2 + state.chi2_se**2)
+            chi2, doubt = (1 - share) * chi2 + share * state.chi2, math.sqrt(share) * state.chi2_se
+        signal = max(chi2, doubt)
+        tv = total_variation(seen.counted.counts, problem.nu)
+        run.record(state.step, state.n, chi2, tv, int((seen.counted.counts == 0).sum()))
+        state = _note_progress(replace(state, step=state.step + 1, chi2_se=math.inf), signal, tv, run, problem)
         if problem.m == 1:
             return replace(state, expected=0.0)
 
-        gradient = counted.counts.double() / state.n - problem.nu
         if state.slope < 0 and state.base is not None and state.move is not None:
-            slope = float(gradient @ state.move)
-            if slope > TURNED * -state.slope:
+            slope = float(seen.residual @ state.move)
+            blur = math.sqrt(seen.noise / problem.m * float(problem.nu @ state.move.square()))  # its standard error
+            if slope > TURNED * -state.slope + 2 * blur:
                 part = min(0.7, max(0.1, state.slope / (state.slope - slope)))
                 return replace(
                     state,
                     h=state.base + part * state.move,
                     move=part * state.move,
                     slope=part * state.slope,
+                    linear=0.0,
                     damping=min(state.damping * 1.5, DAMPING[1]),
                     n=_grown(state, run, problem) if state.stall >= STALLED else state.n,
                 )
-            state = replace(state, damping=max(state.damping / 1.2, DAMPING[0]))
+        bent = 0.0
+        if state.linear > 0:
+            bent = max(0.0, signal - state.linear) / state.signal
+            state = replace(state, damping=max(DAMPING[0], state.damping / (2 if bent < STRAIGHT else 1.2)))
 
-        move, courant, raised = _newton_step(problem, state, counted, gradient, run)
-        noise = problem.m / state.n
-        part = min(1.0, COURANT / courant)
-        if part == 1.0 and signal < 3 * noise and state.last_n > 0:
-            # Near the solution a part of a step averages its noise with that of the last.
-            part = state.n / (state.n + state.last_n)
+        gain = signal / (signal + seen.noise)
+        move, courant, raised = _newton_step(problem, state, seen, gain, run)
+        part = min(COURANT / courant, gain)
+        linear = (1 - part) ** 2 * signal + part**2 * seen.noise
+        # What the last step left beyond the linear was about quadratic in the error.
+        left = linear + bent * signal * min(1.0, signal / max(state.signal, 1e-300))
+        left += ((1 - part) ** 2 + part**2) * doubt  # nor need the noise be its mean
+        grow = signal < 2 * seen.noise or state.stall >= STALLED
         base = state.h + raised
-        grow = signal < 2 * noise or state.stall >= STALLED
-        left = CONTRACTION * signal * (1.0 if part == 1.0 else 0.6) + noise * (1.0 if part == 1.0 else 0.57)
         h = base + part * move
         return replace(
             state,
             h=h - h.mean(),
             base=base - h.mean(),
             move=part * move,
-            slope=part * float(gradient @ move),
-            last_n=state.n,
-            n=_grown(state, run, problem) if grow else state.n,
+            slope=part * float(seen.residual @ move),
+            signal=signal,
+            linear=linear,
+            n=_next_samples(state, run, problem, left, seen.noise + doubt) if grow else state.n,
             stall=0 if grow else state.stall,
             best=math.inf if state.stall >= STALLED else state.best,
             expected=left,
         )
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A measurement: its samples, `w - nu`, its chi2 without the noise, the standard error of that, and the noise."""
+
+    counted: Measure
+    residual: Tensor
+    chi2: float
+    doubt: float
+    noise: float
+
+
+def _measure(problem: Problem, state: NewtonState, run: Run) -> _Seen:
+    half = state.n // 2
+    a, b = (run.measure(state.h, half, "newton", 2 * state.step + i, pairs=problem.m > 1) for i in (0, 1))
+    both = a + b
+    residual = both.counts.double() / state.n - problem.nu
+    noise = float(((a.counts - b.counts).double().square() / problem.nu).sum()) / state.n**2
+    chi2 = float((residual.square() / problem.nu).sum()) - noise
+    # As if one more cell had shown the noise of independent samples: two cells may show none by chance.
+    usual = float((both.counts / problem.nu).sum()) / state.n**2
+    noise = (problem.m * noise + usual / problem.m) / (problem.m + 1)
+    # The sum over cells of the product of two halves' errors; with Sobol points cells are not independent, and noise
+    # too small an estimate of the spread.
+    doubt = 2 * math.sqrt((usual + max(chi2, 0.0)) * noise / problem.m)
+    return _Seen(both, residual, chi2, doubt, noise)
+
+
 def first_samples(problem: Problem, run: Run) -> int:
     """Samples of the first measurement: so many per target, and enough for the smaller weights to be seen."""
     small = float(problem.nu.quantile(0.1)) if problem.m <= 1 << 20 else float(problem.nu.min())
     wanted = max(FIRST * problem.m, min(FIRST_SEEN / small, 4 * FIRST * problem.m), 2000)
-    return int(min(wanted, max(CAP * problem.m / run.tol, 2000)))
+    return _even(min(wanted, max(CAP * problem.m / run.tol, 2000)))
 
 
 def _grown(state: NewtonState, run: Run, problem: Problem) -> int:
-    return max(state.n, int(min(2 * state.n, CAP * problem.m / run.tol)))
+    return max(state.n, _even(min(2 * state.n, CAP * problem.m / run.tol)))
+
+
+def _next_samples(state: NewtonState, run: Run, problem: Problem, left: float, noise: float) -> int:
+    """Twice as many, or fewer if they suffice for the goal: the chi2 for which steps and certificate take fewest."""
+    unit = noise * state.n
+    smallest, shares = float(problem.nu.min()), [0.05 * i for i in range(6, 16)]
+    goal = min(
+        (share * run.tol for share in shares),
+        key=lambda goal: unit / goal + samples_needed(problem.m, smallest, run.tol, goal, CONFIDENCE),
+    )
+    enough = max(unit * (1.05 / goal - 1 / left), SMALL * unit / goal)
+    return max(first_samples(problem, run), _even(min(enough, _grown(state, run, problem))))
+
+
+def _even(n: float) -> int:
+    return 2 * int(n / 2)
 
 
 def _note_progress(state: NewtonState, signal: float, tv: float, run: Run, problem: Problem) -> NewtonState:
@@ -163,31 +223,53 @@ def _note_progress(state: NewtonState, signal: float, tv: float, run: Run, probl
 
 
 def _newton_step(
-    problem: Problem, state: NewtonState, counted: Measure, gradient: Tensor, run: Run
+    problem: Problem, state: NewtonState, seen: _Seen, gain: float, run: Run
 ) -> tuple[Tensor, float, Tensor]:
     """The full step (m,), its Courant number, and by how much empty cells are raised beforehand (m,)."""
+    counted = seen.counted
     assert counted.pairs is not None
     assert counted.gaps is not None
-    m, nu, counts = problem.m, problem.nu, counted.counts.double()
+    m, d, nu, counts = problem.m, problem.d, problem.nu, counted.counts.double()
     winner = counted.pairs[:, 0].long()
     mean_gap = max(float(counted.gaps.mean()), 1e-300)
     gap = _cell_gaps(per_cell(winner, counted.gaps, m), counts, mean_gap)
-
     width = BANDWIDTH * gap
-    edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), state.n)
-    weights = weights / BAND_MEAN
     near = per_cell(winner, counted.gaps < width[winner], m)
-    mass = torch.maximum(nu, counts / state.n)
-    ratio = ((counts + 1) / (state.n * nu + 1)).log().abs()
-    diagonal = state.damping * mass / gap * (NOISE_TERM / (near + 1).sqrt() + RATIO_TERM * ratio)
+    edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), state.n)
+
+    w = (counts + 0.5) / state.n
+    secant = _secant(w, (nu + 0.5 / state.n) / w, gain, d)
+    root = (secant / w).sqrt()
+    weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]]
+    diagonal = secant / gap * (state.damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
 
     raised = _raise_empty(problem, state, counted.counts, counted.pairs[:, 0], mean_gap, run)
-    move = conjugate_gradients(edges, weights, diagonal, -gradient)
+    move = conjugate_gradients(edges, weights, diagonal, -seen.residual)
     move[raised > 0] = 0.0
     move = move - move.mean()
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
-    exchange = (per_cell(edges[:, 0], flow, m) + per_cell(edges[:, 1], flow, m)) / mass
+    exchange = (per_cell(edges[:, 0], flow, m) + per_cell(edges[:, 1], flow, m)) / torch.maximum(nu, counts / state.n)
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values) + 1e-12, raised
+
+
+def _secant(w: Tensor, ratio: Tensor, gain: float, d: int) -> Tensor:
+    """What takes the place of w in the slope of a cell's measure on the way from w to w times the ratio, (m,).
+
+    As a power d of the height the measure has the slope w / (s / d) at a distance of s from where the cell is empty.
+    The secant's is (w' - w) / (s' - s), with s' / s = (w' / w)^(1 / d). Of the ratio's logarithm only the part `gain`
+    is taken for real.
+    """
+    log_ratio = gain * ratio.log()
+    way = d * torch.expm1(log_ratio / d)
+    return w * torch.where(way.abs() < 1e-3, 1.0, torch.expm1(log_ratio) / way)
+
+
+def band_mean(d: int) -> float:
+    """Mean density of a cell's gaps over the bandwidth as a part of that at zero, which is wanted.
+
+    With the measure a power d of the height, a share of (1 - t / (d + 1))^d of the gaps is over t times their mean.
+    """
+    return (1 - max(0.0, 1 - BANDWIDTH / (d + 1)) ** d) * (d + 1) / (d * BANDWIDTH)
 
 
 def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
@@ -214,8 +296,10 @@ def _raise_empty(
     if empty.numel() == 0:
         return raised
     n = min(state.n, RAISE_SAMPLES)
-    x = run.sample(n, "newton", state.step - 1, again=True)
-    winner = winners[:n].long()
+    x = torch.cat([run.sample(n // 2, "newton", 2 * (state.step - 1) + i, again=True) for i in (0, 1)])
+    n = x.shape[0]
+    half = winners.shape[0] // 2
+    winner = torch.cat((winners[: n // 2], winners[half : half + n // 2])).long()
     u = (x * problem.y[winner]).sum(1) + state.h[winner]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
     lead = ops.topk(problem.y[empty].float(), x.float(), -u.float(), int(k.max()))[1].double()  # no need of all digits
