@@ -229,47 +229,60 @@ def _rounds_one_way(bits):
     return make
 
 
-def _byte_steps(x):
-    """Samples, their negatives, and two that make 1 the step of bytes, 127 in reach with a tenth to spare."""
+def _whole_steps(x, most):
+    """Samples, their negatives, and two that make 1 the step of whole numbers up to `most`, with a tenth to spare."""
     far = torch.zeros(2, x.shape[1], dtype=x.dtype)
-    far[:, 0] = torch.tensor([127 / 1.1, -127 / 1.1])
+    far[:, 0] = torch.tensor([most / 1.1, -most / 1.1])
     return torch.cat([x, -x, far])
 
 
-def _byte_of_a_target(dtype):
-    """A target whose coordinates lose half a byte each, unlike the rest of its group; its rival gains as much."""
-    m, d, lost = 60, 64, 0.49
-    y = torch.zeros(m, d, dtype=torch.float64)
-    y[::2, 0], y[1::2, 0] = -127.0, 127.0
-    h = -y[:, 0] - 40  # all scores of a sample of ones are -40
-    y[3, 1:], y[40, 1:] = lost, -lost
-    h[3] += 40.5 - lost * (d - 1)
-    h[40] += 40.0 + lost * (d - 1)
-    return _byte_steps(torch.ones(16, d, dtype=torch.float64)).to(dtype), y.to(dtype), h.to(dtype)
+def _step_of_a_target(most, d):
+    def make(dtype):
+        """A target whose coordinates lose half a step each, unlike the rest of its group; its rival gains as much."""
+        m, lost = 60, 0.49
+        y = torch.zeros(m, d, dtype=torch.float64)
+        y[::2, 0], y[1::2, 0] = -float(most), float(most)
+        h = -y[:, 0] - 40  # all scores of a sample of ones are -40
+        y[3, 1:], y[40, 1:] = lost, -lost
+        h[3] += 40.5 - lost * (d - 1)
+        h[40] += 40.0 + lost * (d - 1)
+        return _whole_steps(torch.ones(16, d, dtype=torch.float64), most).to(dtype), y.to(dtype), h.to(dtype)
+
+    return make
 
 
-def _bytes_of_samples(dtype):
-    """Samples whose coordinates all lose half a step, to the harm of the winner, while its rival gains as much."""
-    m, d, lost = 60, 64, 0.49
-    side = torch.ones(m, dtype=torch.float64)
-    side[::2] = -1.0
-    h = -side * lost * d - 1.0
-    h[3] += 1.0 + lost * d / 50
-    h[40] += 1.0
-    x = torch.full((16, d), lost, dtype=torch.float64)
-    return _byte_steps(x).to(dtype), side[:, None].expand(m, d).to(dtype), h.to(dtype)
+def _steps_of_samples(most, d):
+    def make(dtype):
+        """Samples whose coordinates all lose half a step, to the harm of the winner, while its rival gains as much."""
+        m, lost = 60, 0.49
+        side = torch.ones(m, dtype=torch.float64)
+        side[::2] = -1.0
+        h = -side * lost * d - 1.0
+        h[3] += 1.0 + lost * d / 50
+        h[40] += 1.0
+        x = torch.full((16, d), lost, dtype=torch.float64)
+        return _whole_steps(x, most).to(dtype), side[:, None].expand(m, d).to(dtype), h.to(dtype)
+
+    return make
 
 
-def _byte_of_a_height(dtype):
-    """A height that loses half a unit; its rival is the highest of another group, whose height is exact."""
-    y = torch.zeros(26, 4, dtype=torch.float64)
-    y[:13, 0], y[13:, 0] = -127.0, 127.0
-    x = _byte_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
-    h = -64 * y[:, 0] - 50.0  # all scores of the first sample are -50, but for
-    h[0] += 50 - 0.56  # the rival, the highest of the first group,
-    h[12] += 50 - 2 * 64 * 127  # the highest of the second group, half a unit above
-    h[13] += 50 - 0.51  # the winner, which becomes -1
-    return x.to(dtype), y.to(dtype), h.to(dtype)
+def _step_of_a_height(most):
+    def make(dtype):
+        """A height that loses half a unit; its rival is the highest of another group, whose height is exact."""
+        y = torch.zeros(26, 4, dtype=torch.float64)
+        y[:13, 0], y[13:, 0] = -float(most), float(most)
+        x = _whole_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64), most)
+        h = -64 * y[:, 0] - 50.0  # all scores of the first sample are -50, but for
+        h[0] += 50 - 0.56  # the rival, the highest of the first group,
+        h[12] += 50 - 2 * 64 * most  # the highest of the second group, half a unit above
+        h[13] += 50 - 0.51  # the winner, which becomes -1
+        return x.to(dtype), y.to(dtype), h.to(dtype)
+
+    return make
+
+
+BYTES = (127, 64)  # largest whole number, and dimension in which it is used
+SHORTS = (4096, 32)
 
 
 def _samples_out_of_reach(dtype):
@@ -344,9 +357,12 @@ HARD = {
     "cut_off": _cut_off,
     "bfloat16_rounds_one_way": _rounds_one_way(8),
     "float32_rounds_one_way": _rounds_one_way(24),
-    "byte_of_a_target": _byte_of_a_target,
-    "bytes_of_samples": _bytes_of_samples,
-    "byte_of_a_height": _byte_of_a_height,
+    "byte_of_a_target": _step_of_a_target(*BYTES),
+    "bytes_of_samples": _steps_of_samples(*BYTES),
+    "byte_of_a_height": _step_of_a_height(127),
+    "short_of_a_target": _step_of_a_target(*SHORTS),
+    "shorts_of_samples": _steps_of_samples(*SHORTS),
+    "short_of_a_height": _step_of_a_height(11585),
     "samples_out_of_reach": _samples_out_of_reach,
     "far_samples": _far_samples,
     "outlier": _outlier,

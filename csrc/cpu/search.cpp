@@ -50,7 +50,7 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
       k_(k),
       isa_(isa_for(d, pruned(m, d, k))),
       middle_(std::move(region.middle)),
-      step_(std::max(region.reach, kLeastReach) / float(kMostByte)),
+      step_(std::max(region.reach, kLeastReach) / float(most_of(whole_of(isa_.packing), d))),
       order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
@@ -134,8 +134,8 @@ void Search<T>::pack(const Frame& frame, int threads) {
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
-  if (isa_.packing == Packing::kBytes) {
-    words_.assign(size_t(groups) * ceil_div(d, kWordBytes) * group, 0);
+  if (is_whole(isa_.packing)) {
+    words_.assign(size_t(groups) * ceil_div(d, int64_t(whole_of(isa_.packing))) * group, 0);
     word_h_.assign(size_t(groups) * group, kNoTarget);
     units_.assign(static_cast<size_t>(groups), 0.0f), tops_.assign(static_cast<size_t>(groups), -kInf);
   }
@@ -199,7 +199,7 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   uint16_t* tiles = isa_.packing == Packing::kBfloat16 ? &tiles_[g * ceil_div(d, kDepth) * group * kDepth] : nullptr;
   isa_.pack(raw, frame.centre.data(), scale, d, y, tiles, norms);
   for (int64_t c = 0; c < d && count < group; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
-  const Coarse coarse = isa_.packing == Packing::kBytes      ? pack_words(g, frame, raw, count, norms)
+  const Coarse coarse = is_whole(isa_.packing)               ? pack_words(g, frame, raw, count, norms)
                         : isa_.packing == Packing::kBfloat16 ? pack_tiles(g, count)
                                                              : Coarse{};
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
@@ -243,7 +243,7 @@ typename Search<T>::Coarse Search<T>::pack_tiles(int64_t g, int count) {
   return {rounding, first - last + 2 * rounding};
 }
 
-// A group in bytes, and the heights that its sums of products start at.
+// A group in whole numbers, and the heights that its sums of products start at.
 template <class T>
 typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, const double* raw, int count,
                                                  PackedNorms& norms) {
@@ -255,12 +255,13 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
   const double range = std::max(std::abs(above), std::abs(under));
   int32_t sums[kMaxGroup];
   const double least = std::max(range / kWordRange, kTiny32);
-  const float unit = isa_.pack_bytes(raw, frame.centre.data(), frame.scale, d, count, double(step_), least,
-                                     &words_[g * ceil_div(d, kWordBytes) * group], sums, norms);
+  const Whole whole = whole_of(isa_.packing);
+  const float unit = isa_.pack_whole(raw, frame.centre.data(), frame.scale, d, count, double(step_), least,
+                                     &words_[g * ceil_div(d, int64_t(whole)) * group], sums, norms);
   double residual = 0;
   for (int t = 0; t < count; ++t) {
     const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));
-    word_h_[g * group + t] = int32_t(units) - kZero * sums[t];
+    word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t];
     residual = std::max(residual, std::abs(height - units * double(unit)));
   }
   tops_[g] = top, units_[g] = unit;

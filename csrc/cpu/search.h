@@ -32,15 +32,16 @@
 // largest in the span, the best (second) of the maxima less E + spread is a lower bound for the best (second) of all,
 // and groups whose maximum is below the floor less E are dropped without a look at their own E_g.
 //
-// The filter on bytes rounds x' to x^ = s q and y' to y^ = (v / s) r, with q and r whole numbers of at most 127 in
-// magnitude; s is the same for all samples, v for all targets of a group. Heights become h^ = top + v k, with k whole.
-// A sum of products of bytes and the k beside it is exact in integers, below 2^30 where d <= kMostWords and
-// |k| <= 2^24, for which v is large enough. The filter's maximum is v times the largest sum plus top, rounded three
-// times: u each of |x^||y^| + |h^ - top| and u of the result. So with 4 u (|h^| + |x^||y^|) for the rounding of the
-// sums all of the above holds, and the first line of the bound is wide enough. Samples farther from the middle than 127
-// s are cut off, which |x - x^| measures like any other rounding.
+// The filter on whole numbers, bytes or shorts, rounds x' to x^ = s q and y' to y^ = (v / s) r, with q and r of at most
+// Q in magnitude; s is the same for all samples, v for all targets of a group. Heights become h^ = top + v k, with k
+// whole. A sum of products and the k beside it is exact in integers, below 2^30 where d Q^2 <= 2^29 (bytes, whose q are
+// stored as q + 128: where d <= kMostBytes) and |k| <= 2^24, for which v is large enough. The filter's maximum is v
+// times the largest sum plus top, rounded three times: u each of |x^||y^| + |h^ - top| and u of the result. So with
+// 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and the first line of the bound is wide
+// enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -56,16 +57,14 @@ struct PackedNorms;
 struct Pruner;
 class Pruning;
 
-constexpr int kTile = 32;                    // samples that are scored together, on the lanes of vector registers
-constexpr int kMaxGroup = 16;                // targets of a group, at most
-constexpr int kDepth = 32;                   // coordinates of one step of the bfloat16 matrix unit
-constexpr int kWordBytes = 4;                // coordinates in a word of bytes
-constexpr int kMostByte = 127, kZero = 128;  // a coordinate is q in [-127, 127]; bytes of samples are q + 128
-constexpr int64_t kMostWords = 1 << 14;      // coordinates whose products of bytes add up to less than 2^30
-constexpr int kSpan = 32;                    // groups that share a bound
-constexpr int kChunk = 512;                  // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kListed = 16;                  // groups listed for a sample before some are scored
-constexpr int kTogether = 4;                 // tiles that a filter takes at a time: a third of L1 at d = 64
+constexpr int kTile = 32;                // samples that are scored together, on the lanes of vector registers
+constexpr int kMaxGroup = 16;            // targets of a group, at most
+constexpr int kDepth = 32;               // coordinates of one step of the bfloat16 matrix unit
+constexpr int64_t kMostBytes = 1 << 14;  // coordinates whose products of bytes add up to less than 2^30
+constexpr int kSpan = 32;                // groups that share a bound
+constexpr int kChunk = 512;              // groups whose maxima a filter keeps before it looks at them, at most
+constexpr int kListed = 16;              // groups listed for a sample before some are scored
+constexpr int kTogether = 4;             // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>
@@ -85,8 +84,26 @@ using LineVector = std::vector<T, LineAllocator<T>>;
 enum class Packing {
   kFloat32,   // Panels::y
   kBfloat16,  // Panels::tiles
-  kBytes,     // Panels::words
+  kShorts,    // Panels::words
+  kBytes,     // likewise
 };
+
+// A kind of whole numbers: how many of them are in a word of 32 bits.
+enum class Whole { kShorts = 2, kBytes = 4 };
+
+OTGEN_HD bool is_whole(Packing packing) { return packing == Packing::kShorts || packing == Packing::kBytes; }
+
+OTGEN_HD Whole whole_of(Packing packing) { return packing == Packing::kBytes ? Whole::kBytes : Whole::kShorts; }
+
+// What is added to those of samples: the instruction for bytes wants them without a sign.
+OTGEN_HD int32_t zero_of(Whole whole) { return whole == Whole::kBytes ? 128 : 0; }
+
+// Their largest magnitude: the sum of d products of shorts is at most 2^29.
+OTGEN_HD int32_t most_of(Whole whole, int64_t d) {
+  if (whole == Whole::kBytes) return 127;
+  const double root = std::sqrt(0x1p29 / double(d));
+  return root < 32767 ? int32_t(root) : 32767;
+}
 
 // alpha + beta |x| + gamma |x - x^| bounds the error of a score, by group; arrays of (groups,).
 struct Bound {
@@ -103,8 +120,8 @@ struct Panels {
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
-  const int32_t* words = nullptr;   // (groups, ceil(d / kWordBytes), group), bytes; zero past the last
-  const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for kZero
+  const int32_t* words = nullptr;   // (groups, words of d numbers, group); zero past the last
+  const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for zero_of
   const float* unit = nullptr;      // (groups,), with words: of their products
   const float* top = nullptr;       // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
                                     // last
@@ -226,7 +243,7 @@ class Search {
   double whole_share_ = 0;  // of |x| in the norm that the filter's bound wants
   const Isa& isa_;
   std::vector<float> middle_;
-  float step_;  // of the bytes of samples
+  float step_;  // of the whole numbers of samples
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
   std::vector<float> packed_y_, packed_h_, tops_, units_, bounds_, spans_;
@@ -240,7 +257,7 @@ class Search {
 OTGEN_HD int64_t prepared_bytes(Packing packing, int64_t d) {
   const int64_t coordinate = packing == Packing::kFloat32    ? d * 4
                              : packing == Packing::kBfloat16 ? ceil_div(d, kDepth) * kDepth * 2
-                                                             : ceil_div(d, kWordBytes) * kWordBytes;
+                                                             : ceil_div(d, int64_t(whole_of(packing))) * 4;
   return coordinate * kTile;
 }
 

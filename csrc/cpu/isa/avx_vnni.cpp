@@ -1,4 +1,5 @@
-// AVX2 with AVX-VNNI, as processors without AVX-512 have it: products of bytes, four times as many as of floats.
+// AVX2 with AVX-VNNI, as processors without AVX-512 have it: products of bytes, four times as many
+// as of floats, or of shorts, twice as many.
 #if defined(__x86_64__) && defined(OTGEN_VNNI)
 #include <cpuid.h>
 #include <immintrin.h>
@@ -12,30 +13,45 @@ namespace avx_vnni {
 
 #include "vec256.inl"
 
+template <Whole whole>
 struct Words {
   using Lane = int32_t;
-  static constexpr int kProducts = 4;
+  static constexpr Whole kWhole = whole;
+  static constexpr int kProducts = int(whole);
   __m256i v;
   static Words load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
   static Words broadcast(const int32_t* p) { return {_mm256_set1_epi32(*p)}; }
   void store(int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 };
+using Bytes = Words<Whole::kBytes>;
+using Shorts = Words<Whole::kShorts>;
 
-// In assembler because GCC 12 copies the sums of its own intrinsic to and fro: half the speed.
-static inline Words mul_add(Words x, Words y, Words sum) {
+// In assembler because GCC 12 copies the sums of its own intrinsics to and fro: half the speed.
+static inline Bytes mul_add(Bytes x, Bytes y, Bytes sum) {
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(y.v));
   return sum;
 }
-static inline Words max(Words a, Words b) { return {_mm256_max_epi32(a.v, b.v)}; }
-static inline Vec to_float(Words a) { return {_mm256_cvtepi32_ps(a.v)}; }
+static inline Shorts mul_add(Shorts x, Shorts y, Shorts sum) {
+  asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(y.v));
+  return sum;
+}
+template <Whole whole>
+static inline Words<whole> max(Words<whole> a, Words<whole> b) {
+  return {_mm256_max_epi32(a.v, b.v)};
+}
+template <Whole whole>
+static inline Vec to_float(Words<whole> a) {
+  return {_mm256_cvtepi32_ps(a.v)};
+}
 
-constexpr int64_t kFewest = 4;  // measured: below it floats are faster (bench/ops.py)
-constexpr int kGroup = 12;      // as its base has it
+// Measured: below these shorts, and floats, are faster (bench/ops.py).
+constexpr int64_t kFewestBytes = 40, kFewestShorts = 4;
+constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
-#include "bytes.inl"
 #include "peak.inl"
+#include "whole.inl"
 
 }  // namespace avx_vnni
 
@@ -45,19 +61,28 @@ bool avx_vnni_present() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnniBit) != 0;
 }
 
-const Isa kAvxVnni = [] {
+namespace {
+
+template <class V>
+Isa with(Packing packing, int64_t fewest, const Isa* other) {
   Isa isa = kAvx2;
   isa.name = "avx_vnni";
-  isa.packing = Packing::kBytes;
-  isa.fewest = avx_vnni::kFewest, isa.other = &kAvx2;
-  isa.filter = avx_vnni::filter_bytes;
-  isa.prepare = avx_vnni::prepare_bytes;
+  isa.packing = packing;
+  isa.fewest = fewest, isa.other = other;
+  isa.filter = avx_vnni::filter_whole<V>;
+  isa.prepare = avx_vnni::prepare_whole<V>;
   isa.narrow = avx_vnni::narrow;
   isa.pack = avx_vnni::pack;
-  isa.pack_bytes = avx_vnni::pack_bytes;
-  isa.busy = avx_vnni::busy<avx_vnni::Words>;
+  isa.pack_whole = avx_vnni::pack_whole<V>;
+  isa.busy = avx_vnni::busy<V>;
   return isa;
-}();
+}
+
+const Isa kWithShorts = with<avx_vnni::Shorts>(Packing::kShorts, avx_vnni::kFewestShorts, &kAvx2);
+
+}  // namespace
+
+const Isa kAvxVnni = with<avx_vnni::Bytes>(Packing::kBytes, avx_vnni::kFewestBytes, &kWithShorts);
 
 }  // namespace otgen
 #endif

@@ -55,7 +55,7 @@ const Isa& isa() { return *chosen().load(); }
 
 const Isa& isa_for(int64_t d, bool floats) {
   const Isa* best = &isa();
-  while (best->other != nullptr && (d < best->fewest || (best->packing == Packing::kBytes && d > kMostWords) ||
+  while (best->other != nullptr && (d < best->fewest || (best->packing == Packing::kBytes && d > kMostBytes) ||
                                     (floats && best->packing != Packing::kFloat32)))
     best = best->other;
   return *best;

@@ -11,7 +11,7 @@ struct PackedNorms {
   double y[kMaxGroup];                // in float32
   double residual[kMaxGroup];         // of what float32 lost
   double original[kMaxGroup];         // before centring
-  double coarse[kMaxGroup];           // in bfloat16, or bytes
+  double coarse[kMaxGroup];           // in bfloat16, or whole numbers
   double coarse_residual[kMaxGroup];  // of what that lost
 };
 
@@ -26,8 +26,8 @@ struct Isa {
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states, float* maxima);
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
-  // steps of `step` where it reads bytes; gives the squared norm of each x - middle, and its squared distance to what
-  // became of it. Null where the filter reads tiles as they are.
+  // steps of `step` where it reads whole numbers; gives the squared norm of each x - middle, and its squared distance
+  // to what became of it. Null where the filter reads tiles as they are.
   void (*prepare)(const float* x, const float* middle, float step, int64_t d, void* out, double* squares,
                   double* residual_squares) = nullptr;
   // Scores the groups listed for a sample, a column of its tile, in float32: leaves in masks, of each group, the
@@ -45,10 +45,10 @@ struct Isa {
   // Packs a group: its targets are the columns of raw, (d, kMaxGroup), which it centres, scales and rounds.
   void (*pack)(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
                PackedNorms& norms);
-  // Writes a group's first `count` targets as words, (ceil(d / kWordBytes), group), for samples in steps of `step`;
-  // gives the unit of the products, at least `least`, the sum of the bytes of each target, and the squared norms of y^
-  // and of what it lost. Null where the filter does not read bytes.
-  float (*pack_bytes)(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
+  // Writes a group's first `count` targets as words, (..., group), for samples in steps of `step`;
+  // gives the unit of the products, at least `least`, the sum of the numbers of each target, and the squared norms of
+  // y^ and of what it lost. Null where the filter does not read whole numbers.
+  float (*pack_whole)(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
                       double least, int32_t* words, int32_t* sums, PackedNorms& norms) = nullptr;
   // Squared norms of the samples of a tile.
   void (*norms)(const float* x, int64_t d, double* squares);
