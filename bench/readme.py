@@ -19,7 +19,8 @@ def main() -> None:
 def tables() -> str:
     """The marks and the tables between them."""
     made = (
-        solve_table(), peers_table(), scaling_table(), large_table(), geometry_table(), geometry_solve_table(),
+        solve_table(), tight_table(), peers_table(), scaling_table(), large_table(), geometry_table(),
+        geometry_solve_table(),
         *(table(path.stem) for path in sorted(RESULTS.glob("ops-*.json")) for table in (ops_table, held_table)),
     )  # fmt: skip
     return "\n".join([f"{BEGIN}\n", *filter(None, made), END])
@@ -44,6 +45,30 @@ def solve_table() -> str:
                      f"{row['chi2']:.4f} ± {row['se']:.4f}")  # fmt: skip
         cells = (row["problem"], certified, f"{row['seconds']:.2g}", *found, row["empty"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def tight_table() -> str:
+    """Named problems solved further."""
+    if not (RESULTS / "solve-tight.json").exists():
+        return ""
+    rows, machine = _load("solve-tight")
+    tvs = sorted({row["tv"] for row in rows}, reverse=True)
+    heads = " | ".join(f"tv {tv:.0%}: seconds | samples | ÷ bound" for tv in tvs)
+    lines = [
+        "Those whose cells are sampled, certified to a smaller total variation (tol = 2π tv²), and all samples over the"
+        f" bound for it, {machine} (`python bench/solve.py --tight`):\n",
+        f"| problem | {heads} |",
+        "|---" * (1 + 3 * len(tvs)) + "|",
+    ]
+    for problem in dict.fromkeys(row["problem"] for row in rows):
+        cells = [problem]
+        for row in rows:
+            if row["problem"] == problem:
+                mark = "" if row["certified"] else " (not certified)"
+                cells += [f"{row['seconds']:.2g}{mark}", f"{row['samples'] / 1e6:.1f} M",
+                          f"{row['samples / bound']:.1f}"]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

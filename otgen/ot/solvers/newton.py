@@ -16,9 +16,9 @@ What makes it stable far from the solution:
   Kitagawa, Mérigot and Thibert works from non-empty cells only);
 - a step is taken back in part when the slope of the energy along it has turned and is steep (E is convex).
 
-What makes it use every sample near the solution: a step goes the part S / (S + noise) of Newton's, S being chi2 of the
-heights. That is the part that leaves least, `S noise / (S + noise)`, so the heights are the mean of all steps so far,
-each weighted by its samples (a Kalman filter).
+What makes it use every sample near the solution: a step takes the part S / (S + noise) of the error away, S being chi2
+of the heights. That is the part that leaves least, `S noise / (S + noise)`, so the heights are the mean of all steps so
+far, each weighted by its samples (a Kalman filter). A cell whose own error is certain takes more of it away.
 """
 
 import math
@@ -39,6 +39,7 @@ CAP = 2.0  # most samples in one step, in units of m / tol: their noise is half 
 SMALL = 0.25  # least samples of a step after a failed look, in units of those that leave the goal
 BANDWIDTH = 2.0  # of a cell, in mean gaps
 NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
+CERTAIN = 9.0  # an error of three standard errors is taken for real in part, whatever the others are
 DAMPING = (0.01, 20.0)  # range of the factor on the noise term, which starts at 1
 STRAIGHT = 0.2  # a step that left at most this part of chi2 beyond what was foreseen halves the damping
 COURANT, COURANT_SHARE = 1.5, 0.98  # this share of the cells exchanges at most so many times its mass in a step
@@ -129,13 +130,13 @@ class Newton:
             bent = max(0.0, signal - state.linear) / state.signal
             state = replace(state, damping=max(DAMPING[0], state.damping / (2 if bent < STRAIGHT else 1.2)))
 
-        gain = signal / (signal + seen.noise)
+        gain = _gains(problem, seen, signal)
         move, courant, raised = _newton_step(problem, state, seen, gain, run)
-        part = min(COURANT / courant, gain)
-        linear = (1 - part) ** 2 * signal + part**2 * seen.noise
+        part = min(1.0, COURANT / courant)
+        linear = _left(problem, seen, part * gain)
         # What the last step left beyond the linear was about quadratic in the error.
         left = linear + bent * signal * min(1.0, signal / max(state.signal, 1e-300))
-        left += ((1 - part) ** 2 + part**2) * doubt  # nor need the noise be its mean
+        left += doubt / 2  # for both parts of it, at a gain of about a half
         grow = signal < 2 * seen.noise or state.stall >= STALLED
         base = state.h + raised
         h = base + part * move
@@ -223,7 +224,7 @@ def _note_progress(state: NewtonState, signal: float, tv: float, run: Run, probl
 
 
 def _newton_step(
-    problem: Problem, state: NewtonState, seen: _Seen, gain: float, run: Run
+    problem: Problem, state: NewtonState, seen: _Seen, gain: Tensor, run: Run
 ) -> tuple[Tensor, float, Tensor]:
     """The full step (m,), its Courant number, and by how much empty cells are raised beforehand (m,)."""
     counted = seen.counted
@@ -244,7 +245,8 @@ def _newton_step(
     diagonal = secant / gap * (state.damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
 
     raised = _raise_empty(problem, state, counted.counts, counted.pairs[:, 0], mean_gap, run)
-    move = conjugate_gradients(edges, weights, diagonal, -seen.residual)
+    pull = gain * seen.residual
+    move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
     move[raised > 0] = 0.0
     move = move - move.mean()
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
@@ -252,7 +254,27 @@ def _newton_step(
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values) + 1e-12, raised
 
 
-def _secant(w: Tensor, ratio: Tensor, gain: float, d: int) -> Tensor:
+def _gains(problem: Problem, seen: _Seen, signal: float) -> Tensor:
+    """The part of each cell's error that is to be taken away, (m,): what leaves least of all, or more of the few large.
+
+    Of an error of z standard errors 1 - CERTAIN / z^2 are certain (James and Stein).
+    """
+    z2 = seen.residual.square() / (problem.nu * seen.noise / problem.m)
+    return (1 - CERTAIN / z2.clamp_min(CERTAIN)).clamp_min(signal / (signal + seen.noise))
+
+
+def _left(problem: Problem, seen: _Seen, gain: Tensor) -> float:
+    """The chi2 that is left by such gains, (m,), if measures are linear in the heights.
+
+    A cell's share of chi2 falls to (1 - gain)^2 of itself, and gets gain^2 of its noise.
+    """
+    noise = seen.noise / problem.m
+    error = seen.residual.square() / problem.nu - noise
+    let_in = noise * float(gain.square().sum())
+    return let_in + max(0.0, float(((1 - gain).square() * error).sum()))
+
+
+def _secant(w: Tensor, ratio: Tensor, gain: Tensor | float, d: int) -> Tensor:
     """What takes the place of w in the slope of a cell's measure on the way from w to w times the ratio, (m,).
 
     As a power d of the height the measure has the slope w / (s / d) at a distance of s from where the cell is empty.
@@ -295,11 +317,9 @@ def _raise_empty(
     empty = torch.nonzero((counts == 0) & (state.n * problem.nu > SEEN))[:, 0]
     if empty.numel() == 0:
         return raised
-    n = min(state.n, RAISE_SAMPLES)
-    x = torch.cat([run.sample(n // 2, "newton", 2 * (state.step - 1) + i, again=True) for i in (0, 1)])
-    n = x.shape[0]
-    half = winners.shape[0] // 2
-    winner = torch.cat((winners[: n // 2], winners[half : half + n // 2])).long()
+    n = min(state.n // 2, RAISE_SAMPLES)
+    x = run.sample(n, "newton", 2 * (state.step - 1), again=True)  # of the first half
+    winner = winners[:n].long()
     u = (x * problem.y[winner]).sum(1) + state.h[winner]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
     lead = ops.topk(problem.y[empty].float(), x.float(), -u.float(), int(k.max()))[1].double()  # no need of all digits

@@ -294,3 +294,27 @@ def test_one_target_needs_no_step():
     assert after.h.tolist() == [0.0]
     assert math.isinf(state.expected)
     assert replace(after, step=0, expected=math.inf, best=math.inf, stall=0, best_tv=math.inf, idle=0).n == state.n
+
+
+# --- how much of a step is taken -------------------------------------------------------------------------------------
+
+
+def test_gains_leave_what_was_foreseen():
+    """Errors of known size seen through known noise: what `_left` says is left, and it is near the least."""
+    m, n = 4000, 200_000
+    generator = torch.Generator().manual_seed(0)
+    problem = make_problem(BuiltIn("uniform"), randn(m, 2))
+    noise = m / n
+    for signal in (0.1 * noise, noise, 10 * noise):
+        error = (signal / m * problem.nu).sqrt() * randn(m, seed=1)
+        error[0] = 30 * (noise / m * problem.nu[0]).sqrt()  # one whose error is certain
+        found = error + (noise / m * problem.nu).sqrt() * torch.randn(m, generator=generator, dtype=torch.float64)
+        chi2 = float((error.square() / problem.nu).sum())
+        seen = newton._Seen(None, found, chi2, 0.0, noise)
+        gain = newton._gains(problem, seen, chi2)
+        assert float(gain[0]) > 0.98
+        assert float(gain.median()) == pytest.approx(chi2 / (chi2 + noise), rel=0.01)
+        left = float(((error - gain * found).square() / problem.nu).sum())
+        blur = 2 * noise / m**0.5  # the standard error of a measured chi2
+        assert newton._left(problem, seen, gain) == pytest.approx(left, rel=0.05, abs=2 * blur)
+        assert left < 1.1 * chi2 * noise / (chi2 + noise)
