@@ -225,7 +225,7 @@ class Hopeful:
         return State(torch.zeros(problem.m, dtype=torch.float64), expected=0.0)
 
     def step(self, problem, state, run):
-        return replace(state, step=state.step + 1, expected=0.0, exhausted=state.looks == 10)
+        return replace(state, step=state.step + 1, expected=0.0, exhausted=state.looks >= 10)
 
 
 def converged_by_luck(m, kind, times, start):
