@@ -9,6 +9,13 @@ def random_problem(n, m, d, dtype=torch.float32, seed=0):
     return tuple(torch.randn(*shape, generator=generator, dtype=dtype) for shape in ((n, d), (m, d), (m,)))
 
 
+def on_a_line(m=12, seed=0):
+    """Sorted targets (m, 1), float64, and their weights (m,)."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.linspace(-2, 2, m, dtype=torch.float64) + 0.05 * torch.randn(m, generator=generator, dtype=torch.float64)
+    return y[:, None], torch.rand(m, generator=generator, dtype=torch.float64) + 0.3
+
+
 def one_ulp(v, steps):
     """Move each element of v up by a whole number of units in the last place."""
     bits = v.view(torch.int32 if v.dtype == torch.float32 else torch.int64)

@@ -11,7 +11,7 @@ from scipy.stats import norm
 from otgen import ConvergenceWarning, SemiDiscreteOT, data
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers.base import Run
-from otgen.ot.solvers.newton import conjugate_gradients
+from otgen.ot.solvers.newton_step import conjugate_gradients
 from otgen.ot.solvers.starts import affine, anneal, voronoi
 from otgen.ot.sources import make_source
 

@@ -1,0 +1,148 @@
+"""One step of Newton's method on sampled cells: the regularised system, its solution, and what empty cells need."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from otgen import ops
+from otgen.ot.problem import Problem
+from otgen.ot.solvers.base import Run, per_cell
+from otgen.ot.solvers.halves import Seen
+
+BANDWIDTH = 2.0  # of a cell, in mean gaps
+NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
+COURANT_SHARE = 0.98  # of the cells have the Courant number at most
+MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
+LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
+SEEN = 5  # samples a cell must be expected to get before it counts as empty
+FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
+RAISE_SAMPLES = 200_000  # at most, to find out by how much
+RAISE_K = 200  # and at most so many samples given to a raised cell
+
+
+def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, raised: Tensor) -> tuple[Tensor, float]:
+    """The step that takes the part `gain` of each cell's error away, and its Courant number.
+
+    Args:
+        problem: What is solved.
+        seen: The measurement at the present heights.
+        gain: Part of each cell's error, (m,).
+        damping: Factor on the noise term of the diagonal.
+        raised: By how much cells are raised beforehand, (m,); these stay where they are.
+
+    Returns:
+        Move, (m,), of mean 0, and how many times its own mass a cell exchanges, few cells left out.
+    """
+    counted = seen.counted
+    assert counted.pairs is not None
+    assert counted.gaps is not None
+    m, d, nu, counts = problem.m, problem.d, problem.nu, counted.counts.double()
+    winner = counted.pairs[:, 0].long()
+    gap = _cell_gaps(per_cell(winner, counted.gaps, m), counts, float(counted.gaps.mean()))
+    width = BANDWIDTH * gap
+    near = per_cell(winner, counted.gaps < width[winner], m)
+    edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n)
+
+    w = (counts + 0.5) / seen.n
+    secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
+    root = (secant / w).sqrt()
+    weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]]
+    diagonal = secant / gap * (damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
+
+    pull = gain * seen.residual
+    move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
+    move[raised > 0] = 0.0
+    move = move - move.mean()
+    flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
+    exchange = (per_cell(edges[:, 0], flow, m) + per_cell(edges[:, 1], flow, m)) / torch.maximum(nu, counts / seen.n)
+    return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
+
+
+def _secant(w: Tensor, ratio: Tensor, gain: Tensor | float, d: int) -> Tensor:
+    """What takes the place of w in the slope of a cell's measure on the way from w to w times the ratio, (m,).
+
+    As a power d of the height the measure has the slope w / (s / d) at a distance of s from where the cell is empty.
+    The secant's is (w' - w) / (s' - s), with s' / s = (w' / w)^(1 / d). Of the ratio's logarithm only the part `gain`
+    is taken for real.
+    """
+    log_ratio = gain * ratio.log()
+    way = d * torch.expm1(log_ratio / d)
+    return w * torch.where(way.abs() < 1e-3, 1.0, torch.expm1(log_ratio) / way)
+
+
+def band_mean(d: int) -> float:
+    """Mean density of a cell's gaps over the bandwidth as a part of that at zero, which is wanted.
+
+    With the measure a power d of the height, a share of (1 - t / (d + 1))^d of the gaps is over t times their mean.
+    """
+    return (1 - max(0.0, 1 - BANDWIDTH / (d + 1)) ** d) * (d + 1) / (d * BANDWIDTH)
+
+
+def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
+    """Mean gap of every cell, (m,), as if one more sample had shown a small one.
+
+    A gap that is guessed too small makes the cell move too little, one too large lets it run away; so cells with few
+    samples get the tenth smallest of a hundred.
+    """
+    seen = counts >= SEEN
+    small = float((sums[seen] / counts[seen]).quantile(LOW_GAP)) if bool(seen.any()) else mean_gap
+    return (sums + max(small, MIN_GAP)) / (counts + 1)
+
+
+def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -> Tensor:
+    """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach.
+
+    Cell j takes the k samples of largest `<x, y_j> - u(x)` when h_j is minus the k-th of these numbers: an assignment
+    of targets to samples, so the same kernel finds it.
+    """
+    raised = torch.zeros(problem.m, dtype=torch.float64)
+    empty = torch.nonzero((seen.counted.counts == 0) & (seen.n * problem.nu > SEEN))[:, 0]
+    if empty.numel() == 0:
+        return raised
+    assert seen.counted.pairs is not None
+    assert seen.counted.gaps is not None
+    n = min(seen.n // 2, RAISE_SAMPLES)
+    x = run.sample(n, "newton", 2 * index, again=True)  # of the first half
+    winner = seen.counted.pairs[:n, 0].long()
+    u = (x * problem.y[winner]).sum(1) + h[winner]
+    k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
+    lead = ops.topk(problem.y[empty].float(), x.float(), -u.float(), int(k.max()))[1].double()  # no need of all digits
+    lack = -lead.gather(1, k[:, None] - 1)[:, 0] - h[empty]
+    raised[empty] = torch.where(lack > FAR * float(seen.counted.gaps.mean()), lack, 0.0)
+    return raised
+
+
+def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Tensor, tol: float = 1e-2) -> Tensor:
+    """Solve (L + diag) s = b for a graph Laplacian L, by conjugate gradients with Jacobi preconditioning.
+
+    Args:
+        edges: (e, 2), int64, each pair once.
+        weights: (e,), float64, positive.
+        diagonal: (m,), float64, positive.
+        b: (m,), float64.
+        tol: Relative residual in the preconditioner's norm; samples make the system far less accurate than this.
+
+    Returns:
+        s, (m,), float64.
+    """
+    m = b.shape[0]
+    i, j = edges[:, 0], edges[:, 1]
+    total = per_cell(i, weights, m) + per_cell(j, weights, m) + diagonal
+    s = torch.zeros_like(b)
+    r = b.clone()
+    z = r / total
+    p = z.clone()
+    rz = float(r @ z)
+    goal = tol**2 * rz
+    for _ in range(max(50, 2 * math.isqrt(m))):
+        if rz <= goal or rz == 0:
+            break
+        ap = total * p - per_cell(i, weights * p[j], m) - per_cell(j, weights * p[i], m)
+        a = rz / float(p @ ap)
+        s += a * p
+        r -= a * ap
+        z = r / total
+        rz, before = float(r @ z), rz
+        p = z + (rz / before) * p
+    return s

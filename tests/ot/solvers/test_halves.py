@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from otgen import data
+from otgen.ot import SemiDiscreteOT
+from otgen.ot.problem import make_problem
+from otgen.ot.solvers.base import Run
+from otgen.ot.solvers.halves import Seen, gains, left_by, measure
+from otgen.ot.sources import BuiltIn
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize("d", [4, 16])
+def test_chi2_is_unbiased_and_its_doubt_right(d, source):
+    """Over many measurements of the same heights, whose chi2 is known from a hundred times the samples."""
+    y, nu = data.problem(f"mixture-300x{d}")
+    ot = SemiDiscreteOT(source, tol=0.1, progress=False).fit(y, nu)
+    problem = make_problem(BuiltIn(source), y, nu)
+    h = problem.heights_in(ot.heights_)
+    run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
+    seen = [measure(problem, h, 12_000, k, run) for k in range(60)]
+    w = problem.source.measure(problem.y, h, 2_000_000, 7).counts / 2_000_000
+    true = float(((w - problem.nu) ** 2 / problem.nu).sum()) - 300 / 2_000_000
+    chi2 = torch.tensor([s.chi2 for s in seen])
+    assert float(chi2.mean()) == pytest.approx(true, abs=3 * float(chi2.std()) / 60**0.5)
+    assert float(chi2.std()) < 1.6 * seen[0].doubt
+    mean = torch.stack([s.residual for s in seen]).mean(0)
+    spread = torch.tensor([float(((s.residual - mean) ** 2 / problem.nu).sum()) for s in seen]).mean()
+    assert float(torch.tensor([s.noise for s in seen]).mean()) == pytest.approx(float(spread) * 60 / 59, rel=0.05)
+
+
+def test_gains_leave_what_was_foreseen():
+    """Errors of known size seen through known noise: what `_left` says is left, and it is near the least."""
+    m, n = 4000, 200_000
+    generator = torch.Generator().manual_seed(0)
+    problem = make_problem(BuiltIn("uniform"), randn(m, 2))
+    noise = m / n
+    for signal in (0.1 * noise, noise, 10 * noise):
+        error = (signal / m * problem.nu).sqrt() * randn(m, seed=1)
+        error[0] = 30 * (noise / m * problem.nu[0]).sqrt()  # one whose error is certain
+        found = error + (noise / m * problem.nu).sqrt() * torch.randn(m, generator=generator, dtype=torch.float64)
+        chi2 = float((error.square() / problem.nu).sum())
+        seen = Seen(None, n, found, chi2, 0.0, noise)
+        gain = gains(problem, seen, chi2)
+        assert float(gain[0]) > 0.98
+        assert float(gain.median()) == pytest.approx(chi2 / (chi2 + noise), rel=0.01)
+        left = float(((error - gain * found).square() / problem.nu).sum())
+        blur = 2 * noise / m**0.5  # the standard error of a measured chi2
+        assert left_by(problem, seen, gain) == pytest.approx(left, rel=0.05, abs=2 * blur)
+        assert left < 1.1 * chi2 * noise / (chi2 + noise)
