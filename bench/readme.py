@@ -63,11 +63,13 @@ def tight_table() -> str:
     ]
     for problem in dict.fromkeys(row["problem"] for row in rows):
         cells = [problem]
-        for row in rows:
-            if row["problem"] == problem:
-                mark = "" if row["certified"] else " (not certified)"
-                cells += [f"{row['seconds']:.2g}{mark}", f"{row['samples'] / 1e6:.1f} M",
-                          f"{row['samples / bound']:.1f}"]  # fmt: skip
+        for tv in tvs:
+            row = next((row for row in rows if (row["problem"], row["tv"]) == (problem, tv)), None)
+            if row is None:
+                cells += ["–"] * 3
+                continue
+            mark = "" if row["certified"] else " (not certified)"
+            cells += [f"{row['seconds']:.2g}{mark}", f"{row['samples'] / 1e6:.1f} M", f"{row['samples / bound']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
