@@ -1,5 +1,4 @@
-// AVX-512 with VNNI: products of bytes, four times as many as of floats, or of shorts, twice
-// as many.
+// AVX-512 with VNNI: products of bytes, four times as many as of floats, or of shorts, twice as many.
 #if defined(__x86_64__) && defined(OTGEN_VNNI)
 #include <immintrin.h>
 
@@ -43,7 +42,7 @@ static inline Vec to_float(Words<whole> a) {
   return {_mm512_cvtepi32_ps(a.v)};
 }
 
-// Measured: below these shorts, and floats, are faster (bench/ops.py).
+// Measured at solutions: below these shorts, and floats, are faster (bench/results/README.md).
 constexpr int64_t kFewestBytes = 40, kFewestShorts = 4;
 constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
@@ -54,28 +53,11 @@ constexpr int kTargets = 12;
 
 }  // namespace avx512_vnni
 
-namespace {
+static const Isa kWithShorts =
+    avx512_vnni::on_whole<avx512_vnni::Shorts>(kAvx512, "avx512_vnni", avx512_vnni::kFewestShorts, kAvx512);
 
-template <class V>
-Isa with(Packing packing, int64_t fewest, const Isa* other) {
-  Isa isa = kAvx512;
-  isa.name = "avx512_vnni";
-  isa.packing = packing;
-  isa.fewest = fewest, isa.other = other;
-  isa.filter = avx512_vnni::filter_whole<V>;
-  isa.prepare = avx512_vnni::prepare_whole<V>;
-  isa.narrow = avx512_vnni::narrow;
-  isa.pack = avx512_vnni::pack;
-  isa.pack_whole = avx512_vnni::pack_whole<V>;
-  isa.busy = avx512_vnni::busy<V>;
-  return isa;
-}
-
-const Isa kWithShorts = with<avx512_vnni::Shorts>(Packing::kShorts, avx512_vnni::kFewestShorts, &kAvx512);
-
-}  // namespace
-
-const Isa kAvx512Vnni = with<avx512_vnni::Bytes>(Packing::kBytes, avx512_vnni::kFewestBytes, &kWithShorts);
+const Isa kAvx512Vnni =
+    avx512_vnni::on_whole<avx512_vnni::Bytes>(kAvx512, "avx512_vnni", avx512_vnni::kFewestBytes, kWithShorts);
 
 }  // namespace otgen
 #endif

@@ -44,7 +44,7 @@ static inline Vec to_float(Words<whole> a) {
   return {_mm256_cvtepi32_ps(a.v)};
 }
 
-// Measured: below these shorts, and floats, are faster (bench/ops.py).
+// Measured at solutions: below these shorts, and floats, are faster (bench/results/README.md).
 constexpr int64_t kFewestBytes = 40, kFewestShorts = 4;
 constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
@@ -61,28 +61,9 @@ bool avx_vnni_present() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnniBit) != 0;
 }
 
-namespace {
+static const Isa kWithShorts = avx_vnni::on_whole<avx_vnni::Shorts>(kAvx2, "avx_vnni", avx_vnni::kFewestShorts, kAvx2);
 
-template <class V>
-Isa with(Packing packing, int64_t fewest, const Isa* other) {
-  Isa isa = kAvx2;
-  isa.name = "avx_vnni";
-  isa.packing = packing;
-  isa.fewest = fewest, isa.other = other;
-  isa.filter = avx_vnni::filter_whole<V>;
-  isa.prepare = avx_vnni::prepare_whole<V>;
-  isa.narrow = avx_vnni::narrow;
-  isa.pack = avx_vnni::pack;
-  isa.pack_whole = avx_vnni::pack_whole<V>;
-  isa.busy = avx_vnni::busy<V>;
-  return isa;
-}
-
-const Isa kWithShorts = with<avx_vnni::Shorts>(Packing::kShorts, avx_vnni::kFewestShorts, &kAvx2);
-
-}  // namespace
-
-const Isa kAvxVnni = with<avx_vnni::Bytes>(Packing::kBytes, avx_vnni::kFewestBytes, &kWithShorts);
+const Isa kAvxVnni = avx_vnni::on_whole<avx_vnni::Bytes>(kAvx2, "avx_vnni", avx_vnni::kFewestBytes, kWithShorts);
 
 }  // namespace otgen
 #endif

@@ -45,9 +45,9 @@ struct Isa {
   // Packs a group: its targets are the columns of raw, (d, kMaxGroup), which it centres, scales and rounds.
   void (*pack)(const double* raw, const double* centre, double scale, int64_t d, float* y, uint16_t* tiles,
                PackedNorms& norms);
-  // Writes a group's first `count` targets as words, (..., group), for samples in steps of `step`;
-  // gives the unit of the products, at least `least`, the sum of the numbers of each target, and the squared norms of
-  // y^ and of what it lost. Null where the filter does not read whole numbers.
+  // Writes a group's first `count` targets as words, (words of d numbers, group), for samples in steps of `step`; gives
+  // the unit of the products, at least `least`, the sum of the numbers of each target, and the squared norms of y^ and
+  // of what it lost. Null where the filter does not read whole numbers.
   float (*pack_whole)(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
                       double least, int32_t* words, int32_t* sums, PackedNorms& norms) = nullptr;
   // Squared norms of the samples of a tile.

@@ -3,6 +3,7 @@
 // themselves. A file includes it after it has defined what filter.inl wants, and
 //   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, kProducts, kWhole, load, broadcast, store; mul_add
 //                   (samples, targets, sum), max, to_float
+// beside peak.inl.
 
 #include "filter.inl"
 
@@ -80,4 +81,19 @@ static float pack_whole(const double* raw, const double* centre, double scale, i
   std::memcpy(norms.coarse_residual, residual, sizeof residual);
   std::memcpy(sums, sum, sizeof sum);
   return unit;
+}
+
+// The instruction set `base` with this filter; `other` takes over below `fewest` coordinates.
+template <class V>
+static Isa on_whole(Isa base, const char* name, int64_t fewest, const Isa& other) {
+  base.name = name;
+  base.packing = V::kWhole == Whole::kBytes ? Packing::kBytes : Packing::kShorts;
+  base.fewest = fewest, base.other = &other;
+  base.filter = filter_whole<V>;
+  base.prepare = prepare_whole<V>;
+  base.narrow = narrow;
+  base.pack = pack;
+  base.pack_whole = pack_whole<V>;
+  base.busy = busy<V>;
+  return base;
 }
