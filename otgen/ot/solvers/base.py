@@ -21,13 +21,13 @@ from otgen.ot.streams import stream
 
 CENTROID_SAMPLES = 20
 """Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A
-certificate on as many gives them for a third of the time that more samples would take."""
+certificate on as many gives them for a quarter of the time that more samples would take."""
 
 READY = 0.8
 """A solver asks for a certificate when it expects at most this part of the tolerance."""
 
 AGAIN = 0.6
-"""A standard error is at most about this part of itself on twice the samples."""
+"""A standard error on twice the samples, as a part of itself: 0.5 where cells' noise makes it, 0.7 where errors do."""
 
 GLANCE = 10
 """Samples per target, at least, in the last certificate of a run that gave up; a twentieth of the budget at most."""
