@@ -10,6 +10,9 @@
 
 #include "../../common.h"
 #include "isa.h"
+#if defined(OTGEN_EMULATE)
+#include "emulate_tiles.h"
+#endif
 
 namespace otgen {
 namespace amx {
@@ -180,6 +183,9 @@ static int64_t busy(int64_t rounds) {
 }  // namespace amx
 
 bool amx_permitted() {
+#if defined(OTGEN_EMULATE)
+  return true;
+#endif
   unsigned a, b, c, d;
   constexpr unsigned kBf16 = 1u << 22, kTileBit = 1u << 24;  // CPUID leaf 7, EDX
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBf16) == 0 || (d & kTileBit) == 0) return false;

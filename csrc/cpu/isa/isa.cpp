@@ -8,6 +8,12 @@
 namespace otgen {
 namespace {
 
+#if defined(OTGEN_EMULATE)
+[[maybe_unused]] constexpr bool kTilesEmulated = true;
+#else
+[[maybe_unused]] constexpr bool kTilesEmulated = false;
+#endif
+
 // Slowest first.
 std::vector<const Isa*> runnable() {
   std::vector<const Isa*> all = {&kScalar};
@@ -23,7 +29,8 @@ std::vector<const Isa*> runnable() {
   if (avx2 && avx_vnni_present()) all.push_back(&kAvxVnni);
   if (avx512_vnni) all.push_back(&kAvx512Vnni);
 #if defined(OTGEN_AMX)
-  if (avx512_vnni && amx_permitted()) all.push_back(&kAmx);  // VNNI takes over in few dimensions
+  // VNNI takes over in few dimensions.
+  if (avx512_vnni && amx_permitted()) all.insert(kTilesEmulated ? all.begin() + 1 : all.end(), &kAmx);
 #endif
 #endif
 #endif
