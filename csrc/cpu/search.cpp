@@ -48,7 +48,7 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
     : y_(y),
       h_(h),
       k_(k),
-      isa_(isa_for(d, pruned(m, d, k))),
+      isa_(isa_for(d, k, pruned(m, d, k))),
       middle_(std::move(region.middle)),
       step_(std::max(region.reach, kLeastReach) / float(most_of(whole_of(isa_.packing), d))),
       order_(static_cast<size_t>(m)) {

@@ -19,7 +19,7 @@ namespace amx {
 
 #include "vec512.inl"
 
-constexpr int64_t kFewest = 12;                // measured: below it AVX-512 is faster; not yet with VNNI
+constexpr Fewest kFewest{12, 12};              // measured: below it AVX-512 is faster; not yet with VNNI
 constexpr int kGroup = 16;                     // rows of a tile
 constexpr int kStep = kGroup * kDepth;         // numbers in a tile of targets or of samples
 constexpr int kRowBytes = kDepth * 2;          // of those

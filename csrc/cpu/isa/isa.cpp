@@ -60,9 +60,10 @@ std::atomic<const Isa*>& chosen() {
 
 const Isa& isa() { return *chosen().load(); }
 
-const Isa& isa_for(int64_t d, bool floats) {
+const Isa& isa_for(int64_t d, int64_t k, bool floats) {
   const Isa* best = &isa();
-  while (best->other != nullptr && (d < best->fewest || (best->packing == Packing::kBytes && d > kMostBytes) ||
+  const auto fewest = [&] { return k == 1 ? best->fewest.best : best->fewest.more; };
+  while (best->other != nullptr && (d < fewest() || (best->packing == Packing::kBytes && d > kMostBytes) ||
                                     (floats && best->packing != Packing::kFloat32)))
     best = best->other;
   return *best;

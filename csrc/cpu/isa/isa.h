@@ -15,11 +15,16 @@ struct PackedNorms {
   double coarse_residual[kMaxGroup];  // of what that lost
 };
 
+// Coordinates: where only the best target is wanted fewer groups survive a crude filter than where more are.
+struct Fewest {
+  int64_t best = 1, more = 1;
+};
+
 struct Isa {
   const char* name;
   int group;                   // targets of one group, at most kMaxGroup
   Packing packing;             // of the targets, for `filter`
-  int64_t fewest = 1;          // coordinates for which it is meant; with fewer, `other` is faster
+  Fewest fewest{};             // coordinates for which it is meant; with fewer, `other` is faster
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
   // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
@@ -83,10 +88,10 @@ bool amx_permitted();  // asks the system, which must save the tiles of every th
 // The fastest that this machine runs, or what the environment variable OTGEN_ISA names.
 const Isa& isa();
 
-// The one that scores best in dimension d: in few dimensions low precision lets too many groups through, and most of
-// the matrix unit's step of 32 coordinates would be zeros, so float32 takes over. It also does where only
+// The one that finds the k best fastest in dimension d: in few dimensions low precision lets too many groups through,
+// and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over. It also does where only
 // `floats` are wanted.
-const Isa& isa_for(int64_t d, bool floats = false);
+const Isa& isa_for(int64_t d, int64_t k, bool floats);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();

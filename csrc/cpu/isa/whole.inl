@@ -85,7 +85,7 @@ static float pack_whole(const double* raw, const double* centre, double scale, i
 
 // The instruction set `base` with this filter; `other` takes over below `fewest` coordinates.
 template <class V>
-static Isa on_whole(Isa base, const char* name, int64_t fewest, const Isa& other) {
+static Isa on_whole(Isa base, const char* name, Fewest fewest, const Isa& other) {
   base.name = name;
   base.packing = V::kWhole == Whole::kBytes ? Packing::kBytes : Packing::kShorts;
   base.fewest = fewest, base.other = &other;
