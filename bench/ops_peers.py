@@ -29,6 +29,7 @@ HELD_TO = {
     "avx_vnni": {"OTGEN_ISA": "avx_vnni", **_AVX2},
     "avx512": {"OTGEN_ISA": "avx512", **_AVX512},
     "avx512_vnni": {"OTGEN_ISA": "avx512_vnni", **_AVX512},
+    "amx_int8": {"OTGEN_ISA": "amx_int8", **_AVX512},
 }
 """Environment that holds all contenders to an instruction set. FAISS' wheels from 1.15 on choose by FAISS_SIMD_LEVEL,
 not FAISS_OPT_LEVEL, and most of the work of a flat search is its OpenBLAS'."""

@@ -3,7 +3,7 @@
 python bench/solve.py                      every named problem, uniform source
 python bench/solve.py --source normal mixture-2000x16 digits-1797x64
 python bench/solve.py --method log_ratio --tol 0.0025 mixture-2000x16
-python bench/solve.py --tight              to a certified tv of 2 % and 1 %, where cells are sampled: 20 minutes
+python bench/solve.py --tight              to a certified tv of 2 % and 1 %, where cells are sampled: 30 minutes
 python bench/solve.py --quick              two small ones, writing nothing; exits with 1 if one is not certified
 """
 

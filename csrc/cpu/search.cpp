@@ -130,19 +130,17 @@ typename Search<T>::Frame Search<T>::frame(int threads) const {
 template <class T>
 void Search<T>::pack(const Frame& frame, int threads) {
   const int64_t d = panels_.d, groups = panels_.groups, group = isa_.group;
+  const size_t even = size_t(ceil_div(groups, 2)) * 2;
   packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
   if (is_whole(isa_.packing)) {
-    words_.assign(size_t(groups) * ceil_div(d, int64_t(whole_of(isa_.packing))) * group, 0);
-    word_h_.assign(size_t(groups) * group, kNoTarget);
-    units_.assign(static_cast<size_t>(groups), 0.0f), tops_.assign(static_cast<size_t>(groups), -kInf);
+    words_.assign(even * words_of(isa_.packing, d) * group, 0);
+    if (!on_tiles(isa_.packing)) word_h_.assign(size_t(groups) * group, kNoTarget);
   }
-  if (isa_.packing == Packing::kBfloat16) {
-    tiles_.assign(size_t(ceil_div(groups, 2) * 2) * ceil_div(d, kDepth) * group * kDepth, 0);
-    tops_.assign(size_t(ceil_div(groups, 2) * 2), -kInf);
-  }
+  if (isa_.packing == Packing::kBfloat16) tiles_.assign(even * ceil_div(d, kDepth) * group * kDepth, 0);
+  if (isa_.packing != Packing::kFloat32) tops_.assign(even, -kInf), units_.assign(even, 0.0f);
   const int64_t rows = std::max<int64_t>(1, kPackRows / group), blocks = ceil_div(groups, rows);
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
     std::vector<double> raw(size_t(d) * kMaxGroup);
@@ -199,9 +197,9 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   uint16_t* tiles = isa_.packing == Packing::kBfloat16 ? &tiles_[g * ceil_div(d, kDepth) * group * kDepth] : nullptr;
   isa_.pack(raw, frame.centre.data(), scale, d, y, tiles, norms);
   for (int64_t c = 0; c < d && count < group; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
-  const Coarse coarse = is_whole(isa_.packing)               ? pack_words(g, frame, raw, count, norms)
-                        : isa_.packing == Packing::kBfloat16 ? pack_tiles(g, count)
-                                                             : Coarse{};
+  const Coarse coarse = on_tiles(isa_.packing)   ? pack_tiles(g, frame, raw, count, norms)
+                        : is_whole(isa_.packing) ? pack_words(g, frame, raw, count, norms)
+                                                 : Coarse{};
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
   const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
   const double y_original = largest_of(norms.original);
@@ -230,13 +228,20 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
 
 // What the matrix unit reads beside the targets of a group.
 template <class T>
-typename Search<T>::Coarse Search<T>::pack_tiles(int64_t g, int count) {
-  const int64_t steps = ceil_div(panels_.d, kDepth), group = isa_.group;
+typename Search<T>::Coarse Search<T>::pack_tiles(int64_t g, const Frame& frame, const double* raw, int count,
+                                                 PackedNorms& norms) {
+  const int64_t d = panels_.d, steps = ceil_div(d, kDepth), group = isa_.group;
   // Rows past the last target repeat it, for the maximum must be that of a target.
-  for (int64_t s = 0; s < steps; ++s)
-    for (int64_t t = count; t < group; ++t)
-      std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
-                  &tiles_[((g * steps + s) * group + t) * kDepth]);
+  if (isa_.packing == Packing::kByteTiles) {
+    int32_t sums[kMaxGroup];
+    units_[g] = isa_.pack_whole(raw, frame.centre.data(), frame.scale, d, count, double(step_), kTiny32,
+                                &words_[g * words_of(isa_.packing, d) * group], sums, norms);
+  } else {
+    for (int64_t s = 0; s < steps; ++s)
+      for (int64_t t = count; t < group; ++t)
+        std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
+                    &tiles_[((g * steps + s) * group + t) * kDepth]);
+  }
   const double first = lifted_[order_[g * group]], last = lifted_[order_[g * group + count - 1]];
   const double rounding = kUnit32 * std::max(std::abs(first), std::abs(last));
   tops_[g] = float(first);
@@ -257,7 +262,7 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
   const double least = std::max(range / kWordRange, kTiny32);
   const Whole whole = whole_of(isa_.packing);
   const float unit = isa_.pack_whole(raw, frame.centre.data(), frame.scale, d, count, double(step_), least,
-                                     &words_[g * ceil_div(d, int64_t(whole)) * group], sums, norms);
+                                     &words_[g * words_of(isa_.packing, d) * group], sums, norms);
   double residual = 0;
   for (int t = 0; t < count; ++t) {
     const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));

@@ -38,7 +38,8 @@
 // stored as q + 128: where d <= kMostBytes) and |k| <= 2^24, for which v is large enough. The filter's maximum is v
 // times the largest sum plus top, rounded three times: u each of |x^||y^| + |h^ - top| and u of the result. So with
 // 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and the first line of the bound is wide
-// enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding.
+// enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding. On the
+// matrix unit bytes have a sign, q needs no 128, and all k are 0: it adds heights as it does to bfloat16.
 #pragma once
 
 #include <cmath>
@@ -60,6 +61,7 @@ class Pruning;
 constexpr int kTile = 32;                // samples that are scored together, on the lanes of vector registers
 constexpr int kMaxGroup = 16;            // targets of a group, at most
 constexpr int kDepth = 32;               // coordinates of one step of the bfloat16 matrix unit
+constexpr int64_t kTileWords = 16;       // words in the row of one of its tiles
 constexpr int64_t kMostBytes = 1 << 14;  // coordinates whose products of bytes add up to less than 2^30
 constexpr int kSpan = 32;                // groups that share a bound
 constexpr int kChunk = 512;              // groups whose maxima a filter keeps before it looks at them, at most
@@ -80,23 +82,32 @@ struct LineAllocator {
 template <class T>
 using LineVector = std::vector<T, LineAllocator<T>>;
 
-// How the filter reads targets.
+// How the filter reads targets; whole numbers come last, bytes last of them.
 enum class Packing {
   kFloat32,   // Panels::y
   kBfloat16,  // Panels::tiles
   kShorts,    // Panels::words
   kBytes,     // likewise
+  kByteTiles  // likewise, by rows for the matrix unit
 };
 
 // A kind of whole numbers: how many of them are in a word of 32 bits.
 enum class Whole { kShorts = 2, kBytes = 4 };
 
-OTGEN_HD bool is_whole(Packing packing) { return packing == Packing::kShorts || packing == Packing::kBytes; }
+OTGEN_HD bool is_whole(Packing packing) { return packing >= Packing::kShorts; }
 
-OTGEN_HD Whole whole_of(Packing packing) { return packing == Packing::kBytes ? Whole::kBytes : Whole::kShorts; }
+OTGEN_HD bool on_tiles(Packing packing) { return packing == Packing::kBfloat16 || packing == Packing::kByteTiles; }
 
-// What is added to those of samples: the instruction for bytes wants them without a sign.
-OTGEN_HD int32_t zero_of(Whole whole) { return whole == Whole::kBytes ? 128 : 0; }
+OTGEN_HD Whole whole_of(Packing packing) { return packing >= Packing::kBytes ? Whole::kBytes : Whole::kShorts; }
+
+// Words of d numbers; the matrix unit takes 16 at a time.
+OTGEN_HD int64_t words_of(Packing packing, int64_t d) {
+  const int64_t words = ceil_div(d, int64_t(whole_of(packing)));
+  return packing == Packing::kByteTiles ? ceil_div(words, kTileWords) * kTileWords : words;
+}
+
+// What is added to those of samples: VNNI's instruction for bytes wants them without a sign.
+OTGEN_HD constexpr int32_t zero_of(Whole whole) { return whole == Whole::kBytes ? 128 : 0; }
 
 // Their largest magnitude: the sum of d products of shorts is at most 2^29.
 OTGEN_HD int32_t most_of(Whole whole, int64_t d) {
@@ -120,9 +131,10 @@ struct Panels {
                              // more numbers behind, so that whole vectors may be read
   const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
-  const int32_t* words = nullptr;   // (groups, words of d numbers, group); zero past the last
+  const int32_t* words = nullptr;   // (groups, words of d numbers, group); zero past the last; or, for the matrix unit,
+                                    // (groups even, words / kTileWords, group, kTileWords) like `tiles`
   const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for zero_of
-  const float* unit = nullptr;      // (groups,), with words: of their products
+  const float* unit = nullptr;      // (groups even,), with words: of their products
   const float* top = nullptr;       // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
                                     // last
   Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
@@ -231,7 +243,7 @@ class Search {
   struct Coarse {
     double height = 0, spread = 0;
   };
-  Coarse pack_tiles(int64_t g, int count);
+  Coarse pack_tiles(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   Coarse pack_words(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   void lift(const Frame& frame, int threads);
   double lifted(int64_t j, const Frame& frame) const;
@@ -257,7 +269,7 @@ class Search {
 OTGEN_HD int64_t prepared_bytes(Packing packing, int64_t d) {
   const int64_t coordinate = packing == Packing::kFloat32    ? d * 4
                              : packing == Packing::kBfloat16 ? ceil_div(d, kDepth) * kDepth * 2
-                                                             : ceil_div(d, int64_t(whole_of(packing))) * 4;
+                                                             : words_of(packing, d) * 4;
   return coordinate * kTile;
 }
 

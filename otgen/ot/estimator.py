@@ -34,7 +34,7 @@ from otgen.ot.sources import CHUNK, Sampler, make_source
 from otgen.ot.streams import stream
 
 DEFAULT_BUDGET = 100
-"""Default `max_samples`, in units of m / tol, at which sampling noise alone is the tolerance; hard problems take 70."""
+"""Default `max_samples` in units of m / tol, where sampling noise alone is the tolerance; solved ones take 2 to 4."""
 
 
 class ConvergenceWarning(UserWarning):

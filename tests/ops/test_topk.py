@@ -41,6 +41,17 @@ def test_all_targets_in_order(isa, dtype, m):
     check(*random_problem(40, m, 20, dtype), m)
 
 
+@pytest.mark.parametrize("m", [17, 25, 37, 44, 100])
+@pytest.mark.parametrize("d", [12, 48, 130])
+def test_what_fills_the_last_group_is_no_target(isa, dtype, m, d):
+    """Targets about their mean: one on this side, all others on that one. A target at the mean would come second."""
+    g = torch.Generator().manual_seed(m)
+    y = -1 + 0.01 * torch.randn(m, d, generator=g, dtype=dtype)
+    y[m // 2] += m
+    x = torch.linspace(-1, 1, 64, dtype=dtype)[:, None] + 0.01 * torch.randn(64, d, generator=g, dtype=dtype)
+    check(x, y, torch.zeros(m, dtype=dtype), 2)
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 100, 300, 1000])
 def test_every_k(isa, k):
     n = 5 if isa.startswith("emulated") and k > 100 else 70  # slow

@@ -1,5 +1,6 @@
-// The matrix unit of newer Xeons (AMX, bfloat16) as a filter: a 16 x 16 tile of scores takes 16 cycles for every 32
-// coordinates. Targets are rows and samples columns, so that a group's maximum needs no horizontal step.
+// The matrix unit of newer Xeons (AMX) as a filter: a 16 x 16 tile of scores takes 16 cycles for every 32 coordinates
+// in bfloat16, or 64 in bytes. Targets are rows and samples columns, so that a group's maximum needs no horizontal
+// step.
 #if defined(__x86_64__) && defined(OTGEN_AMX)
 #include <cpuid.h>
 #include <immintrin.h>
@@ -7,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "../../common.h"
 #include "isa.h"
@@ -19,15 +22,15 @@ namespace amx {
 
 #include "vec512.inl"
 
-constexpr Fewest kFewest{12, 12};              // measured: below it AVX-512 is faster; not yet with VNNI
-constexpr int kGroup = 16;                     // rows of a tile
-constexpr int kStep = kGroup * kDepth;         // numbers in a tile of targets or of samples
-constexpr int kRowBytes = kDepth * 2;          // of those
-constexpr int kScores = kGroup * Vec::kWidth;  // in a tile of scores
+constexpr Fewest kFewest{12, 12};       // measured: below it AVX-512 is faster; not yet with VNNI
+constexpr Fewest kFewestBytes{40, 40};  // as with VNNI, for want of a measurement
+constexpr int kGroup = 16;              // rows of a tile
+constexpr int64_t kTileBytes = kGroup * 64;
 
 #include "narrow.inl"
 #include "pack.inl"
 #include "scan.inl"
+#include "words.inl"
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -36,94 +39,147 @@ struct alignas(64) TileConfig {
 };
 static const TileConfig kTileConfig;  // in memory: compilers think that only its first bytes are read
 
-// What is left of a product: two tiles of scores, one for each of two groups, and where their maxima belong.
-struct Product {
-  alignas(64) float scores[2 * kScores];
-  float* maxima;     // of the first group, those of the second follow
-  const float* top;  // of the first group
-
-  void take() const {
-    for (int i = 0; i < 2; ++i) column_max(scores + i * kScores, top + i).store(maxima + i * Vec::kWidth);
+// NAME(y, x, steps, before): products of two groups by one half of a tile, in tiles P and Q; stores what the product
+// before left in R and S, which hides behind the matrix unit's work. Tiles are named by literals only. DOT is the
+// instruction; kRow and kStep are bytes between the rows and the steps of samples.
+#define OTGEN_STEP(DOT, P, Q, s)                      \
+  _tile_loadd(6, x + (s) * kStep, kRow);              \
+  _tile_loadd(4, y + (s) * kTileBytes, 64);           \
+  DOT(P, 4, 6);                                       \
+  _tile_loadd(5, y + (steps + (s)) * kTileBytes, 64); \
+  DOT(Q, 5, 6)
+#define OTGEN_PRODUCT(NAME, DOT, P, Q, R, S)                                    \
+  static void NAME(const char* y, const char* x, int64_t steps, char* before) { \
+    _tile_zero(P);                                                              \
+    _tile_zero(Q);                                                              \
+    OTGEN_STEP(DOT, P, Q, 0);                                                   \
+    _tile_stored(R, before, 64);                                                \
+    if (steps > 1) {                                                            \
+      OTGEN_STEP(DOT, P, Q, 1);                                                 \
+    }                                                                           \
+    _tile_stored(S, before + kTileBytes, 64);                                   \
+    for (int64_t s = 2; s < steps; ++s) {                                       \
+      OTGEN_STEP(DOT, P, Q, s);                                                 \
+    }                                                                           \
   }
 
-  // Largest score of a group, with the group's largest height, for one half of the samples.
-  static Vec column_max(const float* scores, const float* top) {
-    Vec best[4];
-#pragma GCC unroll 16
-    for (int t = 0; t < kGroup; ++t) {
-      const Vec s = Vec::load(scores + t * Vec::kWidth);
-      best[t % 4] = t < 4 ? s : max(best[t % 4], s);
-    }
-    return add(max(max(best[0], best[1]), max(best[2], best[3])), Vec::broadcast(top));
-  }
+// Samples are (half, steps, kDepth / 2, 16, 2).
+struct Bfloat16 {
+  static constexpr int64_t kDepth = otgen::kDepth, kRow = 64, kStep = kTileBytes;  // coordinates of a step; bytes
+  static int64_t half(int64_t steps) { return steps * kTileBytes; }                // from one half to the other
+  static const void* targets(const Panels& panels) { return panels.tiles; }
+  OTGEN_PRODUCT(even, _tile_dpbf16ps, 0, 1, 2, 3)
+  OTGEN_PRODUCT(odd, _tile_dpbf16ps, 2, 3, 0, 1)
+
+  Vec v;
+  static Bfloat16 load(const char* p) { return {Vec::load(reinterpret_cast<const float*>(p))}; }
+  Bfloat16 larger(Bfloat16 other) const { return {max(v, other.v)}; }
+  Vec score(const float* top, const float*) const { return add(v, Vec::broadcast(top)); }
 };
 
-// NAME(y, x, steps, before): scores, without heights, of two groups by one half of a tile, in tiles P and Q; stores
-// what the product before left in R and S, which hides behind the matrix unit's work. Tiles are named by literals only.
-#define OTGEN_STEP(P, Q, s)                             \
-  _tile_loadd(6, x + (s) * kStep, kRowBytes);           \
-  _tile_loadd(4, y + (s) * kStep, kRowBytes);           \
-  _tile_dpbf16ps(P, 4, 6);                              \
-  _tile_loadd(5, y + (steps + (s)) * kStep, kRowBytes); \
-  _tile_dpbf16ps(Q, 5, 6)
-#define OTGEN_PRODUCT(NAME, P, Q, R, S)                                                         \
-  static inline void NAME(const uint16_t* y, const uint16_t* x, int64_t steps, float* before) { \
-    _tile_zero(P);                                                                              \
-    _tile_zero(Q);                                                                              \
-    OTGEN_STEP(P, Q, 0);                                                                        \
-    _tile_stored(R, before, 64);                                                                \
-    if (steps > 1) {                                                                            \
-      OTGEN_STEP(P, Q, 1);                                                                      \
-    }                                                                                           \
-    _tile_stored(S, before + kScores, 64);                                                      \
-    for (int64_t s = 2; s < steps; ++s) {                                                       \
-      OTGEN_STEP(P, Q, s);                                                                      \
-    }                                                                                           \
+// Samples are words of four coordinates, (words, kTile), as VNNI reads them, but with a sign.
+struct Bytes {
+  static constexpr int64_t kDepth = 64, kRow = kTile * 4, kStep = kTileWords * kRow;
+  static int64_t half(int64_t) { return kRow / 2; }
+  static const void* targets(const Panels& panels) { return panels.words; }
+  OTGEN_PRODUCT(even, _tile_dpbssd, 0, 1, 2, 3)
+  OTGEN_PRODUCT(odd, _tile_dpbssd, 2, 3, 0, 1)
+
+  static constexpr int kProducts = 4;
+  static constexpr Whole kWhole = Whole::kBytes;
+  static constexpr int32_t kZero = 0;
+
+  __m512i v;
+  static Bytes load(const char* p) { return {_mm512_load_si512(p)}; }
+  Bytes larger(Bytes other) const { return {_mm512_max_epi32(v, other.v)}; }
+  Vec score(const float* top, const float* unit) const {
+    return mul_add({_mm512_cvtepi32_ps(v)}, Vec::broadcast(unit), Vec::broadcast(top));
   }
-OTGEN_PRODUCT(product_even, 0, 1, 2, 3)
-OTGEN_PRODUCT(product_odd, 2, 3, 0, 1)
+};
 #undef OTGEN_PRODUCT
 #undef OTGEN_STEP
 
-// Maxima of groups [first, last) for all halves of the tiles: (halves, kChunk, 16). A product's scores are stored
-// while the next one runs, and their maxima taken while the one after that does.
+// What is left of a product: two tiles, one for each of two groups, and where their maxima belong.
+template <class K>
+struct Product {
+  alignas(64) char sums[2 * kTileBytes];
+  float* maxima;      // of the first group, those of the second follow
+  const float* top;   // likewise
+  const float* unit;  // likewise
+
+  void take() const {
+    for (int i = 0; i < 2; ++i)
+      column_max(sums + i * kTileBytes).score(top + i, unit + i).store(maxima + i * Vec::kWidth);
+  }
+
+  // Largest of a group, for one half of the samples.
+  static K column_max(const char* sums) {
+    K best[4];
+#pragma GCC unroll 16
+    for (int t = 0; t < kGroup; ++t) {
+      const K s = K::load(sums + t * 64);
+      best[t % 4] = t < 4 ? s : best[t % 4].larger(s);
+    }
+    return best[0].larger(best[1]).larger(best[2].larger(best[3]));
+  }
+};
+
+// Maxima of groups [first, last) for all halves of the tiles: (halves, kChunk, 16). A product's sums are stored while
+// the next one runs, and their maxima taken while the one after that does. The largest height of a group is added to
+// its largest product.
+template <class K>
 static void all_maxima(const void* prepared, int64_t bytes, int halves, const Panels& panels, int64_t first,
                        int64_t last, float* maxima) {
-  const int64_t steps = ceil_div(panels.d, kDepth);
-  Product products[2];
+  const int64_t steps = ceil_div(panels.d, K::kDepth);
+  const char* targets = static_cast<const char*>(K::targets(panels));
+  Product<K> products[2];
   int64_t k = 0;
   for (int64_t g = first; g < last; g += 2) {
     for (int half = 0; half < halves; ++half, ++k) {
-      const uint16_t* y = panels.tiles + g * steps * kStep;
-      const uint16_t* x = reinterpret_cast<const uint16_t*>(static_cast<const char*>(prepared) + half / 2 * bytes) +
-                          half % 2 * steps * kStep;
+      const char* y = targets + g * steps * kTileBytes;
+      const char* x = static_cast<const char*>(prepared) + half / 2 * bytes + half % 2 * K::half(steps);
       if (k % 2 == 0)
-        product_even(y, x, steps, products[1].scores);
+        K::even(y, x, steps, products[1].sums);
       else
-        product_odd(y, x, steps, products[0].scores);
-      Product& turn = products[k % 2];
+        K::odd(y, x, steps, products[0].sums);
+      Product<K>& turn = products[k % 2];
       if (k >= 2) turn.take();
       turn.maxima = maxima + (half * kChunk + g - first) * Vec::kWidth;
-      turn.top = panels.top + g;
+      turn.top = panels.top + g, turn.unit = panels.unit + g;
     }
   }
-  float* scores = products[(k - 1) % 2].scores;
+  char* sums = products[(k - 1) % 2].sums;
   if (k % 2 == 1) {
-    _tile_stored(0, scores, 64);
-    _tile_stored(1, scores + kScores, 64);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + kTileBytes, 64);
   } else {
-    _tile_stored(2, scores, 64);
-    _tile_stored(3, scores + kScores, 64);
+    _tile_stored(2, sums, 64);
+    _tile_stored(3, sums + kTileBytes, 64);
   }
   for (int64_t i = std::max<int64_t>(0, k - 2); i < k; ++i) products[i % 2].take();
 }
 
+template <class K>
 static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                    TileState* states, float* maxima) {
   _tile_loadconfig(&kTileConfig);
-  all_maxima(prepared, bytes, 2 * tiles, panels, first, last, maxima);
+  all_maxima<K>(prepared, bytes, 2 * tiles, panels, first, last, maxima);
   _tile_release();
   scan_tiles(maxima, tiles, panels, first, last, states);
+}
+
+// A group's targets in bytes, one to a row of a tile; rows past the last repeat it, for the maximum must be that of a
+// target.
+static float pack_bytes(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
+                        double least, int32_t* words, int32_t* sums, PackedNorms& norms) {
+  const float unit = pack_whole<Bytes>(raw, centre, scale, d, count, step, least, words, sums, norms);
+  for (int64_t s = 0; s < ceil_div(d, Bytes::kDepth); ++s, words += kGroup * kTileWords) {
+    for (int t = 0; t < kGroup; ++t)
+      for (int w = 0; w < t; ++w) std::swap(words[t * kTileWords + w], words[w * kTileWords + t]);
+    for (int t = count; t < kGroup; ++t)
+      std::memcpy(words + t * kTileWords, words + (count - 1) * kTileWords, kTileWords * sizeof(int32_t));
+  }
+  return unit;
 }
 
 // To bfloat16, as `to_bfloat16` does, in the upper half of each number.
@@ -157,7 +213,7 @@ static void prepare(const float* x, const float* middle, float, int64_t d, void*
     };
     for (int64_t c = 0; c < steps * kDepth; c += 2) {
       const __m512i even = coordinate(c), odd = coordinate(c + 1);
-      uint16_t* row = tile + (half * steps + c / kDepth) * kStep + (c % kDepth) / 2 * kDepth;
+      uint16_t* row = tile + (half * steps + c / kDepth) * kGroup * kDepth + (c % kDepth) / 2 * kDepth;
       _mm512_storeu_si512(row, _mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
     }
     for (int i = 0; i < 2; ++i) {
@@ -168,17 +224,21 @@ static void prepare(const float* x, const float* middle, float, int64_t d, void*
 }
 
 // Multiply-adds on tiles and nothing else.
-static int64_t busy(int64_t rounds) {
-  _tile_loadconfig(&kTileConfig);
-  for (int64_t r = 0; r < rounds; ++r) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
+#define OTGEN_BUSY(NAME, DOT, DEPTH)                        \
+  static int64_t NAME(int64_t rounds) {                     \
+    _tile_loadconfig(&kTileConfig);                         \
+    for (int64_t r = 0; r < rounds; ++r) {                  \
+      DOT(0, 4, 6);                                         \
+      DOT(1, 4, 7);                                         \
+      DOT(2, 5, 6);                                         \
+      DOT(3, 5, 7);                                         \
+    }                                                       \
+    _tile_release();                                        \
+    return rounds * 4 * 2 * kGroup * Vec::kWidth * (DEPTH); \
   }
-  _tile_release();
-  return rounds * 4 * 2 * kGroup * Vec::kWidth * kDepth;
-}
+OTGEN_BUSY(busy_bfloat16, _tile_dpbf16ps, Bfloat16::kDepth)
+OTGEN_BUSY(busy_bytes, _tile_dpbssd, Bytes::kDepth)
+#undef OTGEN_BUSY
 
 }  // namespace amx
 
@@ -187,8 +247,8 @@ bool amx_permitted() {
   return true;
 #endif
   unsigned a, b, c, d;
-  constexpr unsigned kBf16 = 1u << 22, kTileBit = 1u << 24;  // CPUID leaf 7, EDX
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kBf16) == 0 || (d & kTileBit) == 0) return false;
+  constexpr unsigned kWanted = 1u << 22 | 1u << 24 | 1u << 25;  // bfloat16, tiles, int8: CPUID leaf 7, EDX
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kWanted) != kWanted) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, Linux 5.16
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -199,11 +259,24 @@ const Isa kAmx = [] {
   isa.group = amx::kGroup;
   isa.packing = Packing::kBfloat16;
   isa.fewest = amx::kFewest, isa.other = &kAvx512Vnni;
-  isa.filter = amx::filter;
+  isa.filter = amx::filter<amx::Bfloat16>;
   isa.prepare = amx::prepare;
   isa.narrow = amx::narrow;
   isa.pack = amx::pack;
-  isa.busy = amx::busy;
+  isa.busy = amx::busy_bfloat16;
+  return isa;
+}();
+
+// To be asked for: no machine with AMX has timed it yet. Its winners are the same.
+const Isa kAmxInt8 = [] {
+  Isa isa = kAmx;
+  isa.name = "amx_int8";
+  isa.packing = Packing::kByteTiles;
+  isa.fewest = amx::kFewestBytes;
+  isa.filter = amx::filter<amx::Bytes>;
+  isa.prepare = amx::prepare_whole<amx::Bytes>;
+  isa.pack_whole = amx::pack_bytes;
+  isa.busy = amx::busy_bytes;
   return isa;
 }();
 

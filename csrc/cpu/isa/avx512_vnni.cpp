@@ -16,6 +16,7 @@ struct Words {
   using Lane = int32_t;
   static constexpr Whole kWhole = whole;
   static constexpr int kProducts = int(whole);
+  static constexpr int32_t kZero = zero_of(whole);
   __m512i v;
   static Words load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
   static Words broadcast(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }

@@ -18,6 +18,7 @@ struct Words {
   using Lane = int32_t;
   static constexpr Whole kWhole = whole;
   static constexpr int kProducts = int(whole);
+  static constexpr int32_t kZero = zero_of(whole);
   __m256i v;
   static Words load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
   static Words broadcast(const int32_t* p) { return {_mm256_set1_epi32(*p)}; }

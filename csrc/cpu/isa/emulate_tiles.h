@@ -72,6 +72,19 @@ inline void dot_bfloat16(int t, int a, int b) {
   }
 }
 
+// TDPBSSD: bytes with a sign on both sides, exact.
+inline void dot_bytes(int t, int a, int b) {
+  for (int m = 0; m < 16; ++m) {
+    int32_t sums[16];
+    std::memcpy(sums, tile(t).bytes[m], sizeof sums);
+    for (int k = 0; k < 16; ++k)
+      for (int n = 0; n < 16; ++n)
+        for (int i = 0; i < 4; ++i)
+          sums[n] += int32_t(int8_t(tile(a).bytes[m][4 * k + i])) * int32_t(int8_t(tile(b).bytes[k][4 * n + i]));
+    std::memcpy(tile(t).bytes[m], sums, sizeof sums);
+  }
+}
+
 }  // namespace emulated
 }  // namespace otgen
 
@@ -81,9 +94,11 @@ inline void dot_bfloat16(int t, int a, int b) {
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
 #define _tile_loadconfig ::otgen::emulated::load_config
 #define _tile_release ::otgen::emulated::release
 #define _tile_zero ::otgen::emulated::zero
 #define _tile_loadd ::otgen::emulated::load
 #define _tile_stored ::otgen::emulated::store
 #define _tile_dpbf16ps ::otgen::emulated::dot_bfloat16
+#define _tile_dpbssd ::otgen::emulated::dot_bytes

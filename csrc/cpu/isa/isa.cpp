@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -30,7 +31,10 @@ std::vector<const Isa*> runnable() {
   if (avx512_vnni) all.push_back(&kAvx512Vnni);
 #if defined(OTGEN_AMX)
   // VNNI takes over in few dimensions.
-  if (avx512_vnni && amx_permitted()) all.insert(kTilesEmulated ? all.begin() + 1 : all.end(), &kAmx);
+  if (avx512_vnni && amx_permitted()) {
+    const std::initializer_list<const Isa*> both = {&kAmxInt8, &kAmx};  // in no measured order
+    all.insert(kTilesEmulated ? all.begin() + 1 : all.end(), both);
+  }
 #endif
 #endif
 #endif
@@ -63,7 +67,7 @@ const Isa& isa() { return *chosen().load(); }
 const Isa& isa_for(int64_t d, int64_t k, bool floats) {
   const Isa* best = &isa();
   const auto fewest = [&] { return k == 1 ? best->fewest.best : best->fewest.more; };
-  while (best->other != nullptr && (d < fewest() || (best->packing == Packing::kBytes && d > kMostBytes) ||
+  while (best->other != nullptr && (d < fewest() || (best->packing >= Packing::kBytes && d > kMostBytes) ||
                                     (floats && best->packing != Packing::kFloat32)))
     best = best->other;
   return *best;

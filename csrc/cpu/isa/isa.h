@@ -81,6 +81,7 @@ bool avx_vnni_present();  // asks the processor, as compilers cannot name it
 #endif
 #if defined(OTGEN_AMX)
 extern const Isa kAmx;
+extern const Isa kAmxInt8;
 bool amx_permitted();  // asks the system, which must save the tiles of every thread from then on
 #endif
 #endif

@@ -1,11 +1,13 @@
 // The filter on whole numbers (VNNI): an instruction multiplies the four unsigned bytes of each lane by four signed
 // ones, or two signed shorts by two, and adds them to an integer, so that nothing is rounded but the numbers
 // themselves. A file includes it after it has defined what filter.inl wants, and
-//   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, kProducts, kWhole, load, broadcast, store; mul_add
+//   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, what words.inl wants, load, broadcast, store;
+//   mul_add
 //                   (samples, targets, sum), max, to_float
 // beside peak.inl.
 
 #include "filter.inl"
+#include "words.inl"
 
 // Samples become numbers q + zero, with x^ = step q; targets numbers r, with y^ = unit / step r, by group. The heights
 // that the sums start at, in units, make up for the zero.
@@ -19,68 +21,6 @@ static void filter_whole(const void* prepared, int64_t bytes, int tiles, const P
                          int64_t last, TileState* states, float* maxima) {
   filter_groups<V>(prepared, bytes, tiles, panels, panels.words, panels.word_h, ceil_div(panels.d, V::kProducts), first,
                    last, states, maxima);
-}
-
-template <class V>
-static void prepare_whole(const float* x, const float* middle, float step, int64_t d, void* out, double* squares,
-                          double* residual_squares) {
-  constexpr int kPerWord = V::kProducts, kBits = 32 / kPerWord;
-  uint32_t* words = static_cast<uint32_t*>(out);
-  const float inverse = 1.0f / step, most = float(most_of(V::kWhole, d));
-  const int32_t zero = zero_of(V::kWhole);
-  double norm[kTile] = {}, residual[kTile] = {};
-  for (int64_t c = 0; c < d; c += kPerWord, words += kTile) {
-    uint32_t word[kTile] = {};
-    for (int j = 0; j < kPerWord && c + j < d; ++j)
-      for (int l = 0; l < kTile; ++l) {
-        const float v = x[(c + j) * kTile + l] - middle[c + j], steps = v * inverse;
-        const float below = steps < most ? steps : most;  // most where it is not a number
-        const float q = __builtin_rintf(below > -most ? below : -most), r = v - q * step;
-        norm[l] += double(v) * double(v);
-        residual[l] += double(r) * double(r);
-        word[l] |= (uint32_t(int32_t(q) + zero) & ((1u << kBits) - 1)) << (kBits * j);
-      }
-    std::memcpy(words, word, sizeof word);
-  }
-  std::memcpy(squares, norm, sizeof norm);
-  std::memcpy(residual_squares, residual, sizeof residual);
-}
-
-template <class V>
-static float pack_whole(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
-                        double least, int32_t* words, int32_t* sums, PackedNorms& norms) {
-  constexpr int kPerWord = V::kProducts, kBits = 32 / kPerWord;
-  double highest[kMaxGroup] = {};
-  for (int64_t c = 0; c < d; ++c)
-    for (int t = 0; t < kMaxGroup; ++t) {
-      const double v = __builtin_fabs((raw[c * kMaxGroup + t] - centre[c]) * scale);
-      highest[t] = highest[t] < v ? v : highest[t];
-    }
-  double largest = 0;
-  for (int t = 0; t < count; ++t) largest = largest < highest[t] ? highest[t] : largest;
-  const double wanted = step * largest / double(most_of(V::kWhole, d));
-  const float unit = float((wanted < least ? least : wanted) * (1 + 0x1p-22));  // not below it after rounding
-  const double length = double(unit) / step, inverse = 1 / length;
-  double square[kMaxGroup] = {}, residual[kMaxGroup] = {};
-  int32_t sum[kMaxGroup] = {};
-  for (int64_t c = 0; c < d; c += kPerWord, words += kGroup) {
-    uint32_t word[kMaxGroup] = {};
-    for (int j = 0; j < kPerWord && c + j < d; ++j)
-      for (int t = 0; t < kMaxGroup; ++t) {
-        const double centred = (raw[(c + j) * kMaxGroup + t] - centre[c + j]) * scale;
-        const double q = t < count ? __builtin_rint(centred * inverse) : 0.0;
-        const double left = __builtin_fabs(centred - q * length) + 4 * 0x1p-53 * __builtin_fabs(centred) + 0x1p-126;
-        square[t] += q * length * (q * length);
-        residual[t] += left * left;
-        sum[t] += int32_t(q);
-        word[t] |= (uint32_t(int32_t(q)) & ((1u << kBits) - 1)) << (kBits * j);
-      }
-    std::memcpy(words, word, kGroup * sizeof(int32_t));
-  }
-  std::memcpy(norms.coarse, square, sizeof square);
-  std::memcpy(norms.coarse_residual, residual, sizeof residual);
-  std::memcpy(sums, sum, sizeof sum);
-  return unit;
 }
 
 // The instruction set `base` with this filter; `other` takes over below `fewest` coordinates.
