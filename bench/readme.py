@@ -43,14 +43,9 @@ def solve_table() -> str:
         else:
             found = (f"{row['samples'] / 1e6:.2f} M", f"{row['samples / bound']:.1f}",
                      f"{row['chi2']:.4f} ± {row['se']:.4f}")  # fmt: skip
-        cells = (row["problem"], certified, _seconds(row["seconds"]), *found, row["empty"])
+        cells = (row["problem"], certified, f"{row['seconds']:.2g}", *found, row["empty"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _seconds(v: float) -> str:
-    """Two digits, and no exponent."""
-    return f"{v:.0f}" if v >= 100 else f"{v:.2g}"
 
 
 def tight_table() -> str:
@@ -74,11 +69,7 @@ def tight_table() -> str:
                 cells += ["–"] * 3
                 continue
             mark = "" if row["certified"] else " (not certified)"
-            cells += [
-                f"{_seconds(row['seconds'])}{mark}",
-                f"{row['samples'] / 1e6:.1f} M",
-                f"{row['samples / bound']:.1f}",
-            ]
+            cells += [f"{row['seconds']:.3g}{mark}", f"{row['samples'] / 1e6:.1f} M", f"{row['samples / bound']:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -38,6 +38,14 @@ double square(double v) { return v * v; }
 // Whether targets are ruled out for boxes of samples; then there is no filter.
 bool pruned(int64_t m, int64_t d, int64_t k) { return k <= 2 && d <= kPrunedDim && m >= kPrunedTargets; }
 
+// Rows of tiles, (steps, group, row), past the last target repeat it: the maximum must be that of a target.
+template <class V>
+void repeat_last(V* tiles, int64_t steps, int64_t group, int64_t row, int64_t count) {
+  for (int64_t s = 0; s < steps; ++s)
+    for (int64_t t = count; t < group; ++t)
+      std::copy_n(tiles + (s * group + count - 1) * row, row, tiles + (s * group + t) * row);
+}
+
 // To float32, not below the exact value even after the few roundings made while the bound is used.
 float up(double v) { return float(v * kRoundUp); }
 
@@ -230,17 +238,16 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
 template <class T>
 typename Search<T>::Coarse Search<T>::pack_tiles(int64_t g, const Frame& frame, const double* raw, int count,
                                                  PackedNorms& norms) {
-  const int64_t d = panels_.d, steps = ceil_div(d, kDepth), group = isa_.group;
-  // Rows past the last target repeat it, for the maximum must be that of a target.
+  const int64_t d = panels_.d, group = isa_.group;
   if (isa_.packing == Packing::kByteTiles) {
+    const int64_t words = words_of(isa_.packing, d);
     int32_t sums[kMaxGroup];
     units_[g] = isa_.pack_whole(raw, frame.centre.data(), frame.scale, d, count, double(step_), kTiny32,
-                                &words_[g * words_of(isa_.packing, d) * group], sums, norms);
+                                &words_[g * words * group], sums, norms);
+    repeat_last(&words_[g * words * group], words / kTileWords, group, kTileWords, count);
   } else {
-    for (int64_t s = 0; s < steps; ++s)
-      for (int64_t t = count; t < group; ++t)
-        std::copy_n(&tiles_[((g * steps + s) * group + count - 1) * kDepth], kDepth,
-                    &tiles_[((g * steps + s) * group + t) * kDepth]);
+    const int64_t steps = ceil_div(d, kDepth);
+    repeat_last(&tiles_[g * steps * group * kDepth], steps, group, kDepth, count);
   }
   const double first = lifted_[order_[g * group]], last = lifted_[order_[g * group + count - 1]];
   const double rounding = kUnit32 * std::max(std::abs(first), std::abs(last));

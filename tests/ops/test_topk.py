@@ -44,12 +44,15 @@ def test_all_targets_in_order(isa, dtype, m):
 @pytest.mark.parametrize("m", [17, 25, 37, 44, 100])
 @pytest.mark.parametrize("d", [12, 48, 130])
 def test_what_fills_the_last_group_is_no_target(isa, dtype, m, d):
-    """Targets about their mean: one on this side, all others on that one. A target at the mean would come second."""
+    """One target on this side of the mean, all others on that one, in the order of the group before the last.
+
+    A target at the mean would come second, and so would the first one again.
+    """
     g = torch.Generator().manual_seed(m)
     y = -1 + 0.01 * torch.randn(m, d, generator=g, dtype=dtype)
     y[m // 2] += m
     x = torch.linspace(-1, 1, 64, dtype=dtype)[:, None] + 0.01 * torch.randn(64, d, generator=g, dtype=dtype)
-    check(x, y, torch.zeros(m, dtype=dtype), 2)
+    check(x, y, torch.linspace(3, -3, m, dtype=dtype), 2)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 100, 300, 1000])

@@ -168,17 +168,13 @@ static void filter(const void* prepared, int64_t bytes, int tiles, const Panels&
   scan_tiles(maxima, tiles, panels, first, last, states);
 }
 
-// A group's targets in bytes, one to a row of a tile; rows past the last repeat it, for the maximum must be that of a
-// target.
+// A group's targets in bytes, one to a row of a tile.
 static float pack_bytes(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
                         double least, int32_t* words, int32_t* sums, PackedNorms& norms) {
   const float unit = pack_whole<Bytes>(raw, centre, scale, d, count, step, least, words, sums, norms);
-  for (int64_t s = 0; s < ceil_div(d, Bytes::kDepth); ++s, words += kGroup * kTileWords) {
+  for (int64_t s = 0; s < ceil_div(d, Bytes::kDepth); ++s, words += kGroup * kTileWords)
     for (int t = 0; t < kGroup; ++t)
       for (int w = 0; w < t; ++w) std::swap(words[t * kTileWords + w], words[w * kTileWords + t]);
-    for (int t = count; t < kGroup; ++t)
-      std::memcpy(words + t * kTileWords, words + (count - 1) * kTileWords, kTileWords * sizeof(int32_t));
-  }
   return unit;
 }
 
@@ -243,9 +239,7 @@ OTGEN_BUSY(busy_bytes, _tile_dpbssd, Bytes::kDepth)
 }  // namespace amx
 
 bool amx_permitted() {
-#if defined(OTGEN_EMULATE)
-  return true;
-#endif
+  if (kTilesEmulated) return true;
   unsigned a, b, c, d;
   constexpr unsigned kWanted = 1u << 22 | 1u << 24 | 1u << 25;  // bfloat16, tiles, int8: CPUID leaf 7, EDX
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kWanted) != kWanted) return false;

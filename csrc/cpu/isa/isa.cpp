@@ -9,12 +9,6 @@
 namespace otgen {
 namespace {
 
-#if defined(OTGEN_EMULATE)
-[[maybe_unused]] constexpr bool kTilesEmulated = true;
-#else
-[[maybe_unused]] constexpr bool kTilesEmulated = false;
-#endif
-
 // Slowest first.
 std::vector<const Isa*> runnable() {
   std::vector<const Isa*> all = {&kScalar};

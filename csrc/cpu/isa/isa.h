@@ -82,6 +82,11 @@ bool avx_vnni_present();  // asks the processor, as compilers cannot name it
 #if defined(OTGEN_AMX)
 extern const Isa kAmx;
 extern const Isa kAmxInt8;
+#if defined(OTGEN_EMULATE)
+constexpr bool kTilesEmulated = true;  // emulate_tiles.h
+#else
+constexpr bool kTilesEmulated = false;
+#endif
 bool amx_permitted();  // asks the system, which must save the tiles of every thread from then on
 #endif
 #endif
