@@ -9,8 +9,16 @@ def gaussian(n, mean, root, seed):
     return mean + noise @ root.T
 
 
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def normal(*shape, seed=0, shift=0.0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+    return randn(*shape, seed=seed) + shift
 
 
 def kid_by_definition(x, y):

@@ -1,8 +1,10 @@
+import ast
 import errno
 import os
 import pickle
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import otgen
 from otgen import files
 
 ENDINGS = [".npy", ".npz", ".safetensors"]
@@ -409,3 +412,19 @@ def test_missing_pillow_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r'images: wanted Pillow.*pip install "otgen\[demo\]"'):
         files.images(tmp_path, 4)
+
+
+def test_nothing_is_ever_unpickled():
+    """No module of otgen imports pickle or its kin, calls torch.load or torch.save, or lets NumPy unpickle."""
+    for module in Path(otgen.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names if isinstance(node, (ast.Import, ast.ImportFrom)) else []:
+                assert name.split(".")[0] not in {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}, module
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                assert (owner, node.func.attr) not in {("torch", "load"), ("torch", "save"), ("np", "load")}, module
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), module
+                assert node.value.value is False, module

@@ -30,6 +30,7 @@ from otgen.ot.maps import (
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
 from otgen.ot.solvers import METHODS, Run, Solution, exact, solve
 from otgen.ot.solvers.base import CENTROID_SAMPLES
+from otgen.ot.solvers.starts import carried
 from otgen.ot.sources import CHUNK, Sampler, make_source
 from otgen.ot.streams import stream
 
@@ -153,22 +154,10 @@ class SemiDiscreteOT:
         problem = make_problem(make_source(self.source, self.device), targets, weights)
         if problem.d != old.d:
             raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
-        n = min(max(50 * problem.m, 10_000), 200_000)
-        x = problem.source.sample(n, problem.d, stream(self.seed, "refit")).double()
-        u = ops.assign(x, self.targets_, self.heights_)[1]
-        y = problem.y * problem.scale + problem.centre
-        k = (n * problem.nu).long().clamp(1, min(200, n))
-        heights = -ops.topk(y, x, -u, int(k.max()))[1].gather(1, k[:, None] - 1)[:, 0]
-        had_mass = old.index >= 0  # the heights of the others are far below where they would win anything
-        rows, kept = old.given[had_mass].tolist(), self.heights_[had_mass].tolist()
-        known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
-        for row, first in enumerate(_first_rows(problem).tolist()):
-            heights[row] = known.get(tuple(problem.given[first].tolist()), float(heights[row]))
-        start = heights / problem.scale
-        return self._solve(problem, start - start.mean())
+        return self._solve(problem, carried(problem, old, self.heights_, self.seed))
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
-        settings = {"method": self.method, "tol": self.tol, "seed": self.seed, "source": problem.source.name}
+        settings = self._saved() | {"source": problem.source.name}
         if start is not None:
             settings["start"] = checkpoints.digest(start)
         run = Run(
@@ -333,13 +322,16 @@ class SemiDiscreteOT:
         return self._score(x)[1]
 
     def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:
-        problem = self._fitted()
-        samples = as_matrix("x", x)
-        if samples.shape[1] != problem.d:
-            raise ValueError(f"x must have shape (n, {problem.d}) to match the targets, got {tuple(samples.shape)}")
-        there = (v.to(self.device) for v in (samples, self.targets_, self.heights_))
+        there = (v.to(self.device) for v in (self._samples(x), self.targets_, self.heights_))
         j, u = ops.assign(*there)
         return j.cpu(), u.cpu()
+
+    def _samples(self, x: Tensor | NumericArray) -> Tensor:
+        d = self._fitted().d
+        samples = as_matrix("x", x)
+        if samples.shape[1] != d:
+            raise ValueError(f"x must have shape (n, {d}) to match the targets, got {tuple(samples.shape)}")
+        return samples
 
     # ---- generation -------------------------------------------------------------------------------------------------
 
@@ -392,7 +384,7 @@ class SemiDiscreteOT:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"sample: n must be a positive int, got {n!r}")
         points, info = self._extension(angle_threshold).sample(n, self.seed if seed is None else seed)
-        given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": _first_rows(problem)[info.targets]}
+        given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": problem.first_rows()[info.targets]}
         return (points, SampleInfo(**given)) if return_info else points
 
     def extend(self, x: Tensor | NumericArray, angle_threshold: float | Literal["auto"] = "auto") -> Tensor:
@@ -406,11 +398,7 @@ class SemiDiscreteOT:
             Points (n, d), float64; nan where a sample is abandoned, since its nearest cell has no neighbour within the
             threshold.
         """
-        samples = as_matrix("x", x)
-        if samples.shape[1] != self._fitted().d:
-            raise ValueError(
-                f"x must have shape (n, {self._fitted().d}) to match the targets, got {tuple(samples.shape)}"
-            )
+        samples = self._samples(x)
         points, kept, _ = self._extension(angle_threshold)(samples.double())
         result = points.new_full(samples.shape, math.nan)
         result[kept] = points
@@ -439,7 +427,7 @@ class SemiDiscreteOT:
             raise ValueError(f"cells: only targets of 1 to 3 dimensions under a named source have them, got {came}")
         domain = ops.cube(problem.source.name, problem.d)
         found = ops.Sites(problem.y).cells(self._h, domain, torch.arange(problem.m))
-        first = _first_rows(problem)
+        first = problem.first_rows()
         nothing = ops.Cell(torch.empty(0, problem.d, dtype=torch.float64), [], torch.empty(0, dtype=torch.int64))
         cells = [
             ops.Cell(c.corners, c.faces, torch.where(c.neighbours < 0, c.neighbours, first[c.neighbours.clamp_min(0)]))
@@ -465,7 +453,7 @@ class SemiDiscreteOT:
             pairs = shoot_rays(problem, self._h, self.seed)
         angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
         jump = angles > threshold
-        return SingularSet(_first_rows(problem)[pairs[jump]], angles[jump], threshold)
+        return SingularSet(problem.first_rows()[pairs[jump]], angles[jump], threshold)
 
     def _threshold(self, angle: float | str) -> float:
         if angle == "auto":
@@ -489,8 +477,7 @@ class SemiDiscreteOT:
             path: The file; one that is there is replaced.
         """
         self._fitted()
-        settings = {"method": self.method, "tol": self.tol, "seed": self.seed}
-        files.save(path, self._fit, settings)
+        files.save(path, self._fit, self._saved())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], source: Sampler | None = None) -> "SemiDiscreteOT":
@@ -512,7 +499,10 @@ class SemiDiscreteOT:
     def state(self) -> tuple[dict[str, Tensor], str]:
         """The fitted map as tensors and a JSON record, for who keeps it inside a file of his own."""
         self._fitted()
-        return files.pack(self._fit, {"method": self.method, "tol": self.tol, "seed": self.seed})
+        return files.pack(self._fit, self._saved())
+
+    def _saved(self) -> dict[str, Any]:
+        return {"method": self.method, "tol": self.tol, "seed": self.seed}
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], record: str, source: Sampler | None = None) -> "SemiDiscreteOT":
@@ -537,14 +527,6 @@ class SemiDiscreteOT:
             raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
         ot._adopt(fit)
         return ot
-
-
-def _first_rows(problem: Problem) -> Tensor:
-    """For each distinct target the first row of the given ones that holds it, (m,)."""
-    rows = torch.arange(problem.index.shape[0])
-    kept = problem.index >= 0
-    first = torch.full((problem.m,), rows.shape[0])
-    return first.scatter_reduce_(0, problem.index[kept], rows[kept], "amin")
 
 
 __all__ = ["ConvergenceWarning", "NotFittedError", "SemiDiscreteOT"]

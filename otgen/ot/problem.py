@@ -59,6 +59,13 @@ class Problem:
         """Dimension."""
         return self.y.shape[1]
 
+    def first_rows(self) -> Tensor:
+        """For each distinct target the first row of the given ones that holds it, (m,), int64."""
+        rows = torch.arange(self.index.shape[0])
+        kept = self.index >= 0
+        first = torch.full((self.m,), rows.shape[0])
+        return first.scatter_reduce_(0, self.index[kept], rows[kept], "amin")
+
     def heights_out(self, h: Tensor) -> Tensor:
         """Heights of the given targets, (given,), with mean 0, from those of this problem, (m,).
 

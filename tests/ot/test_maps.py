@@ -3,6 +3,7 @@ import math
 import oracles
 import pytest
 import torch
+from draws import randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -13,10 +14,6 @@ from otgen.ot import SemiDiscreteOT
 from otgen.ot.maps import Extension, Neighbours, fill_centroids, find_centroids, find_neighbours, plane_angles
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")

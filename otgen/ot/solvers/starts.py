@@ -9,6 +9,7 @@ from otgen import ops
 from otgen.ot.certificate import total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
+from otgen.ot.streams import stream
 
 TRIAL = 2
 """Samples per target with which guesses are compared: the better one shows in the sum over all targets."""
@@ -51,6 +52,33 @@ def affine(problem: Problem) -> Tensor:
         problem.y @ problem.source.mean(problem.d) + 0.5 * ((problem.y @ vectors).square() * inverse).sum(1)
     )
     return heights
+
+
+def carried(problem: Problem, old: Problem, heights: Tensor, seed: int) -> Tensor:
+    """Heights of a changed problem, (m,), from those of the one before.
+
+    Targets that were there keep their heights; a new one starts where its plane touches the potential just enough to
+    take its share of a sample.
+
+    Args:
+        problem: The changed one, in the dimension of the old.
+        old: The one before.
+        heights: Of the targets given then, in their units.
+        seed: Decides the sample.
+    """
+    n = min(max(50 * problem.m, 10_000), 200_000)
+    x = problem.source.sample(n, problem.d, stream(seed, "refit")).double()
+    u = ops.assign(x, old.given, heights)[1]
+    y = problem.y * problem.scale + problem.centre
+    k = (n * problem.nu).long().clamp(1, min(200, n))
+    start = -ops.topk(y, x, -u, int(k.max()))[1].gather(1, k[:, None] - 1)[:, 0]
+    had_mass = old.index >= 0  # the heights of the others are far below where they would win anything
+    rows, kept = old.given[had_mass].tolist(), heights[had_mass].tolist()
+    known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
+    for row, first in enumerate(problem.first_rows().tolist()):
+        start[row] = known.get(tuple(problem.given[first].tolist()), float(start[row]))
+    start /= problem.scale
+    return start - start.mean()
 
 
 def on_a_line(problem: Problem) -> Tensor | None:

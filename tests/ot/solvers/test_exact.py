@@ -7,6 +7,7 @@ import oracles
 import ot as pot
 import pytest
 import torch
+from draws import rand, randn
 from torch.testing import assert_close
 
 from otgen import SemiDiscreteOT, data, ops
@@ -21,14 +22,6 @@ SOURCES = ["uniform", "normal"]
 
 def fit(y, nu=None, **options):
     return SemiDiscreteOT(**{"method": "exact", "progress": False} | options).fit(y, nu)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def assert_exact(ot, error=1e-9):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from draws import randn
 
 from otgen import data
 from otgen.ot import SemiDiscreteOT
@@ -7,10 +8,6 @@ from otgen.ot.problem import make_problem
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.halves import Seen, gains, left_by, measure
 from otgen.ot.sources import BuiltIn
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal"])

@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 import oracles
 import pytest
 import torch
+from draws import randn
 from problems import on_a_line
 from torch.testing import assert_close
 
@@ -15,10 +16,6 @@ from otgen.ot.solvers import newton
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
 from otgen.ot.sources import BuiltIn
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def running(problem, tol=0.01, budget=10**9, **options):

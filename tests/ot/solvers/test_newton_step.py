@@ -3,6 +3,7 @@ from dataclasses import replace
 import oracles
 import pytest
 import torch
+from draws import randn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import on_a_line
@@ -15,10 +16,6 @@ from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.halves import measure
 from otgen.ot.solvers.newton_step import conjugate_gradients
 from otgen.ot.sources import BuiltIn
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def running(problem):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from draws import randn
 from torch.testing import assert_close
 
 from otgen import data, ops
@@ -11,10 +12,6 @@ from otgen.ot.solvers import starts
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.starts import affine, anneal, best_guess, on_a_line, voronoi
 from otgen.ot.sources import BuiltIn, Custom
-
-
-def randn(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def running(problem, budget=10**9, seed=0):
