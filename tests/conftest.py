@@ -5,6 +5,7 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from otgen import _ext, ops
+
+# Shells start background jobs with it ignored, and children inherit that: tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 QUICK_SEEDS = range(3)
 ALL_SEEDS = range(100)
