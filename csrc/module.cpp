@@ -95,8 +95,9 @@ int64_t space_of(const std::string& op, int64_t n, int64_t m, int64_t d, int64_t
   throw std::invalid_argument("otgen._ext: no work space is known for " + op);
 }
 
-Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions) {
-  return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions)};
+Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, bool antithetic) {
+  return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions),
+          antithetic};
 }
 
 // An array of a length that only the kernel knows; Python reads it in place by the buffer protocol.
@@ -165,11 +166,13 @@ PYBIND11_MODULE(_ext, module) {
                return bytes;
              });
 
-  module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, int64_t n,
-                          int64_t d, const Where& where, uintptr_t x) {
+  module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions,
+                          bool antithetic, int64_t n, int64_t d, const Where& where, uintptr_t x) {
     dispatch(
         where, py::none(), false,
-        [&](const Run& r) { return SampleParams{stream(source, seed, first, directions), n, d, r, pointer<float>(x)}; },
+        [&](const Run& r) {
+          return SampleParams{stream(source, seed, first, directions, antithetic), n, d, r, pointer<float>(x)};
+        },
         [](const auto& p) { sample_cpu(p); }, [](const auto& p) { sample_cuda(p); });
   });
 
@@ -218,8 +221,9 @@ PYBIND11_MODULE(_ext, module) {
   });
 
   module.def("measure", [](const std::string& dtype, uintptr_t y, uintptr_t h, const std::string& source, uint64_t seed,
-                           int64_t first, uintptr_t directions, int64_t n, int64_t m, int64_t d, const Where& where,
-                           py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps, uintptr_t moments) {
+                           int64_t first, uintptr_t directions, bool antithetic, int64_t n, int64_t m, int64_t d,
+                           const Where& where, py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps,
+                           uintptr_t moments) {
     double mean_u = 0;
     by_type(dtype, [&](auto t) {
       using T = decltype(t);
@@ -228,7 +232,7 @@ PYBIND11_MODULE(_ext, module) {
           [&](const Run& r) {
             return MeasureParams<T>{pointer<T>(y),
                                     pointer<T>(h),
-                                    stream(source, seed, first, directions),
+                                    stream(source, seed, first, directions, antithetic),
                                     n,
                                     m,
                                     d,

@@ -13,12 +13,15 @@ class SiteTree;
 
 enum class Source : int32_t { kUniform = 0, kNormal = 1 };
 
+constexpr int kImages = 32;
+
 // Which samples a kernel makes: number first, first + 1, ... of the stream that `seed` names.
 struct Stream {
   Source source;
   uint64_t seed;
   int64_t first;
   const uint32_t* directions;  // (d, 32) Sobol direction numbers, bits reversed; null for random samples
+  bool antithetic;             // by turns kImages samples and their images in the middle of the source
 };
 
 struct SampleParams {

@@ -86,6 +86,16 @@ OTGEN_HD float log_normal_range(float v) {
   return float(e) * 0.693147180559945f + (f - 0.5f * f2 + f * f2 * p);
 }
 
+// Sample i of a stream is that of this number among the random or Sobol ones, or the image of that.
+OTGEN_HD int64_t number_of(const Stream& stream, int64_t i) {
+  return stream.antithetic ? i / (2 * kImages) * kImages + i % kImages : i;
+}
+
+OTGEN_HD bool is_image(const Stream& stream, int64_t i) { return stream.antithetic && i / kImages % 2 != 0; }
+
+// A coordinate's image in the middle of its source; exact, for uniform numbers are whole multiples of 2^-24.
+OTGEN_HD float image_of(Source source, float x) { return source == Source::kUniform ? 1.0f - x : -x; }
+
 // Standard normal by inversion, symmetric, to 6.3 standard deviations and a relative error of 4e-7: the inverse error
 // function of Giles, Approximating the erfinv function (GPU Computing Gems, 2011), single precision. Its polynomial for
 // the tail ends at 5.4 standard deviations; the one here is fitted to all of sqrt(5) <= sqrt(v) <= 4.64 in his manner.

@@ -30,10 +30,12 @@ template <class T>
 void measure_cpu(const MeasureParams<T>& p) {
   using Block = typename Search<T>::template Block<float>;
   const bool uniform = p.stream.source == Source::kUniform;
-  const Region region{std::vector<float>(size_t(p.d), uniform ? 0.5f : 0.0f), uniform ? 0.5f : kNormalReach};
+  const Region region{std::vector<float>(size_t(p.d), uniform ? 0.5f : 0.0f), uniform ? 0.5f : kNormalReach,
+                      p.stream.antithetic};
   const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, region);
   const StreamTiles source(p.stream, p.n, p.d);
-  const int tiles = search.tiles_per_block(p.n, p.run.threads);
+  const int together = source.together();
+  const int tiles = int(ceil_div(search.tiles_per_block(p.n, p.run.threads), together)) * together;
 
   struct Worker {
     Block block;
@@ -49,7 +51,10 @@ void measure_cpu(const MeasureParams<T>& p) {
     Worker& worker = *workers[thread];
     const int64_t first = begin + b * tiles;
     const int used = int(std::min<int64_t>(tiles, end - first));
-    for (int i = 0; i < used; ++i) source.make(first + i, worker.block.samples(i));
+    for (int i = 0; i < used; i += together) {
+      source.make(first + i, worker.block.samples(i));
+      if (together == 2) source.make_image(worker.block.samples(i), worker.block.samples(i + 1));
+    }
     worker.block.run(used);
     for (int i = 0; i < used; ++i) {
       const float* x = worker.block.samples(i);

@@ -20,7 +20,7 @@ constexpr double kTiny64 = 0x1p-1074;                   // the smallest denormal
 constexpr double kRoundUp = 1 + 0x1p-20;                // covers the few roundings made while a bound is evaluated
 constexpr float kLeastReach = 1e-28f;                   // of samples, so that the inverse of their step is finite
 constexpr double kWordRange = 0x1p24;                   // heights of a group, in units, differ by no more
-constexpr int32_t kNoTarget = -(1 << 30);               // less than any sum of products and heights
+constexpr int32_t kNoTarget = -(1 << 30);               // less than any sum of products and heights; twice as much fits
 constexpr float kHugeNorm = 1e30f;                      // beyond it the filter could overflow: score everything
 constexpr double kHugeScore = 0x1p1000;                 // likewise where a float64 score could
 constexpr int64_t kChunkBytes = 1 << 18;                // targets read again and again by a block: an eighth of L2
@@ -56,9 +56,10 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
     : y_(y),
       h_(h),
       k_(k),
-      isa_(isa_for(d, k, pruned(m, d, k))),
-      middle_(std::move(region.middle)),
-      step_(std::max(region.reach, kLeastReach) / float(most_of(whole_of(isa_.packing), d))),
+      isa_(isa_for(d, k, region.mirrored, pruned(m, d, k))),
+      region_(std::move(region)),
+      middle_(region_.middle),
+      step_(std::max(region_.reach, kLeastReach) / float(most_of(whole_of(isa_.packing), d))),
       order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
@@ -87,16 +88,16 @@ void Search<T>::lift(const Frame& frame, int threads) {
   const int64_t m = panels_.m;
   lifted_.resize(static_cast<size_t>(m));
   parallel_for(ceil_div(m, kPackRows), {threads, {}}, [&](int64_t b, int) {
-    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, frame);
+    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, frame, middle_);
   });
 }
 
 // h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
 template <class T>
-double Search<T>::lifted(int64_t j, const Frame& frame) const {
+double Search<T>::lifted(int64_t j, const Frame& frame, const std::vector<float>& middle) const {
   const int64_t d = panels_.d;
   const auto term = [&](int64_t c) {
-    return double(middle_[c]) * ((double(y_[j * d + c]) - frame.centre[c]) * frame.scale);
+    return double(middle[c]) * ((double(y_[j * d + c]) - frame.centre[c]) * frame.scale);
   };
   double even = (double(h_[j]) - frame.h_centre) * frame.scale, odd = 0;  // two sums hide the latency of one
   for (int64_t c = 0; c + 1 < d; c += 2) even += term(c), odd += term(c + 1);
@@ -141,11 +142,15 @@ void Search<T>::pack(const Frame& frame, int threads) {
   const size_t even = size_t(ceil_div(groups, 2)) * 2;
   packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
+  if (region_.mirrored && isa_.packing == Packing::kFloat32) packed_both_.assign(size_t(groups) * group, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
   if (is_whole(isa_.packing)) {
     words_.assign(even * words_of(isa_.packing, d) * group, 0);
-    if (!on_tiles(isa_.packing)) word_h_.assign(size_t(groups) * group, kNoTarget);
+    if (!on_tiles(isa_.packing)) {
+      word_h_.assign(size_t(groups) * group, kNoTarget);
+      word_both_.assign(size_t(groups) * group, 2 * kNoTarget);
+    }
   }
   if (isa_.packing == Packing::kBfloat16) tiles_.assign(even * ceil_div(d, kDepth) * group * kDepth, 0);
   if (isa_.packing != Packing::kFloat32) tops_.assign(even, -kInf), units_.assign(even, 0.0f);
@@ -169,9 +174,10 @@ void Search<T>::pack(const Frame& frame, int threads) {
       float& largest = spans_[i * spans + g / kSpan];
       largest = std::max(largest, bounds[i * groups + g]);
     }
-  panels_.y = packed_y_.data(), panels_.h = packed_h_.data();
+  panels_.y = packed_y_.data(), panels_.h = packed_h_.data(), panels_.both = packed_both_.data();
   panels_.tiles = tiles_.data(), panels_.top = tops_.data();
-  panels_.words = words_.data(), panels_.word_h = word_h_.data(), panels_.unit = units_.data();
+  panels_.words = words_.data(), panels_.word_h = word_h_.data(), panels_.word_both = word_both_.data();
+  panels_.unit = units_.data();
   panels_.filter = {bounds, bounds + groups, bounds + 2 * groups, bounds + 3 * groups};
   panels_.span = {spans_.data(), spans_.data() + spans, spans_.data() + 2 * spans, spans_.data() + 3 * spans};
   panels_.single = {bounds + 4 * groups, bounds + 5 * groups, bounds + 6 * groups, bounds + 6 * groups};
@@ -193,6 +199,7 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
     const double centred = (double(h_[j]) - frame.h_centre) * scale;
     const float rounded = float(centred);
     packed_h_[g * group + t] = rounded;
+    if (!packed_both_.empty()) packed_both_[g * group + t] = float(2 * lifted(j, frame, region_.middle));
     h_abs = std::max(h_abs, std::abs(double(rounded)));
     h_residual = std::max(h_residual, std::abs(centred - double(rounded)) + 2 * kUnit64 * std::abs(centred));
     h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
@@ -211,8 +218,9 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
   const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
   const double y_original = largest_of(norms.original);
-  const double chain = double(2 * d + 8) * kUnit32, exact = double(2 * d + 4) * kUnit64;  // 4 more: maximum +- E
-  const double largest = y_norm + y_residual;                                             // >= |y'|
+  const double chain = double(2 * d + 14) * kUnit32;  // 4 more: maximum +- E, 6 for the image
+  const double exact = double(2 * d + 4) * kUnit64;
+  const double largest = y_norm + y_residual;  // >= |y'|
   const double underflow =
       kTiny32 * (2.0 * double(d) + 4 + std::sqrt(double(d)) * largest) + double(d) * kTiny64 * scale;
   originals_[g] = y_original;
@@ -273,7 +281,7 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
   double residual = 0;
   for (int t = 0; t < count; ++t) {
     const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));
-    word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t];
+    word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t], word_both_[g * group + t] = 2 * int32_t(units);
     residual = std::max(residual, std::abs(height - units * double(unit)));
   }
   tops_[g] = top, units_[g] = unit;
@@ -319,15 +327,16 @@ void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
   for (int i = 0; i < tiles; ++i) round(i);
   if (pruning_ != nullptr) return run_pruned(tiles);
-  for (int i = 0; i < tiles; ++i) begin(i);
+  const int images = search_.region_.mirrored ? 2 : 1;
+  for (int i = 0; i < tiles; i += images) begin(i, images);
   const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
   const int64_t group_bytes = bytes * search_.isa_.group / kTile;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
     for (int i = 0; i < tiles; i += kTogether)
-      search_.isa_.filter(prepared(i), bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
-                          maxima_.data());
+      search_.isa_.filter(prepared(i), images * bytes, std::min(kTogether, tiles - i) / images, images == 2, panels,
+                          first, last, &states_[i], maxima_.data());
   }
   for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
 }
@@ -349,24 +358,21 @@ void Search<T>::Block<X>::round(int tile) {
   }
 }
 
+// Prepares a tile, and sets out with it and its images.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::begin(int tile) {
+void Search<T>::Block<X>::begin(int tile, int images) {
   const int64_t d = search_.d();
-  double squares[kTile], about[kTile], residuals[kTile];
-  search_.isa_.norms(rounded(tile), d, squares);
+  double squares[2][kTile], about[kTile], residuals[kTile];
+  for (int i = 0; i < images; ++i) search_.isa_.norms(rounded(tile + i), d, squares[i]);
   const bool prepares = search_.isa_.prepare != nullptr;
   if (prepares)
     search_.isa_.prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
                          prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
-
-  TileState& state = states_[tile];
-  state.search = this;
-  state.full = make_room;
-  state.raise = raise_floor;
-  state.k = search_.k();
   for (int l = 0; l < kTile; ++l) {
-    double whole = std::sqrt(squares[l]);
+    double square = squares[0][l];
+    for (int i = 1; i < images; ++i) square = std::max(square, squares[i][l]);
+    double whole = std::sqrt(square);
     if (!std::is_same_v<X, float>) whole += std::sqrt(double(d)) * kTiny32;  // what is less became zero
     double norm = whole, residual = 0;
     if (prepares) {
@@ -376,12 +382,20 @@ void Search<T>::Block<X>::begin(int tile) {
     }
     // The norm also stands for that of x^, and for x before it was rounded to float32.
     const auto guarded = [&](double v) { return up(v) < search_.huge_norm_ ? up(v) : kInf; };
-    state.whole[l] = guarded(whole);
-    state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
-    state.residual[l] = up(residual);
-    state.floor[l] = -kInf;
-    state.listed[l] = scored_[tile * kTile + l] = 0;
-    if (state.k > 2) lowers_[tile * kTile + l].clear();
+    for (int i = 0; i < images; ++i) {
+      TileState& state = states_[tile + i];
+      state.whole[l] = guarded(whole);
+      state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
+      state.residual[l] = up(residual);
+      state.floor[l] = -kInf;
+      state.listed[l] = scored_[(tile + i) * kTile + l] = 0;
+      if (search_.k() > 2) lowers_[(tile + i) * kTile + l].clear();
+    }
+  }
+  for (int i = 0; i < images; ++i) {
+    TileState& state = states_[tile + i];
+    state.search = this, state.k = search_.k();
+    state.full = make_room, state.raise = raise_floor;
   }
 }
 

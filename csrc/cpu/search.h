@@ -40,6 +40,11 @@
 // 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and the first line of the bound is wide
 // enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding. On the
 // matrix unit bytes have a sign, q needs no 128, and all k are 0: it adds heights as it does to bfloat16.
+//
+// Samples in pairs. The image 2 c - x of a sample has the score 2 (h' + <c, y'>) - s(x), so one product serves both.
+// The filter takes its sum, or the matrix unit's smallest product, from 2 h'' in integers, where nothing is rounded, or
+// in float32, where both is and the difference too: 6 u (|h^| + |x||y^|) more, with |x| the larger norm of the two,
+// which |c| does not exceed. All else holds for the image as for the sample, since x^ - c changes only its sign.
 #pragma once
 
 #include <cmath>
@@ -127,18 +132,20 @@ struct Bound {
 // The targets as the filter reads them.
 struct Panels {
   int64_t m = 0, d = 0, groups = 0;
-  const float* y = nullptr;  // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
-                             // more numbers behind, so that whole vectors may be read
-  const float* h = nullptr;  // (groups, group), likewise; -inf past the last target
+  const float* y = nullptr;     // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
+                                // more numbers behind, so that whole vectors may be read
+  const float* h = nullptr;     // (groups, group), likewise; -inf past the last target
+  const float* both = nullptr;  // (groups, group): score of a sample and its image together; -inf past the last
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
   const int32_t* words = nullptr;   // (groups, words of d numbers, group); zero past the last; or, for the matrix unit,
                                     // (groups even, words / kTileWords, group, kTileWords) like `tiles`
   const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for zero_of
-  const float* unit = nullptr;      // (groups even,), with words: of their products
-  const float* top = nullptr;       // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
-                                    // last
-  Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
-  Bound span{};                     // the largest of `filter` in every kSpan groups
+  const int32_t* word_both = nullptr;  // (groups, group): sums of a sample and its image together
+  const float* unit = nullptr;         // (groups even,), with words: of their products
+  const float* top = nullptr;  // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
+                               // last
+  Bound filter{}, single{};    // of the filter, and of float32 scores from `y`
+  Bound span{};                // the largest of `filter` in every kSpan groups
 };
 
 // A group that may hold one of the k best targets of a sample.
@@ -166,6 +173,7 @@ struct TileState {
 struct Region {
   std::vector<float> middle;
   float reach;
+  bool mirrored = false;  // whether every other tile is the image of the one before it in the middle
 };
 
 // A sample, by its number in a block, and a target that can be among its best.
@@ -206,7 +214,7 @@ class Search {
     static void make_room(TileState& state, int lane);
     static void raise_floor(TileState& state, int lane, float lower);
     int tile_of(const TileState& state) const { return int(&state - states_.data()); }
-    void begin(int tile);
+    void begin(int tile, int images);
     void score_listed(int tile, int first, int last);
     void narrow(int tile, int lane);
     void score_candidates(const std::vector<Candidate>& pairs);
@@ -246,7 +254,7 @@ class Search {
   Coarse pack_tiles(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   Coarse pack_words(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   void lift(const Frame& frame, int threads);
-  double lifted(int64_t j, const Frame& frame) const;
+  double lifted(int64_t j, const Frame& frame, const std::vector<float>& middle) const;
 
   const T* y_;
   const T* h_;
@@ -254,14 +262,15 @@ class Search {
   float huge_norm_ = 0;     // of samples beyond which nothing is filtered
   double whole_share_ = 0;  // of |x| in the norm that the filter's bound wants
   const Isa& isa_;
-  std::vector<float> middle_;
-  float step_;  // of the whole numbers of samples
+  const Region region_;
+  std::vector<float> middle_;  // about which samples are read
+  float step_;                 // of the whole numbers of samples
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
-  std::vector<float> packed_y_, packed_h_, tops_, units_, bounds_, spans_;
+  std::vector<float> packed_y_, packed_h_, packed_both_, tops_, units_, bounds_, spans_;
   std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
-  LineVector<int32_t> words_, word_h_;
+  LineVector<int32_t> words_, word_h_, word_both_;
   std::shared_ptr<const Pruner> pruner_;  // in few dimensions
 };
 

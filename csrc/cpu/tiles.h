@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../random.h"
 #include "isa/isa.h"
 
 namespace otgen {
@@ -16,7 +17,10 @@ void load_tile(const T* x, int64_t n, int64_t d, int64_t row, T* tile) {
     for (int l = 0; l < kTile; ++l) tile[c * kTile + l] = l < rows ? x[(row + l) * d + c] : T(0);
 }
 
+static_assert(kImages == kTile, "the image of a tile is the next one");
+
 // Tiles of a stream start at multiples of kTile of its index, so the first and the last may hold samples not asked for.
+// Those of an antithetic one come in pairs.
 struct StreamTiles {
   Stream stream;
   int64_t n, d;
@@ -31,10 +35,19 @@ struct StreamTiles {
           if (l >> b & 1) lanes[k * kTile + l] ^= s.directions[k * 32 + b];
   }
 
-  int64_t start() const { return stream.first / kTile * kTile; }
-  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), kTile); }
+  int together() const { return stream.antithetic ? 2 : 1; }  // tiles
+  int64_t start() const { return stream.first / (together() * kTile) * (together() * kTile); }
+  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), together() * kTile) * together(); }
 
-  void make(int64_t tile, float* x) const { isa().sample(stream, lanes.data(), start() + tile * kTile, d, x); }
+  void make(int64_t tile, float* x) const {
+    const int64_t first = start() + tile * kTile;
+    isa().sample(stream, lanes.data(), number_of(stream, first), d, x);
+    if (is_image(stream, first)) make_image(x, x);
+  }
+
+  void make_image(const float* of, float* x) const {
+    for (int64_t i = 0; i < d * kTile; ++i) x[i] = image_of(stream.source, of[i]);
+  }
 
   // The lanes of a tile that were asked for are those of sample numbers row(tile, lane) in [0, n).
   int64_t row(int64_t tile, int lane) const { return start() + tile * kTile + lane - stream.first; }

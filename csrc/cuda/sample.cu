@@ -9,8 +9,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kSobolBits = 30;  // the sequence has 2^30 points
 
-OTGEN_DEVICE float to_source(Source source, uint32_t w) {
-  return source == Source::kUniform ? to_uniform(w) : to_normal(w);
+// Of the sample in some row, from a random word.
+OTGEN_DEVICE float coordinate(const SampleParams& p, int64_t row, uint32_t w) {
+  const float x = p.stream.source == Source::kUniform ? to_uniform(w) : to_normal(w);
+  return is_image(p.stream, p.stream.first + row) ? image_of(p.stream.source, x) : x;
 }
 
 // Four coordinates come from one block of random numbers.
@@ -19,25 +21,25 @@ random_kernel(SampleParams p) {
   const int64_t blocks = ceil_div(p.d, 4), i = block_index() * kThreads + thread_index();
   const int64_t row = i / blocks, block = i % blocks;
   if (row >= p.n) return;
-  const uint64_t index = uint64_t(p.stream.first + row);
+  const uint64_t index = uint64_t(number_of(p.stream, p.stream.first + row));
   uint32_t c[4] = {uint32_t(index), uint32_t(index >> 32), uint32_t(block), uint32_t(uint64_t(block) >> 32)};
   philox(c, p.stream.seed);
 #pragma unroll
   for (int t = 0; t < 4; ++t)
-    if (block * 4 + t < p.d) p.x[row * p.d + block * 4 + t] = to_source(p.stream.source, c[t]);
+    if (block * 4 + t < p.d) p.x[row * p.d + block * 4 + t] = coordinate(p, row, c[t]);
 }
 
 OTGEN_KERNEL(kThreads)
 sobol_kernel(SampleParams p) {
   const int64_t i = block_index() * kThreads + thread_index(), row = i / p.d, k = i % p.d;
   if (row >= p.n) return;
-  const int64_t index = p.stream.first + row;
+  const int64_t index = number_of(p.stream, p.stream.first + row);
   const uint32_t* directions = p.stream.directions + k * 32;
   uint32_t w = 0;
   for (int b = 0; b < kSobolBits; ++b)
     if (index >> b & 1) w ^= directions[b];
   w = owen_scramble_reversed(w, sobol_seed(p.stream.seed, k, index >> kSobolBits));
-  p.x[i] = to_source(p.stream.source, w);
+  p.x[i] = coordinate(p, row, w);
 }
 
 }  // namespace

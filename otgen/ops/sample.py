@@ -20,6 +20,7 @@ def sample(
     seed: int = 0,
     first: int = 0,
     sobol: bool = False,
+    antithetic: bool = False,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Make samples number first, ..., first + n - 1 of a stream: the ones `measure` makes and does not keep.
@@ -32,6 +33,8 @@ def sample(
         first: Number of the first sample, at most 2^62.
         sobol: Owen-scrambled Sobol points (hash-based scrambling: Burley, JCGT 2020) instead of random ones
             (Philox-4x32-10: Salmon et al., SC 2011). The scramble is a new one for each seed.
+        antithetic: By turns 32 of those samples and their images in the middle of the source, 1 - x or -x (Hammersley
+            and Morton, 1956).
         device: Where to make them; the same numbers everywhere.
 
     Returns:
@@ -47,7 +50,8 @@ def sample(
     place = check.device("sample", device)
     table = directions(d, place) if sobol else None
     x = torch.empty(n, d, device=place)
-    _ext.sample(source, seed, first, 0 if table is None else table.data_ptr(), n, d, check.where(x), x.data_ptr())
+    address = 0 if table is None else table.data_ptr()
+    _ext.sample(source, seed, first, address, bool(antithetic), n, d, check.where(x), x.data_ptr())
     return x
 
 

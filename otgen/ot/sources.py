@@ -14,7 +14,9 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 """The user's own source: `(n, generator) -> (n, d)` samples, random through the generator alone."""
 
 MAX_SOBOL_DIM = 16
-"""Above this dimension scrambled Sobol points gain less than a factor of two in variance (He and Wang, 2015)."""
+"""Above this dimension scrambled Sobol points gain less than a factor of two in variance (He and Wang, 2015). Samples
+and their images gain nothing in variance, for only the cell of the source's middle can hold both, but take 1.5 to 1.8
+times less time at d = 50 to 128."""
 
 CHUNK = 1 << 16
 """Samples drawn at a time from the user's own source."""
@@ -46,8 +48,8 @@ class Source(Protocol):
     def reach(self, x: Tensor, v: Tensor) -> Tensor:
         """How far samples x, (n, d), can move along unit directions v, (n, d), within the source: (n,)."""
 
-    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
-        """Draw n samples, (n, d)."""
+    def sample(self, n: int, d: int, seed: int, *, independent: bool = True) -> Tensor:
+        """Draw n samples, (n, d), independent ones or those that tell most in a given time."""
 
     def measure(
         self,
@@ -56,7 +58,7 @@ class Source(Protocol):
         n: int,
         seed: int,
         *,
-        sobol: bool = False,
+        independent: bool = True,
         pairs: bool = False,
         centroids: bool = False,
         progress: Progress | None = None,
@@ -75,6 +77,11 @@ class _Targets:
         if self._last is None or self._last[0] is not y or self._last[1] != y._version:
             self._last = y, y._version, y.to(self.device)
         return self._last[2]
+
+
+def _kind(d: int, independent: bool) -> tuple[bool, bool]:
+    """Whether the kernels are to make Sobol points, and whether antithetic ones."""
+    return not independent and d <= MAX_SOBOL_DIM, not independent and d > MAX_SOBOL_DIM
 
 
 class BuiltIn:
@@ -115,9 +122,10 @@ class BuiltIn:
             return torch.where(v > 0, (1 - x) / v, -x / v).amin(dim=1)
         return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
 
-    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
+    def sample(self, n: int, d: int, seed: int, *, independent: bool = True) -> Tensor:
         """Draw n samples, (n, d), float32."""
-        return ops.sample(self.name, n, d, seed=seed, sobol=sobol and d <= MAX_SOBOL_DIM)
+        sobol, antithetic = _kind(d, independent)
+        return ops.sample(self.name, n, d, seed=seed, sobol=sobol, antithetic=antithetic)
 
     def measure(
         self,
@@ -126,17 +134,18 @@ class BuiltIn:
         n: int,
         seed: int,
         *,
-        sobol: bool = False,
+        independent: bool = True,
         pairs: bool = False,
         centroids: bool = False,
         progress: Progress | None = None,
     ) -> ops.Measure:
         """Count n fresh samples by cell."""
-        sobol = sobol and y.shape[1] <= MAX_SOBOL_DIM
         there, heights = self._targets.bring(y), h.to(self._targets.device)
+        sobol, antithetic = _kind(y.shape[1], independent)
         return ops.measure(
-            there, heights, self.name, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=progress
-        ).cpu()
+            there, heights, self.name, n, seed,
+            sobol=sobol, antithetic=antithetic, pairs=pairs, centroids=centroids, progress=progress,
+        ).cpu()  # fmt: skip
 
 
 class Custom:
@@ -182,7 +191,7 @@ class Custom:
         """Twice the radius: the support is not known."""
         return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
 
-    def sample(self, n: int, d: int, seed: int, *, sobol: bool = False) -> Tensor:
+    def sample(self, n: int, d: int, seed: int, *, independent: bool = True) -> Tensor:
         """Draw n samples, (n, d), float64, in chunks."""
         generator = torch.Generator().manual_seed(seed)
         sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
@@ -195,7 +204,7 @@ class Custom:
         n: int,
         seed: int,
         *,
-        sobol: bool = False,
+        independent: bool = True,
         pairs: bool = False,
         centroids: bool = False,
         progress: Progress | None = None,

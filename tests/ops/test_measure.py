@@ -16,7 +16,8 @@ from otgen.ops import reference
 
 # Starts of streams: within a tile, at 2^32 for a 32-bit counter, at 2^30 where a Sobol run ends, far beyond both.
 FIRSTS = [0, 5, 32, 2**30 - 45, 2**32 - 45, 3 * 2**30 - 7, 2**40 + 1, 2**62 - 200]
-STREAMS = [("uniform", False), ("normal", False), ("uniform", True), ("normal", True)]
+KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
+STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 SCALE = 2.0**32  # sums of samples are kept in this unit
 
 
@@ -40,35 +41,47 @@ def check(y, h, source, n, device="cpu", **stream):
     assert_same_bits(got.centroids.cpu(), moments / (SCALE * got.counts[:, None].cpu()))
 
 
-@pytest.mark.parametrize(("source", "sobol"), STREAMS)
+@pytest.mark.parametrize(("source", "kind"), STREAMS)
 @pytest.mark.parametrize("first", FIRSTS)
-def test_equals_reference_on_the_same_samples(isa, dtype, source, sobol, first):
-    check(*targets(50, 5, dtype), source, 150, seed=3, first=first, sobol=sobol)
-    check(*targets(50, 40, dtype), source, 150, seed=3, first=first, sobol=sobol)
+def test_equals_reference_on_the_same_samples(isa, dtype, source, kind, first):
+    check(*targets(50, 5, dtype), source, 150, seed=3, first=first, **kind)
+    check(*targets(50, 40, dtype), source, 150, seed=3, first=first, **kind)
 
 
-@pytest.mark.parametrize(("source", "sobol"), STREAMS)
-def test_equals_reference_on_device(device, dtype, source, sobol):
-    check(*targets(50, 5, dtype), source, 150, device, seed=2**63 - 1, first=7, sobol=sobol)
+@pytest.mark.parametrize(("source", "kind"), STREAMS)
+def test_equals_reference_on_device(device, dtype, source, kind):
+    check(*targets(50, 5, dtype), source, 150, device, seed=2**63 - 1, first=7, **kind)
 
 
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 255, 256, 257, 1000])
 @pytest.mark.parametrize("first", [0, 1, 31])
-def test_every_number_of_samples(isa, n, first):
-    check(*targets(30, 3), "normal", n, first=first)
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_every_number_of_samples(isa, n, first, antithetic):
+    check(*targets(30, 3), "normal", n, first=first, antithetic=antithetic)
 
 
 @pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64)])
-def test_every_shape(isa, dtype, m, d):
-    check(*targets(m, d, dtype), "uniform", 100)
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_every_shape(isa, dtype, m, d, antithetic):
+    check(*targets(m, d, dtype), "uniform", 100, antithetic=antithetic)
 
 
 @pytest.mark.parametrize(
     "name", ["duplicates", "lattice", "last_place", "offset_1e7", "alike", "outlier", "norms_1e38"]
 )
-def test_hard_targets(isa, dtype, name):
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_hard_targets(isa, dtype, name, source, antithetic):
     _, y, h = HARD[name](dtype)
-    check(y, h, "normal", 200)
+    check(y, h, source, 200, antithetic=antithetic)
+
+
+@pytest.mark.parametrize(("source", "middle"), [("uniform", 0.5), ("normal", 0.0)])
+def test_images_that_score_alike(isa, dtype, source, middle):
+    """Targets in pairs y, -y of which the image of a sample has the one's score where the sample has the other's."""
+    y = targets(200, 24, dtype)[0]
+    y = torch.cat([y, -y])
+    check(y, (-middle * y.double().sum(1)).to(dtype), source, 500, antithetic=True)
 
 
 def test_slices_of_larger_tensors(isa, dtype):
@@ -78,9 +91,9 @@ def test_slices_of_larger_tensors(isa, dtype):
 
 def test_first_alone_or_with_others_makes_no_difference(isa):
     y, h = targets(40, 3)
-    for sobol in (False, True):
-        whole = ops.measure(y, h, "normal", 300, seed=1, first=11, sobol=sobol, pairs=True, centroids=True)
-        plain = ops.measure(y, h, "normal", 300, seed=1, first=11, sobol=sobol)
+    for kind in KINDS:
+        whole = ops.measure(y, h, "normal", 300, seed=1, first=11, **kind, pairs=True, centroids=True)
+        plain = ops.measure(y, h, "normal", 300, seed=1, first=11, **kind)
         assert plain.pairs is None
         assert plain.gaps is None
         assert plain.centroids is None
@@ -97,13 +110,13 @@ def test_first_alone_or_with_others_makes_no_difference(isa):
 )
 def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
     y, h = targets(20, 3)
-    source, sobol = stream
+    source, kind = stream
     k = round(share * n)
 
     def part(n, first):
         if n == 0:
             return None
-        return ops.measure(y, h, source, n, seed, first=first, sobol=sobol, pairs=True, centroids=True)
+        return ops.measure(y, h, source, n, seed, first=first, **kind, pairs=True, centroids=True)
 
     whole, parts = part(n, first), [p for p in (part(k, first), part(n - k, first + k)) if p]
     together = parts[0] if len(parts) == 1 else parts[0] + parts[1]
@@ -114,22 +127,22 @@ def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
     assert_close(together.centroids, whole.centroids, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-@pytest.mark.parametrize("sobol", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "d"), [(20, 6), (10_007, 6), (10_007, 40)])
-def test_threads_change_nothing(each_thread_count, sobol, n, d):
+def test_threads_change_nothing(each_thread_count, kind, n, d):
     y, h = targets(300, d)
-    results = [
-        ops.measure(y, h, "normal", n, first=9, sobol=sobol, pairs=True, centroids=True) for _ in each_thread_count()
-    ]
+    results = [ops.measure(y, h, "normal", n, first=9, **kind, pairs=True, centroids=True) for _ in each_thread_count()]
     for result in results[1:]:
         check_same(result, results[0])
     assert int(results[0].counts.sum()) == n
 
 
 @pytest.mark.parametrize("d", [6, 40])
-def test_instruction_sets_change_nothing(each_isa, dtype, d):
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_instruction_sets_change_nothing(each_isa, dtype, d, antithetic):
     y, h = targets(300, d, dtype)
-    results = [ops.measure(y, h, "normal", 5003, first=9, pairs=True, centroids=True) for _ in each_isa()]
+    options = {"first": 9, "antithetic": antithetic, "pairs": True, "centroids": True}
+    results = [ops.measure(y, h, "normal", 5003, **options) for _ in each_isa()]
     for result in results[1:]:
         check_same(result, results[0])
 

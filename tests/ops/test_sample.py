@@ -21,7 +21,8 @@ from torch.testing import assert_close
 from otgen import ops
 
 FIRSTS = [0, 7, 2**30 - 50, 2**32 - 50, 2**40 + 3, 2**62 - 100]
-STREAMS = [("uniform", False), ("normal", False), ("uniform", True), ("normal", True)]
+KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
+STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 WORST = 5e-7  # relative error of a normal sample: a few units in the last place of float32
 EXTREME = 5.5  # standard errors: passed by chance 1e-7 of the time
 
@@ -83,26 +84,39 @@ def test_sobol_scrambles_anew_after_2_to_the_30():
     assert bool((across[50:] != ops.sample("uniform", 50, 5, sobol=True)).any(dim=0).all())
 
 
-@pytest.mark.parametrize(("source", "sobol"), STREAMS)
-def test_instruction_sets_change_nothing(each_isa, source, sobol):
-    samples = [ops.sample(source, 20_011, 9, seed=4, first=2**31 + 3, sobol=sobol) for _ in each_isa()]
+@pytest.mark.parametrize("first", FIRSTS)
+@pytest.mark.parametrize(("source", "d"), [("uniform", 1), ("normal", 3), ("normal", 40)])
+@pytest.mark.parametrize("sobol", [False, True])
+def test_antithetic_samples_are_32_others_and_their_images(isa, source, d, sobol, first):
+    first //= 4  # twice as many are compared
+    start = first // 64 * 64
+    others = ops.sample(source, 128, d, seed=5, first=start // 2, sobol=sobol).reshape(4, 32, d)
+    images = 1 - others if source == "uniform" else -others
+    want = torch.stack([others, images], dim=1).reshape(256, d)
+    got = ops.sample(source, 150, d, seed=5, first=first, sobol=sobol, antithetic=True)
+    assert_same_bits(got, want[first - start :][:150])
+
+
+@pytest.mark.parametrize(("source", "kind"), STREAMS)
+def test_instruction_sets_change_nothing(each_isa, source, kind):
+    samples = [ops.sample(source, 20_011, 9, seed=4, first=2**31 + 3, **kind) for _ in each_isa()]
     for x in samples[1:]:
         assert_same_bits(x, samples[0])
 
 
-@pytest.mark.parametrize(("source", "sobol"), STREAMS)
-def test_threads_change_nothing(each_thread_count, source, sobol):
-    samples = [ops.sample(source, 5003, 6, seed=4, first=3, sobol=sobol) for _ in each_thread_count()]
+@pytest.mark.parametrize(("source", "kind"), STREAMS)
+def test_threads_change_nothing(each_thread_count, source, kind):
+    samples = [ops.sample(source, 5003, 6, seed=4, first=3, **kind) for _ in each_thread_count()]
     for x in samples[1:]:
         assert_same_bits(x, samples[0])
 
 
-@pytest.mark.parametrize(("source", "sobol"), STREAMS)
-def test_a_sample_depends_on_its_number_alone(isa, source, sobol):
-    whole = ops.sample(source, 200, 6, seed=8, sobol=sobol)
+@pytest.mark.parametrize(("source", "kind"), STREAMS)
+def test_a_sample_depends_on_its_number_alone(isa, source, kind):
+    whole = ops.sample(source, 200, 6, seed=8, **kind)
     for first, n in [(0, 1), (1, 1), (31, 2), (32, 32), (33, 100), (199, 1), (200, 0)]:
-        assert_same_bits(ops.sample(source, n, 6, seed=8, first=first, sobol=sobol), whole[first : first + n])
-    assert_same_bits(ops.sample(source, 200, 3, seed=8, sobol=sobol), whole[:, :3])  # nor on what else it holds
+        assert_same_bits(ops.sample(source, n, 6, seed=8, first=first, **kind), whole[first : first + n])
+    assert_same_bits(ops.sample(source, 200, 3, seed=8, **kind), whole[:, :3])  # nor on what else it holds
 
 
 def test_sobol_at_its_largest_dimension(isa):

@@ -210,7 +210,7 @@ class Multinomial(Run):
         self.w = w
         self.rng = np.random.default_rng(seed)
 
-    def measure(self, h, n, name, index, *, pairs=False, centroids=False, sobol=True):
+    def measure(self, h, n, name, index, *, pairs=False, centroids=False, independent=False):
         self.spend(n)
         return Measure(torch.from_numpy(self.rng.multinomial(n, self.w)), 0.0)
 

@@ -47,13 +47,13 @@ def test_moments_of_a_custom_source_come_from_a_pilot_sample():
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal", disk])
-@pytest.mark.parametrize("sobol", [False, True])
-def test_counts_are_those_of_the_samples(source, sobol):
+@pytest.mark.parametrize("independent", [False, True])
+def test_counts_are_those_of_the_samples(source, independent):
     """Measuring says of the samples of a seed what assigning them one by one says, across chunks."""
     source, n, h = make_source(source), CHUNK + 1000, torch.linspace(0, 1, 20, dtype=torch.float64)
-    x = source.sample(n, 2, seed=5, sobol=sobol).double()
+    x = source.sample(n, 2, seed=5, independent=independent).double()
     best, score = ops.topk(x, Y, h, 2)
-    got = source.measure(Y, h, n, 5, sobol=sobol, pairs=True, centroids=True)
+    got = source.measure(Y, h, n, 5, independent=independent, pairs=True, centroids=True)
     assert torch.equal(got.counts, torch.bincount(best[:, 0], minlength=20))
     assert torch.equal(got.pairs.long(), best)
     assert_close(got.gaps.double(), score[:, 0] - score[:, 1], rtol=1e-6, atol=1e-6)
@@ -77,13 +77,16 @@ def test_seed_decides_the_samples(source):
     assert not torch.equal(x, source.sample(1000, 2, seed=8))
 
 
-def test_sobol_stops_at_the_dimension_where_it_gains_little():
+@pytest.mark.parametrize("d", [1, MAX_SOBOL_DIM, MAX_SOBOL_DIM + 1])
+def test_kind_of_samples_by_dimension(d):
     source = BuiltIn("uniform")
-    for d, same in ((MAX_SOBOL_DIM, False), (MAX_SOBOL_DIM + 1, True)):
-        assert torch.equal(source.sample(64, d, 3, sobol=True), source.sample(64, d, 3)) == same
-        y, h = torch.randn(50, d, generator=torch.Generator().manual_seed(0)), torch.zeros(50)
-        counts = [source.measure(y, h, 5000, 3, sobol=sobol).counts for sobol in (True, False)]
-        assert torch.equal(*counts) == same
+    kinds = {"sobol": d <= MAX_SOBOL_DIM, "antithetic": d > MAX_SOBOL_DIM}
+    wanted = ops.sample("uniform", 200, d, seed=3, **kinds)
+    assert torch.equal(source.sample(200, d, 3, independent=False), wanted)
+    assert torch.equal(source.sample(200, d, 3), ops.sample("uniform", 200, d, seed=3))
+    y, h = torch.randn(50, d, generator=torch.Generator().manual_seed(0)), torch.zeros(50)
+    counts = torch.bincount(ops.assign(wanted, y, h)[0], minlength=50)
+    assert torch.equal(source.measure(y, h, 200, 3, independent=False).counts, counts)
 
 
 def test_progress_of_a_custom_source_ends_at_one():
@@ -186,7 +189,7 @@ def test_no_samples_serve_two_purposes(method, monkeypatch):
 
     def record(function):
         def wrapped(self, *args, **options):
-            drawn.append((args[-1], args[-2], function.__name__, bool(options.get("sobol"))))
+            drawn.append((args[-1], args[-2], function.__name__, options.get("independent", True)))
             return function(self, *args, **options)
 
         return wrapped
@@ -201,4 +204,4 @@ def test_no_samples_serve_two_purposes(method, monkeypatch):
     certificate = fitted.certificate_
     assert not certificate.exact
     certified = [entry for entry in drawn if entry[0] == certificate.seed]
-    assert certified == [(certificate.seed, certificate.samples, "measure", False)]
+    assert certified == [(certificate.seed, certificate.samples, "measure", True)]

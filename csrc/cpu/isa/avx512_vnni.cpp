@@ -35,6 +35,10 @@ static inline Shorts mul_add(Shorts x, Shorts y, Shorts sum) {
   return sum;
 }
 template <Whole whole>
+static inline Words<whole> sub(Words<whole> a, Words<whole> b) {
+  return {_mm512_sub_epi32(a.v, b.v)};
+}
+template <Whole whole>
 static inline Words<whole> max(Words<whole> a, Words<whole> b) {
   return {_mm512_max_epi32(a.v, b.v)};
 }
@@ -43,9 +47,9 @@ static inline Vec to_float(Words<whole> a) {
   return {_mm512_cvtepi32_ps(a.v)};
 }
 
-// Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): below
+// Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): out of
 // these shorts, and floats, are faster.
-constexpr Fewest kFewestBytes{24, 40}, kFewestShorts{4, 4};
+constexpr Meant kBytesMeant{{24, 512}, {40, 256}, kNone}, kShortsMeant{{4}, {4}, {4}};
 constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 12;
@@ -56,10 +60,10 @@ constexpr int kTargets = 12;
 }  // namespace avx512_vnni
 
 static const Isa kWithShorts =
-    avx512_vnni::on_whole<avx512_vnni::Shorts>(kAvx512, "avx512_vnni", avx512_vnni::kFewestShorts, kAvx512);
+    avx512_vnni::on_whole<avx512_vnni::Shorts>(kAvx512, "avx512_vnni", avx512_vnni::kShortsMeant, kAvx512);
 
 const Isa kAvx512Vnni =
-    avx512_vnni::on_whole<avx512_vnni::Bytes>(kAvx512, "avx512_vnni", avx512_vnni::kFewestBytes, kWithShorts);
+    avx512_vnni::on_whole<avx512_vnni::Bytes>(kAvx512, "avx512_vnni", avx512_vnni::kBytesMeant, kWithShorts);
 
 }  // namespace otgen
 #endif

@@ -37,6 +37,10 @@ static inline Shorts mul_add(Shorts x, Shorts y, Shorts sum) {
   return sum;
 }
 template <Whole whole>
+static inline Words<whole> sub(Words<whole> a, Words<whole> b) {
+  return {_mm256_sub_epi32(a.v, b.v)};
+}
+template <Whole whole>
 static inline Words<whole> max(Words<whole> a, Words<whole> b) {
   return {_mm256_max_epi32(a.v, b.v)};
 }
@@ -45,9 +49,9 @@ static inline Vec to_float(Words<whole> a) {
   return {_mm256_cvtepi32_ps(a.v)};
 }
 
-// Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): below
+// Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): out of
 // these shorts, and floats, are faster.
-constexpr Fewest kFewestBytes{16, 40}, kFewestShorts{4, 4};
+constexpr Meant kBytesMeant{{16, 512}, {40, 256}, kNone}, kShortsMeant{{4}, {4}, {4}};
 constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
@@ -63,9 +67,9 @@ bool avx_vnni_present() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnniBit) != 0;
 }
 
-static const Isa kWithShorts = avx_vnni::on_whole<avx_vnni::Shorts>(kAvx2, "avx_vnni", avx_vnni::kFewestShorts, kAvx2);
+static const Isa kWithShorts = avx_vnni::on_whole<avx_vnni::Shorts>(kAvx2, "avx_vnni", avx_vnni::kShortsMeant, kAvx2);
 
-const Isa kAvxVnni = avx_vnni::on_whole<avx_vnni::Bytes>(kAvx2, "avx_vnni", avx_vnni::kFewestBytes, kWithShorts);
+const Isa kAvxVnni = avx_vnni::on_whole<avx_vnni::Bytes>(kAvx2, "avx_vnni", avx_vnni::kBytesMeant, kWithShorts);
 
 }  // namespace otgen
 #endif

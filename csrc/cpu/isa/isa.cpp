@@ -58,12 +58,14 @@ std::atomic<const Isa*>& chosen() {
 
 const Isa& isa() { return *chosen().load(); }
 
-const Isa& isa_for(int64_t d, int64_t k, bool floats) {
+const Isa& isa_for(int64_t d, int64_t k, bool mirrored, bool floats) {
   const Isa* best = &isa();
-  const auto fewest = [&] { return k == 1 ? best->fewest.best : best->fewest.more; };
-  while (best->other != nullptr && (d < fewest() || (best->packing >= Packing::kBytes && d > kMostBytes) ||
-                                    (floats && best->packing != Packing::kFloat32)))
-    best = best->other;
+  const auto fits = [&] {
+    const Range range = mirrored ? best->meant.mirrored : k == 1 ? best->meant.best : best->meant.more;
+    return range.first <= d && d <= range.last && (best->packing < Packing::kBytes || d <= kMostBytes) &&
+           (!floats || best->packing == Packing::kFloat32);
+  };
+  while (best->other != nullptr && !fits()) best = best->other;
   return *best;
 }
 

@@ -1,6 +1,8 @@
 // The inner loops that exist once per instruction set, and the choice among them.
 #pragma once
 
+#include <limits>
+
 #include "../prune.h"
 #include "../search.h"
 
@@ -15,21 +17,28 @@ struct PackedNorms {
   double coarse_residual[kMaxGroup];  // of what that lost
 };
 
-// Coordinates: where only the best target is wanted fewer groups survive a crude filter than where more are.
-struct Fewest {
-  int64_t best = 1, more = 1;
+struct Range {
+  int64_t first = 1, last = std::numeric_limits<int64_t>::max();
+};
+constexpr Range kNone{1, 0};
+
+// Numbers of coordinates: where only the best target is wanted fewer groups survive a crude filter than where more are,
+// and where samples are mirrored its products, which are what it saves, are a smaller part.
+struct Meant {
+  Range best, more, mirrored;
 };
 
 struct Isa {
   const char* name;
   int group;                   // targets of one group, at most kMaxGroup
   Packing packing;             // of the targets, for `filter`
-  Fewest fewest{};             // coordinates for which it is meant; with fewer, `other` is faster
+  Meant meant{};               // coordinates for which it is faster than `other`
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
-  // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
-  void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
-                 TileState* states, float* maxima);
+  // kChunk of them; lists what may win. Where they are `mirrored` also of the image of each, whose state follows that
+  // of the tile. `maxima` is room for (states, kTile, kChunk).
+  void (*filter)(const void* prepared, int64_t bytes, int tiles, bool mirrored, const Panels& panels, int64_t first,
+                 int64_t last, TileState* states, float* maxima);
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
   // steps of `step` where it reads whole numbers; gives the squared norm of each x - middle, and its squared distance
   // to what became of it. Null where the filter reads tiles as they are.
@@ -97,7 +106,7 @@ const Isa& isa();
 // The one that finds the k best fastest in dimension d: in few dimensions low precision lets too many groups through,
 // and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over. It also does where only
 // `floats` are wanted.
-const Isa& isa_for(int64_t d, int64_t k, bool floats);
+const Isa& isa_for(int64_t d, int64_t k, bool mirrored, bool floats);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();

@@ -58,7 +58,7 @@ class Adam:
         """Lines 5 to 11."""
         assert state.first is not None
         assert state.second is not None
-        counted = run.measure(state.h, state.n, "adam", state.step, sobol=False)  # 5
+        counted = run.measure(state.h, state.n, "adam", state.step, independent=True)  # 5
         chi2, _ = chi2_estimate(counted.counts, problem.nu)
         tv = total_variation(counted.counts, problem.nu)
         run.record(state.step, state.n, chi2, tv, int((counted.counts == 0).sum()))

@@ -21,7 +21,7 @@ from otgen.ot.streams import stream
 
 CENTROID_SAMPLES = 20
 """Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A
-certificate on as many gives them for a quarter of the time that more samples would take."""
+certificate takes as many at least, and gives them for a quarter of the time that more samples would take."""
 
 READY = 0.8
 """A solver asks for a certificate when it expects at most this part of the tolerance."""
@@ -135,7 +135,7 @@ class Run:
         *,
         pairs: bool = False,
         centroids: bool = False,
-        sobol: bool = True,
+        independent: bool = False,
     ) -> ops.Measure:
         """Count n samples by cell; `name` and `index` choose the stream, so they name a measurement for good."""
         before = self.used
@@ -145,7 +145,7 @@ class Run:
 
         seed = stream(self.seed, name, index)
         counted = self.problem.source.measure(
-            self.problem.y, h, n, seed, sobol=sobol, pairs=pairs, centroids=centroids, progress=advance
+            self.problem.y, h, n, seed, independent=independent, pairs=pairs, centroids=centroids, progress=advance
         )
         self.spend(n)
         return counted
@@ -153,7 +153,7 @@ class Run:
     def sample(self, n: int, name: str, index: int, *, again: bool = False) -> Tensor:
         """Draw n samples, (n, d), float64; `again` if a measurement of that name and index has had them already."""
         self.spend(0 if again else n)
-        return self.problem.source.sample(n, self.problem.d, stream(self.seed, name, index), sobol=True).double()
+        return self.problem.source.sample(n, self.problem.d, stream(self.seed, name, index), independent=False).double()
 
     def spend(self, n: int) -> None:
         """Count samples that were used."""
@@ -173,7 +173,8 @@ class Run:
 
     def fresh(self, h: Tensor, n: int, look: int) -> ops.Measure:
         """Count n independent samples that serve no step, for a certificate."""
-        return self.measure(h, n, "certificate", look, centroids=n >= CENTROID_SAMPLES * self.problem.m, sobol=False)
+        enough = n >= CENTROID_SAMPLES * self.problem.m
+        return self.measure(h, n, "certificate", look, centroids=enough, independent=True)
 
     def certify(self, h: Tensor, counted: ops.Measure, look: int) -> Certificate:
         """Certificate of `h` from what was counted, beginning with that look."""
@@ -236,9 +237,8 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     shares sum to one, and the stated confidence holds for the whole run. A look that fails by little is followed by one
     on as many samples more, together with its own.
     """
-    problem, h, looks = run.problem, state.h, state.looks
-    smallest = float(problem.nu.min())
-    wanted = samples_needed(problem.m, smallest, run.tol, state.expected, _confidence(looks))
+    h, looks = state.h, state.looks
+    wanted = samples_of_look(run.problem, run.tol, state.expected, _confidence(looks))
     n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
     counted = run.fresh(h, n, looks)
     certificate = run.certify(h, counted, looks)
@@ -250,6 +250,12 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
         looks += 1
         passed = certificate.holds(run.tol, _confidence(looks))
     return passed, looks + 1, certificate, counted
+
+
+def samples_of_look(problem: Problem, tol: float, expected: float, confidence: float) -> int:
+    """Samples of a certificate that is likely to hold: enough for it, and for the centroids."""
+    needed = samples_needed(problem.m, float(problem.nu.min()), tol, expected, confidence)
+    return max(needed, CENTROID_SAMPLES * problem.m)
 
 
 def _confidence(looks: int) -> float:

@@ -26,9 +26,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from otgen.ot.certificate import CONFIDENCE, samples_needed, total_variation
+from otgen.ot.certificate import CONFIDENCE, total_variation
 from otgen.ot.problem import Problem
-from otgen.ot.solvers.base import Run, State
+from otgen.ot.solvers.base import Run, State, samples_of_look
 from otgen.ot.solvers.halves import gains, left_by, measure
 from otgen.ot.solvers.newton_step import newton_step, raise_empty
 from otgen.ot.solvers.starts import best_guess
@@ -160,10 +160,9 @@ def _grown(state: NewtonState, run: Run, problem: Problem) -> int:
 def _next_samples(state: NewtonState, run: Run, problem: Problem, left: float, noise: float) -> int:
     """Twice as many, or fewer if they suffice for the goal: the chi2 for which steps and certificate take fewest."""
     unit = noise * state.n
-    smallest, shares = float(problem.nu.min()), [0.05 * i for i in range(6, 16)]
     goal = min(
-        (share * run.tol for share in shares),
-        key=lambda goal: unit / goal + samples_needed(problem.m, smallest, run.tol, goal, CONFIDENCE),
+        (0.05 * i * run.tol for i in range(6, 16)),
+        key=lambda goal: unit / goal + samples_of_look(problem, run.tol, goal, CONFIDENCE),
     )
     enough = max(unit * (1.05 / goal - 1 / left), SMALL * unit / goal)
     return max(first_samples(problem, run), _even(min(enough, _grown(state, run, problem))))

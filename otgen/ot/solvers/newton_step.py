@@ -17,8 +17,9 @@ MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths ar
 LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
 SEEN = 5  # samples a cell must be expected to get before it counts as empty
 FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
-RAISE_SAMPLES = 200_000  # at most, to find out by how much
+RAISE_SAMPLES = (10_000, 200_000)  # to find out by how much, at least and at most; else for SEEN in each cell
 RAISE_K = 200  # and at most so many samples given to a raised cell
+FEW = 1 << 21  # scores that are made at once
 
 
 def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, raised: Tensor) -> tuple[Tensor, float]:
@@ -102,13 +103,16 @@ def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -
         return raised
     assert seen.counted.pairs is not None
     assert seen.counted.gaps is not None
-    n = min(seen.n // 2, RAISE_SAMPLES)
-    x = run.sample(n, "newton", 2 * index, again=True)  # of the first half
+    wanted = min(max(SEEN / float(problem.nu[empty].min()), RAISE_SAMPLES[0]), RAISE_SAMPLES[1])
+    n = min(seen.n // 2, math.ceil(wanted))
+    x = run.sample(n, "newton", 2 * index, again=True).float()  # of the first half; no need of all digits
     winner = seen.counted.pairs[:n, 0].long()
-    u = (x * problem.y[winner]).sum(1) + h[winner]
+    u = (x * problem.y.float()[winner]).sum(1) + h.float()[winner]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
-    lead = ops.topk(problem.y[empty].float(), x.float(), -u.float(), int(k.max()))[1].double()  # no need of all digits
-    lack = -lead.gather(1, k[:, None] - 1)[:, 0] - h[empty]
+    y, most = problem.y[empty].float(), int(k.max())
+    few = empty.numel() * n <= FEW  # not worth packing all the samples as targets
+    lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
+    lack = -lead.double().gather(1, k[:, None] - 1)[:, 0] - h[empty]
     raised[empty] = torch.where(lack > FAR * float(seen.counted.gaps.mean()), lack, 0.0)
     return raised
 

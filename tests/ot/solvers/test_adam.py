@@ -74,7 +74,7 @@ def test_first_step_by_hand():
     """
     problem = make_problem(BuiltIn("uniform"), torch.tensor([0.0, 1.0, 2.0, 3.0]))
     run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
-    counts = run.measure(torch.zeros(4, dtype=torch.float64), 1000, "adam", 0, sobol=False).counts
+    counts = run.measure(torch.zeros(4, dtype=torch.float64), 1000, "adam", 0, independent=True).counts
     assert counts.tolist() == [0, 0, 0, 1000]
     state = Adam().step(problem, Adam().start(problem, run), run)
     rate = 0.01 * math.sqrt(1 / 12)

@@ -11,7 +11,7 @@ from otgen.ot.sources import BuiltIn
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal"])
-@pytest.mark.parametrize("d", [4, 16])
+@pytest.mark.parametrize("d", [4, 16, 32])
 def test_chi2_is_unbiased_and_its_doubt_right(d, source):
     """Over many measurements of the same heights, whose chi2 is known from a hundred times the samples."""
     y, nu = data.problem(f"mixture-300x{d}")

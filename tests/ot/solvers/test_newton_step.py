@@ -118,7 +118,9 @@ def test_a_secant_believes_only_the_signal():
 
 
 @pytest.mark.parametrize("depth", [3.0, 100.0, 1e6])
-def test_empty_cells_are_raised_to_their_share(depth):
+@pytest.mark.parametrize("few", [0, newton_step.FEW])
+def test_empty_cells_are_raised_to_their_share(depth, few, monkeypatch):
+    monkeypatch.setattr(newton_step, "FEW", few)
     problem = make_problem(BuiltIn("uniform"), randn(30, 2))
     sunk = SemiDiscreteOT(progress=False).fit(randn(30, 2)).heights_ / problem.scale
     sunk[17] -= depth

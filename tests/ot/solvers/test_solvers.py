@@ -146,7 +146,7 @@ def test_adam_is_the_lectures_algorithm():
         ot = fit(y, nu, method="adam", max_samples=1)
     problem = make_problem(make_source("uniform"), y, nu)
     run = Run(problem, tol=0.01, max_samples=1, seed=0)
-    counts = run.measure(torch.zeros(50).double(), 1000, "adam", 0, sobol=False).counts
+    counts = run.measure(torch.zeros(50).double(), 1000, "adam", 0, independent=True).counts
     gradient = counts / 1000 - nu
     gradient = gradient - gradient.mean()
     rate = 0.01 * math.sqrt(1 / 12) * math.sqrt(4) * problem.scale
