@@ -13,7 +13,7 @@ class SiteTree;
 
 enum class Source : int32_t { kUniform = 0, kNormal = 1 };
 
-constexpr int kImages = 32;
+constexpr int kTurn = 32;  // samples of an antithetic stream, before as many images
 
 // Which samples a kernel makes: number first, first + 1, ... of the stream that `seed` names.
 struct Stream {
@@ -21,7 +21,7 @@ struct Stream {
   uint64_t seed;
   int64_t first;
   const uint32_t* directions;  // (d, 32) Sobol direction numbers, bits reversed; null for random samples
-  bool antithetic;             // by turns kImages samples and their images in the middle of the source
+  bool antithetic;             // by turns kTurn samples and their images in the middle of the source
 };
 
 struct SampleParams {

@@ -88,10 +88,10 @@ OTGEN_HD float log_normal_range(float v) {
 
 // Sample i of a stream is that of this number among the random or Sobol ones, or the image of that.
 OTGEN_HD int64_t number_of(const Stream& stream, int64_t i) {
-  return stream.antithetic ? i / (2 * kImages) * kImages + i % kImages : i;
+  return stream.antithetic ? i / (2 * kTurn) * kTurn + i % kTurn : i;
 }
 
-OTGEN_HD bool is_image(const Stream& stream, int64_t i) { return stream.antithetic && i / kImages % 2 != 0; }
+OTGEN_HD bool is_image(const Stream& stream, int64_t i) { return stream.antithetic && i / kTurn % 2 != 0; }
 
 // A coordinate's image in the middle of its source; exact, for uniform numbers are whole multiples of 2^-24.
 OTGEN_HD float image_of(Source source, float x) { return source == Source::kUniform ? 1.0f - x : -x; }

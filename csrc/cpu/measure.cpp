@@ -34,8 +34,8 @@ void measure_cpu(const MeasureParams<T>& p) {
                       p.stream.antithetic};
   const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, region);
   const StreamTiles source(p.stream, p.n, p.d);
-  const int together = source.together();
-  const int tiles = int(ceil_div(search.tiles_per_block(p.n, p.run.threads), together)) * together;
+  const int sides = source.sides();
+  const int tiles = int(ceil_div(search.tiles_per_block(p.n, p.run.threads), sides)) * sides;
 
   struct Worker {
     Block block;
@@ -51,9 +51,9 @@ void measure_cpu(const MeasureParams<T>& p) {
     Worker& worker = *workers[thread];
     const int64_t first = begin + b * tiles;
     const int used = int(std::min<int64_t>(tiles, end - first));
-    for (int i = 0; i < used; i += together) {
+    for (int i = 0; i < used; i += sides) {
       source.make(first + i, worker.block.samples(i));
-      if (together == 2) source.make_image(worker.block.samples(i), worker.block.samples(i + 1));
+      if (sides == 2) source.make_image(worker.block.samples(i), worker.block.samples(i + 1));
     }
     worker.block.run(used);
     for (int i = 0; i < used; ++i) {

@@ -1,6 +1,7 @@
 #include "search.h"
 
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -142,14 +143,15 @@ void Search<T>::pack(const Frame& frame, int threads) {
   const size_t even = size_t(ceil_div(groups, 2)) * 2;
   packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
-  if (region_.mirrored && isa_.packing == Packing::kFloat32) packed_both_.assign(size_t(groups) * group, -kInf);
+  if (region_.mirrored && isa_.packing == Packing::kFloat32 && !pruned(panels_.m, d, k_))
+    packed_both_.assign(size_t(groups) * group, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
   if (is_whole(isa_.packing)) {
     words_.assign(even * words_of(isa_.packing, d) * group, 0);
     if (!on_tiles(isa_.packing)) {
       word_h_.assign(size_t(groups) * group, kNoTarget);
-      word_both_.assign(size_t(groups) * group, 2 * kNoTarget);
+      if (region_.mirrored) word_both_.assign(size_t(groups) * group, 2 * kNoTarget);
     }
   }
   if (isa_.packing == Packing::kBfloat16) tiles_.assign(even * ceil_div(d, kDepth) * group * kDepth, 0);
@@ -281,7 +283,8 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
   double residual = 0;
   for (int t = 0; t < count; ++t) {
     const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));
-    word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t], word_both_[g * group + t] = 2 * int32_t(units);
+    word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t];
+    if (region_.mirrored) word_both_[g * group + t] = 2 * int32_t(units);
     residual = std::max(residual, std::abs(height - units * double(unit)));
   }
   tops_[g] = top, units_[g] = unit;
@@ -327,16 +330,17 @@ void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
   for (int i = 0; i < tiles; ++i) round(i);
   if (pruning_ != nullptr) return run_pruned(tiles);
-  const int images = search_.region_.mirrored ? 2 : 1;
-  for (int i = 0; i < tiles; i += images) begin(i, images);
+  const int sides = search_.region_.mirrored ? 2 : 1;
+  assert(tiles % sides == 0);
+  for (int i = 0; i < tiles; i += sides) begin(i, sides);
   const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
   const int64_t group_bytes = bytes * search_.isa_.group / kTile;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
     for (int i = 0; i < tiles; i += kTogether)
-      search_.isa_.filter(prepared(i), images * bytes, std::min(kTogether, tiles - i) / images, images == 2, panels,
-                          first, last, &states_[i], maxima_.data());
+      search_.isa_.filter(prepared(i), sides * bytes, std::min(kTogether, tiles - i) / sides, sides == 2, panels, first,
+                          last, &states_[i], maxima_.data());
   }
   for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
 }
@@ -358,20 +362,20 @@ void Search<T>::Block<X>::round(int tile) {
   }
 }
 
-// Prepares a tile, and sets out with it and its images.
+// Prepares a tile; it and, with two sides, the image behind it have nothing listed yet.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::begin(int tile, int images) {
+void Search<T>::Block<X>::begin(int tile, int sides) {
   const int64_t d = search_.d();
   double squares[2][kTile], about[kTile], residuals[kTile];
-  for (int i = 0; i < images; ++i) search_.isa_.norms(rounded(tile + i), d, squares[i]);
+  for (int i = 0; i < sides; ++i) search_.isa_.norms(rounded(tile + i), d, squares[i]);
   const bool prepares = search_.isa_.prepare != nullptr;
   if (prepares)
     search_.isa_.prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
                          prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
   for (int l = 0; l < kTile; ++l) {
     double square = squares[0][l];
-    for (int i = 1; i < images; ++i) square = std::max(square, squares[i][l]);
+    for (int i = 1; i < sides; ++i) square = std::max(square, squares[i][l]);
     double whole = std::sqrt(square);
     if (!std::is_same_v<X, float>) whole += std::sqrt(double(d)) * kTiny32;  // what is less became zero
     double norm = whole, residual = 0;
@@ -382,7 +386,7 @@ void Search<T>::Block<X>::begin(int tile, int images) {
     }
     // The norm also stands for that of x^, and for x before it was rounded to float32.
     const auto guarded = [&](double v) { return up(v) < search_.huge_norm_ ? up(v) : kInf; };
-    for (int i = 0; i < images; ++i) {
+    for (int i = 0; i < sides; ++i) {
       TileState& state = states_[tile + i];
       state.whole[l] = guarded(whole);
       state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
@@ -392,7 +396,7 @@ void Search<T>::Block<X>::begin(int tile, int images) {
       if (search_.k() > 2) lowers_[(tile + i) * kTile + l].clear();
     }
   }
-  for (int i = 0; i < images; ++i) {
+  for (int i = 0; i < sides; ++i) {
     TileState& state = states_[tile + i];
     state.search = this, state.k = search_.k();
     state.full = make_room, state.raise = raise_floor;

@@ -41,10 +41,12 @@
 // enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding. On the
 // matrix unit bytes have a sign, q needs no 128, and all k are 0: it adds heights as it does to bfloat16.
 //
-// Samples in pairs. The image 2 c - x of a sample has the score 2 (h' + <c, y'>) - s(x), so one product serves both.
-// The filter takes its sum, or the matrix unit's smallest product, from 2 h'' in integers, where nothing is rounded, or
-// in float32, where both is and the difference too: 6 u (|h^| + |x||y^|) more, with |x| the larger norm of the two,
-// which |c| does not exceed. All else holds for the image as for the sample, since x^ - c changes only its sign.
+// Samples in pairs. The image 2 c - x of a sample has the score 2 (h' + <c, y'>) - s(x), so one product serves both. In
+// integers the filter takes its sum from 2 k, and nothing is rounded; in float32 from 2 (h' + <c, y'>), which is
+// rounded like the difference: 6 u (|h^| + |x||y^|) more, with |x| the larger norm of the two, which |c| does not
+// exceed. The matrix unit's sums hold no heights; it takes a group's smallest product from the largest height, which is
+// at least the image's largest score, and at most spread_g above it. All else holds for the image as for the sample,
+// since x^ changes only its sign.
 #pragma once
 
 #include <cmath>
@@ -169,7 +171,7 @@ struct TileState {
 };
 
 // Where samples lie: about `middle` (d,), most coordinates no farther from it than `reach`. Any values are right, near
-// ones are fast.
+// ones are fast; but where samples are mirrored it is in the middle, and tiles come in pairs.
 struct Region {
   std::vector<float> middle;
   float reach;
@@ -214,7 +216,7 @@ class Search {
     static void make_room(TileState& state, int lane);
     static void raise_floor(TileState& state, int lane, float lower);
     int tile_of(const TileState& state) const { return int(&state - states_.data()); }
-    void begin(int tile, int images);
+    void begin(int tile, int sides);
     void score_listed(int tile, int first, int last);
     void narrow(int tile, int lane);
     void score_candidates(const std::vector<Candidate>& pairs);

@@ -17,7 +17,7 @@ void load_tile(const T* x, int64_t n, int64_t d, int64_t row, T* tile) {
     for (int l = 0; l < kTile; ++l) tile[c * kTile + l] = l < rows ? x[(row + l) * d + c] : T(0);
 }
 
-static_assert(kImages == kTile, "the image of a tile is the next one");
+static_assert(kTurn == kTile, "the image of a tile is the next one");
 
 // Tiles of a stream start at multiples of kTile of its index, so the first and the last may hold samples not asked for.
 // Those of an antithetic one come in pairs.
@@ -35,9 +35,9 @@ struct StreamTiles {
           if (l >> b & 1) lanes[k * kTile + l] ^= s.directions[k * 32 + b];
   }
 
-  int together() const { return stream.antithetic ? 2 : 1; }  // tiles
-  int64_t start() const { return stream.first / (together() * kTile) * (together() * kTile); }
-  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), together() * kTile) * together(); }
+  int sides() const { return stream.antithetic ? 2 : 1; }  // tiles that belong together
+  int64_t start() const { return stream.first / (sides() * kTile) * (sides() * kTile); }
+  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), sides() * kTile) * sides(); }
 
   void make(int64_t tile, float* x) const {
     const int64_t first = start() + tile * kTile;

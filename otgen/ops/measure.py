@@ -70,9 +70,9 @@ def measure(
         seed: Names the stream of samples, 0 <= seed < 2^63.
         first: Number of the first sample in the stream, at most 2^62.
         sobol: Owen-scrambled Sobol points instead of random ones.
-        antithetic: Samples and their images, as `sample` makes them: a product <x, y_j> gives the scores of both, which
-            takes six tenths of the time at d = 64. Cells are convex, so only that of the source's middle can hold both,
-            and many cells learn as much from them as from independent ones.
+        antithetic: Samples and their images, as `sample` makes them: on the CPU a product <x, y_j> gives the scores of
+            both, which takes six tenths of the time at d = 64. Cells are convex, so only that of the source's middle
+            can hold both: its count has up to twice the variance, those of all others the same or less.
         pairs: Also record every sample's best and second-best target and their gap (12 or 16 bytes a sample; m >= 2).
         centroids: Also average the samples of each cell.
         progress: Told the fraction done about ten times a second; `None` for nobody.

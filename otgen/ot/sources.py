@@ -14,9 +14,7 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 """The user's own source: `(n, generator) -> (n, d)` samples, random through the generator alone."""
 
 MAX_SOBOL_DIM = 16
-"""Above this dimension scrambled Sobol points gain less than a factor of two in variance (He and Wang, 2015). Samples
-and their images gain nothing in variance, for only the cell of the source's middle can hold both, but take 1.5 to 1.8
-times less time at d = 50 to 128."""
+"""Above this dimension scrambled Sobol points gain less than a factor of two in variance (He and Wang, 2015)."""
 
 CHUNK = 1 << 16
 """Samples drawn at a time from the user's own source."""
@@ -80,7 +78,10 @@ class _Targets:
 
 
 def _kind(d: int, independent: bool) -> tuple[bool, bool]:
-    """Whether the kernels are to make Sobol points, and whether antithetic ones."""
+    """Whether the kernels are to make Sobol points, and whether antithetic ones.
+
+    These tell as much as independent ones, in 0.55 to 0.67 of the time at d = 50 to 128 on the CPU.
+    """
     return not independent and d <= MAX_SOBOL_DIM, not independent and d > MAX_SOBOL_DIM
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits, mean_abs_normal, two_targets_normal, uniform_1d
-from problems import HARD, random_problem
+from problems import HARD, random_problem, widen
 from torch.testing import assert_close
 
 from otgen import ops
@@ -60,7 +60,7 @@ def test_every_number_of_samples(isa, n, first, antithetic):
     check(*targets(30, 3), "normal", n, first=first, antithetic=antithetic)
 
 
-@pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64)])
+@pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64), (61, 1823)])
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_every_shape(isa, dtype, m, d, antithetic):
     check(*targets(m, d, dtype), "uniform", 100, antithetic=antithetic)
@@ -72,16 +72,16 @@ def test_every_shape(isa, dtype, m, d, antithetic):
 @pytest.mark.parametrize("source", ["uniform", "normal"])
 @pytest.mark.parametrize("antithetic", [False, True])
 def test_hard_targets(isa, dtype, name, source, antithetic):
-    _, y, h = HARD[name](dtype)
-    check(y, h, source, 200, antithetic=antithetic)
+    check(*HARD[name](dtype)[1:], source, 200, antithetic=antithetic)
+    check(*widen(*HARD[name](dtype))[1:], source, 200, antithetic=antithetic)
 
 
 @pytest.mark.parametrize(("source", "middle"), [("uniform", 0.5), ("normal", 0.0)])
 def test_images_that_score_alike(isa, dtype, source, middle):
     """Targets in pairs y, -y of which the image of a sample has the one's score where the sample has the other's."""
-    y = targets(200, 24, dtype)[0]
+    y, h = targets(200, 40, dtype)
     y = torch.cat([y, -y])
-    check(y, (-middle * y.double().sum(1)).to(dtype), source, 500, antithetic=True)
+    check(y, (torch.cat([h, h]).double() - middle * y.double().sum(1)).to(dtype), source, 500, antithetic=True)
 
 
 def test_slices_of_larger_tensors(isa, dtype):
@@ -215,9 +215,11 @@ def test_mean_potential_of_one_target_is_linear(seed):
     assert_close(got.mean_u, float((got.centroids @ y.T.double()).item() + 0.5), rtol=1e-12, atol=0)
 
 
-def test_more_samples_than_one_slab_of_sums():
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_more_samples_than_one_slab_of_sums(antithetic):
     n = 2**25 + 77  # the kernel keeps sums of 2^20 tiles of 32 samples at a time
-    got = ops.measure(torch.tensor([[0.0], [1.0]]), torch.tensor([0.25, 0.0]), "uniform", n, sobol=True)
+    y, h = torch.tensor([[0.0], [1.0]]), torch.tensor([0.25, 0.0])
+    got = ops.measure(y, h, "uniform", n, sobol=True, antithetic=antithetic)
     assert int(got.counts.sum()) == n
     assert_close(float(got.counts[0]) / n, 0.25, rtol=0, atol=1e-6)
     assert_close(got.mean_u, 0.25**2 + (1 - 0.25**2) / 2, rtol=0, atol=1e-6)

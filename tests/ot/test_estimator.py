@@ -15,7 +15,7 @@ from fits import assert_same_fit, fit
 from torch.testing import assert_close
 
 from otgen import data, ops
-from otgen.ot import ConvergenceWarning, NotFittedError, SemiDiscreteOT
+from otgen.ot import ConvergenceWarning, NotFittedError, SemiDiscreteOT, estimator
 from otgen.ot.solvers.base import CENTROID_SAMPLES
 
 # --- what a fit says of itself ---------------------------------------------------------------------------------------
@@ -188,6 +188,14 @@ def test_strange_sources_end_in_an_honest_answer(source):
     chi2 = ot.certificate(50_000, seed=5).chi2
     assert not ot.converged_ or chi2 < 0.012
     assert ot.converged_ or ot.samples_ > 50_000
+
+
+def test_centroids_come_with_the_certificate(monkeypatch):
+    monkeypatch.setattr(estimator, "find_centroids", None)
+    ot = fit(randn(300, 4), tol=0.5)
+    assert ot.converged_
+    assert ot.certificate_.samples == CENTROID_SAMPLES * 300
+    assert bool(torch.isfinite(ot.centroids_).all())
 
 
 # --- refit -----------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ static_assert(kTile % kHeld == 0 && kGroup % kTargets == 0);
 // Largest score of a group for kHeld samples, and for their images, whose scores are `both` less those. The
 // accumulators start at the heights. V is what is multiplied: Vec, one coordinate in a lane, or a vector of words, four
 // bytes in a lane (whole.inl).
-template <class V, int kOf, class Lane = typename V::Lane>
+template <class V, int kSides, class Lane = typename V::Lane>
 static inline void group_max(const Lane* x, const Lane* y, const Lane* h, const Lane* both, int64_t steps,
-                             V out[kOf][kVectors]) {
+                             V out[kSides][kVectors]) {
   for (int t0 = 0; t0 < kGroup; t0 += kTargets) {
     V acc[kVectors][kTargets];
 #pragma GCC unroll 12
@@ -35,13 +35,13 @@ static inline void group_max(const Lane* x, const Lane* y, const Lane* h, const 
       }
     }
 #pragma GCC unroll 2
-    for (int i = 0; i < kOf; ++i) {
+    for (int i = 0; i < kSides; ++i) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) {
         V best{};
 #pragma GCC unroll 12
         for (int t = 0; t < kTargets; ++t) {
-          // Of an image not a number past the last target.
+          // Of an image not a number past the last target, in float32.
           const V score = i == 0 ? acc[v][t] : sub(V::broadcast(both + t0 + t), acc[v][t]);
           best = t == 0 ? score : max(score, best);
         }
@@ -54,8 +54,9 @@ static inline void group_max(const Lane* x, const Lane* y, const Lane* h, const 
 // A maximum of the float32 filter is a score as it is.
 static inline Vec to_score(Vec best, const Panels&, int64_t) { return best; }
 
-// y is (groups, steps, kGroup), h and both (groups, kGroup), a prepared tile (steps, kTile); kOf is 2 with images.
-template <class V, int kOf, class Lane = typename V::Lane>
+// y is (groups, steps, kGroup), h and both (groups, kGroup), a prepared tile (steps, kTile); of two sides the second is
+// the image.
+template <class V, int kSides, class Lane = typename V::Lane>
 static void filter_groups(const void* prepared, int64_t bytes, int tiles, const Panels& panels, const Lane* y,
                           const Lane* h, const Lane* both, int64_t steps, int64_t first, int64_t last,
                           TileState* states, float* maxima) {
@@ -63,17 +64,19 @@ static void filter_groups(const void* prepared, int64_t bytes, int tiles, const 
     const Lane* x = reinterpret_cast<const Lane*>(static_cast<const char*>(prepared) + tile * bytes);
     for (int64_t g = first; g < last; ++g)
       for (int s = 0; s < kTile; s += kHeld) {
-        V best[kOf][kVectors] = {};
-        group_max<V, kOf>(x + s, y + g * steps * kGroup, h + g * kGroup, both + g * kGroup, steps, best);
+        V best[kSides][kVectors] = {};
+        group_max<V, kSides>(x + s, y + g * steps * kGroup, h + g * kGroup, kSides == 2 ? both + g * kGroup : nullptr,
+                             steps, best);
 #pragma GCC unroll 2
-        for (int i = 0; i < kOf; ++i)
+        for (int i = 0; i < kSides; ++i)
 #pragma GCC unroll 4
           for (int v = 0; v < kVectors; ++v)
             to_score(best[i][v], panels, g)
-                .store(maxima + ((tile * kOf + i) * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
+                .store(maxima + ((tile * kSides + i) * kTile + s + v * Vec::kWidth) * kChunk +
+                       (g - first) * Vec::kWidth);
       }
   }
-  scan_tiles(maxima, tiles * kOf, panels, first, last, states);
+  scan_tiles(maxima, tiles * kSides, panels, first, last, states);
 }
 
 [[maybe_unused]] static void filter(const void* prepared, int64_t bytes, int tiles, bool mirrored, const Panels& panels,

@@ -17,13 +17,14 @@ struct PackedNorms {
   double coarse_residual[kMaxGroup];  // of what that lost
 };
 
+// Numbers of coordinates.
 struct Range {
   int64_t first = 1, last = std::numeric_limits<int64_t>::max();
 };
 constexpr Range kNone{1, 0};
 
-// Numbers of coordinates: where only the best target is wanted fewer groups survive a crude filter than where more are,
-// and where samples are mirrored its products, which are what it saves, are a smaller part.
+// Where only the best target is wanted fewer groups survive a crude filter than where more are, and where samples are
+// mirrored its products, which are what it saves, are a smaller part.
 struct Meant {
   Range best, more, mirrored;
 };
@@ -104,8 +105,8 @@ bool amx_permitted();  // asks the system, which must save the tiles of every th
 const Isa& isa();
 
 // The one that finds the k best fastest in dimension d: in few dimensions low precision lets too many groups through,
-// and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over. It also does where only
-// `floats` are wanted.
+// and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over; in many, and for mirrored
+// samples, bytes are too crude, and shorts take over. Float32 also does where only `floats` are wanted.
 const Isa& isa_for(int64_t d, int64_t k, bool mirrored, bool floats);
 
 // Names of all that this machine runs, slowest first.

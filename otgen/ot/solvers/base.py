@@ -20,8 +20,8 @@ from otgen.ot.sources import BuiltIn
 from otgen.ot.streams import stream
 
 CENTROID_SAMPLES = 20
-"""Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A
-certificate takes as many at least, and gives them for a quarter of the time that more samples would take."""
+"""Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A look
+takes as many where the budget allows, and gives them for a quarter of the time that more samples would take."""
 
 READY = 0.8
 """A solver asks for a certificate when it expects at most this part of the tolerance."""

@@ -46,8 +46,8 @@ def measure(problem: Problem, h: Tensor, n: int, index: int, run: Run) -> Seen:
     # As if one more cell had shown the noise of independent samples: two cells may show none by chance.
     usual = float((both.counts / problem.nu).sum()) / n**2
     noise = (problem.m * noise + usual / problem.m) / (problem.m + 1)
-    # The sum over cells of the product of two halves' errors; with Sobol points cells are not independent, and noise
-    # too small an estimate of the spread.
+    # The sum over cells of the product of two halves' errors; with Sobol points or images cells are not independent,
+    # and noise too small an estimate of the spread.
     doubt = 2 * math.sqrt((usual + max(chi2, 0.0)) * noise / problem.m)
     return Seen(both, n, residual, chi2, doubt, noise)
 

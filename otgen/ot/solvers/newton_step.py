@@ -9,6 +9,7 @@ from otgen import ops
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, per_cell
 from otgen.ot.solvers.halves import Seen
+from otgen.ot.sources import CHUNK
 
 BANDWIDTH = 2.0  # of a cell, in mean gaps
 NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
@@ -95,7 +96,7 @@ def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -
     """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach.
 
     Cell j takes the k samples of largest `<x, y_j> - u(x)` when h_j is minus the k-th of these numbers: an assignment
-    of targets to samples, so the same kernel finds it.
+    of targets to samples, so the same kernel finds it where there are many.
     """
     raised = torch.zeros(problem.m, dtype=torch.float64)
     empty = torch.nonzero((seen.counted.counts == 0) & (seen.n * problem.nu > SEEN))[:, 0]
@@ -103,9 +104,10 @@ def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -
         return raised
     assert seen.counted.pairs is not None
     assert seen.counted.gaps is not None
-    wanted = min(max(SEEN / float(problem.nu[empty].min()), RAISE_SAMPLES[0]), RAISE_SAMPLES[1])
-    n = min(seen.n // 2, math.ceil(wanted))
-    x = run.sample(n, "newton", 2 * index, again=True).float()  # of the first half; no need of all digits
+    wanted = math.ceil(min(max(SEEN / float(problem.nu[empty].min()), RAISE_SAMPLES[0]), RAISE_SAMPLES[1]))
+    n, whole = min(seen.n // 2, wanted), min(seen.n // 2, math.ceil(wanted / CHUNK) * CHUNK)
+    # Of the first half, in whole chunks, on which a user's samples depend; no need of all digits.
+    x = run.sample(whole, "newton", 2 * index, again=True)[:n].float()
     winner = seen.counted.pairs[:n, 0].long()
     u = (x * problem.y.float()[winner]).sum(1) + h.float()[winner]
     k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import oracles
@@ -15,7 +16,7 @@ from otgen.ot.solvers import newton_step
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.halves import measure
 from otgen.ot.solvers.newton_step import conjugate_gradients
-from otgen.ot.sources import BuiltIn
+from otgen.ot.sources import CHUNK, BuiltIn, Custom
 
 
 def running(problem):
@@ -131,6 +132,23 @@ def test_empty_cells_are_raised_to_their_share(depth, few, monkeypatch):
     assert torch.nonzero(raised).flatten().tolist() == [17]
     after = problem.source.measure(problem.y, sunk + raised, 200_000, 7).counts / 200_000
     assert_close(float(after[17]), 1 / 30, rtol=0.1, atol=0)
+
+
+def test_empty_cells_are_raised_by_the_samples_that_were_measured():
+    """Also where a user's sampler makes other ones for another number."""
+
+    def ring(n, generator):
+        angle = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+        return (1 + torch.rand(n, 1, generator=generator)) * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+    problem = make_problem(Custom(ring), randn(60, 2))
+    sunk = SemiDiscreteOT(ring, tol=0.02, progress=False).fit(randn(60, 2)).heights_ / problem.scale
+    sunk[17] -= 100
+    run = running(problem)
+    seen = measure(problem, sunk, 5 * CHUNK // 2, 0, run)
+    raised = newton_step.raise_empty(problem, sunk, seen, 0, run)
+    after = problem.source.measure(problem.y, sunk + raised, 200_000, 7).counts / 200_000
+    assert_close(float(after[17]), 1 / 60, rtol=0.2, atol=0)  # 166 samples were given to it
 
 
 def test_cells_that_are_near_are_left_to_the_step():
