@@ -1,6 +1,9 @@
-"""Samples, targets and heights that are hard to assign: what tests of assign, topk and measure share."""
+"""Samples, targets and heights that are hard to assign, and kinds of streams: what tests of the ops share."""
 
 import torch
+
+KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
+STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 
 
 def random_problem(n, m, d, dtype=torch.float32, seed=0):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles import assert_same_bits, mean_abs_normal, two_targets_normal, uniform_1d
-from problems import HARD, random_problem, widen
+from problems import HARD, KINDS, STREAMS, random_problem, widen
 from torch.testing import assert_close
 
 from otgen import ops
@@ -16,8 +16,6 @@ from otgen.ops import reference
 
 # Starts of streams: within a tile, at 2^32 for a 32-bit counter, at 2^30 where a Sobol run ends, far beyond both.
 FIRSTS = [0, 5, 32, 2**30 - 45, 2**32 - 45, 3 * 2**30 - 7, 2**40 + 1, 2**62 - 200]
-KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
-STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 SCALE = 2.0**32  # sums of samples are kept in this unit
 
 

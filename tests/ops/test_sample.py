@@ -15,14 +15,13 @@ from oracles import (
     sobol_words,
     uniform_from_word,
 )
+from problems import STREAMS
 from scipy import stats
 from torch.testing import assert_close
 
 from otgen import ops
 
 FIRSTS = [0, 7, 2**30 - 50, 2**32 - 50, 2**40 + 3, 2**62 - 100]
-KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
-STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 WORST = 5e-7  # relative error of a normal sample: a few units in the last place of float32
 EXTREME = 5.5  # standard errors: passed by chance 1e-7 of the time
 

@@ -119,9 +119,8 @@ def test_flipped_bits_in_the_header_never_do_harm(saved):
         path.write_bytes(bytes(damaged))
         try:
             ot = SemiDiscreteOT.load(path)
-        except (ValueError, OSError) as error:
-            assert str(path) in str(error), i  # noqa: PT017
-            assert "\n" not in str(error), i  # noqa: PT017
+        except (ValueError, OSError):
+            refused(path)
         else:
             accepted += 1
             assert ot.transport(torch.zeros(1, 3)).shape == (1, 3)
@@ -200,10 +199,7 @@ def test_a_file_sets_nothing_but_what_is_saved(saved, tmp_path):
     """A forged file must not make the estimator write where its user did not ask it to."""
     _, path = saved
     rewrite(path, lambda record: record | {"settings": record["settings"] | {"checkpoint": str(tmp_path / "evil")}})
-    try:
-        assert SemiDiscreteOT.load(path).checkpoint is None
-    except ValueError as error:
-        assert str(path) in str(error)  # noqa: PT017
+    assert SemiDiscreteOT.load(path).checkpoint is None
 
 
 def test_other_files_are_refused(saved, tmp_path):

@@ -21,7 +21,7 @@ struct PackedNorms {
 struct Range {
   int64_t first = 1, last = std::numeric_limits<int64_t>::max();
 };
-constexpr Range kNone{1, 0};
+constexpr Range kNone{1, 0};  // never
 
 // Where only the best target is wanted fewer groups survive a crude filter than where more are, and where samples are
 // mirrored its products, which are what it saves, are a smaller part.
@@ -33,7 +33,7 @@ struct Isa {
   const char* name;
   int group;                   // targets of one group, at most kMaxGroup
   Packing packing;             // of the targets, for `filter`
-  Meant meant{};               // coordinates for which it is faster than `other`
+  Meant meant{};               // coordinates for which it is faster than `other`; of bytes at most kMostBytes
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
   // kChunk of them; lists what may win. Where they are `mirrored` also of the image of each, whose state follows that

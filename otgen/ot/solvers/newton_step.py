@@ -9,6 +9,7 @@ from otgen import ops
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, per_cell
 from otgen.ot.solvers.halves import Seen
+from otgen.ot.solvers.starts import taking
 from otgen.ot.sources import CHUNK
 
 BANDWIDTH = 2.0  # of a cell, in mean gaps
@@ -19,8 +20,6 @@ LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with to
 SEEN = 5  # samples a cell must be expected to get before it counts as empty
 FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
 RAISE_SAMPLES = (10_000, 200_000)  # to find out by how much, at least and at most; else for SEEN in each cell
-RAISE_K = 200  # and at most so many samples given to a raised cell
-FEW = 1 << 21  # scores that are made at once
 
 
 def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, raised: Tensor) -> tuple[Tensor, float]:
@@ -93,11 +92,7 @@ def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
 
 
 def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -> Tensor:
-    """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach.
-
-    Cell j takes the k samples of largest `<x, y_j> - u(x)` when h_j is minus the k-th of these numbers: an assignment
-    of targets to samples, so the same kernel finds it where there are many.
-    """
+    """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach."""
     raised = torch.zeros(problem.m, dtype=torch.float64)
     empty = torch.nonzero((seen.counted.counts == 0) & (seen.n * problem.nu > SEEN))[:, 0]
     if empty.numel() == 0:
@@ -110,11 +105,7 @@ def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -
     x = run.sample(whole, "newton", 2 * index, again=True)[:n].float()
     winner = seen.counted.pairs[:n, 0].long()
     u = (x * problem.y.float()[winner]).sum(1) + h.float()[winner]
-    k = (n * problem.nu[empty]).long().clamp(1, min(RAISE_K, n))
-    y, most = problem.y[empty].float(), int(k.max())
-    few = empty.numel() * n <= FEW  # not worth packing all the samples as targets
-    lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
-    lack = -lead.double().gather(1, k[:, None] - 1)[:, 0] - h[empty]
+    lack = taking(problem.y[empty].float(), x, u, problem.nu[empty]) - h[empty]
     raised[empty] = torch.where(lack > FAR * float(seen.counted.gaps.mean()), lack, 0.0)
     return raised
 

@@ -70,8 +70,7 @@ def carried(problem: Problem, old: Problem, heights: Tensor, seed: int) -> Tenso
     x = problem.source.sample(n, problem.d, stream(seed, "refit")).double()
     u = ops.assign(x, old.given, heights)[1]
     y = problem.y * problem.scale + problem.centre
-    k = (n * problem.nu).long().clamp(1, min(200, n))
-    start = -ops.topk(y, x, -u, int(k.max()))[1].gather(1, k[:, None] - 1)[:, 0]
+    start = taking(y, x, u, problem.nu)
     had_mass = old.index >= 0  # the heights of the others are far below where they would win anything
     rows, kept = old.given[had_mass].tolist(), heights[had_mass].tolist()
     known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
@@ -79,6 +78,33 @@ def carried(problem: Problem, old: Problem, heights: Tensor, seed: int) -> Tenso
         start[row] = known.get(tuple(problem.given[first].tolist()), float(start[row]))
     start /= problem.scale
     return start - start.mean()
+
+
+MOST_TAKEN = 200
+"""Samples that `taking` gives to a target at most: enough to know where its plane should lie."""
+
+FEW = 1 << 21
+"""So many scores are made at once; it is not worth packing all the samples as targets for them."""
+
+
+def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
+    """Heights with which each of some targets alone takes its share of samples from a potential, (m,), float64.
+
+    Target j wins the k samples of largest `<x, y_j> - u(x)` when its height is minus the k-th of these numbers: an
+    assignment of targets to samples, so the same kernel finds it.
+
+    Args:
+        y: Targets, (m, d).
+        x: Samples, (n, d), like `y`.
+        u: The potential at the samples, (n,), like `y`.
+        nu: Shares, (m,); of at least one sample and at most `MOST_TAKEN`.
+    """
+    n = x.shape[0]
+    k = (n * nu).long().clamp(1, min(MOST_TAKEN, n))
+    most = int(k.max())
+    few = y.shape[0] * n <= FEW
+    lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
+    return -lead.double().gather(1, k[:, None] - 1)[:, 0]
 
 
 def on_a_line(problem: Problem) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers import newton_step
+from otgen.ot.solvers import newton_step, starts
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.halves import measure
 from otgen.ot.solvers.newton_step import conjugate_gradients
@@ -119,9 +119,9 @@ def test_a_secant_believes_only_the_signal():
 
 
 @pytest.mark.parametrize("depth", [3.0, 100.0, 1e6])
-@pytest.mark.parametrize("few", [0, newton_step.FEW])
+@pytest.mark.parametrize("few", [0, starts.FEW])
 def test_empty_cells_are_raised_to_their_share(depth, few, monkeypatch):
-    monkeypatch.setattr(newton_step, "FEW", few)
+    monkeypatch.setattr(starts, "FEW", few)
     problem = make_problem(BuiltIn("uniform"), randn(30, 2))
     sunk = SemiDiscreteOT(progress=False).fit(randn(30, 2)).heights_ / problem.scale
     sunk[17] -= depth
