@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "bounds.h"
 #include "isa/isa.h"
 
 namespace otgen {
@@ -15,8 +15,6 @@ constexpr int kParts = 4;             // of a run of tiles
 constexpr int64_t kShort = 24;        // targets that are scored rather than narrowed
 constexpr int64_t kWhole = 16;        // lengths of lists are multiples: the longest vector
 constexpr float kFar = 1e30f;         // beyond it differences could overflow
-constexpr float kInf = std::numeric_limits<float>::infinity();
-constexpr float kRoundUp = 1 + 0x1p-20f;
 
 Box around(const Box& a, const Box& b, int64_t d) {
   Box both = a;
@@ -31,7 +29,7 @@ Box around(const Box& a, const Box& b, int64_t d) {
 void middle(const Box& box, int64_t d, float* centre, float* half) {
   for (int64_t k = 0; k < d; ++k) {
     centre[k] = 0.5f * box.low[k] + 0.5f * box.high[k];
-    half[k] = std::max(box.high[k] - centre[k], centre[k] - box.low[k]) * kRoundUp;
+    half[k] = up(std::max(box.high[k] - centre[k], centre[k] - box.low[k]));
   }
 }
 
@@ -103,7 +101,7 @@ float Pruner::error(const Box& box) const {
   middle(box, d, centre, half);
   double c2 = 0, r2 = 0, lost = std::sqrt(double(d)) * 0x1p-126;  // what is less became zero in float32
   for (int64_t k = 0; k < d; ++k) c2 += double(centre[k]) * centre[k], r2 += double(half[k]) * half[k];
-  return float((alpha + beta * (std::sqrt(c2) + std::sqrt(r2) + lost)) * kRoundUp);
+  return up(alpha + beta * (std::sqrt(c2) + std::sqrt(r2) + lost));
 }
 
 Pruning::Pruning(const Pruner& pruner) : pruner_(pruner), curve_(pruner.d) {

@@ -22,10 +22,10 @@ namespace amx {
 
 #include "vec512.inl"
 
-constexpr Meant kMeant{{12}, {12}, {12}};       // measured: below it AVX-512 is faster; not yet with VNNI, nor mirrored
+constexpr Meant kMeant{{12}, {12}, {12}};  // measured: below it AVX-512 is faster; not yet with VNNI, nor mirrored
 constexpr Range kBytesRange{40, kMostBytes};
 constexpr Meant kBytesMeant{kBytesRange, kBytesRange, kBytesRange};  // for want of a measurement
-constexpr int kGroup = 16;                      // rows of a tile
+constexpr int kGroup = 16;                                           // rows of a tile
 constexpr int64_t kTileBytes = kGroup * 64;
 
 #include "narrow.inl"

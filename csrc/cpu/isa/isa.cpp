@@ -62,8 +62,7 @@ const Isa& isa_for(int64_t d, int64_t k, bool mirrored, bool floats) {
   const Isa* best = &isa();
   const auto fits = [&] {
     const Range range = mirrored ? best->meant.mirrored : k == 1 ? best->meant.best : best->meant.more;
-    return range.first <= d && d <= range.last &&
-           (!floats || best->packing == Packing::kFloat32);
+    return range.first <= d && d <= range.last && (!floats || best->packing == Packing::kFloat32);
   };
   while (best->other != nullptr && !fits()) best = best->other;
   return *best;
