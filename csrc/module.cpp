@@ -95,9 +95,9 @@ int64_t space_of(const std::string& op, int64_t n, int64_t m, int64_t d, int64_t
   throw std::invalid_argument("otgen._ext: no work space is known for " + op);
 }
 
-Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, bool antithetic) {
+Stream stream(const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, int images) {
   return {source == "normal" ? Source::kNormal : Source::kUniform, seed, first, pointer<const uint32_t>(directions),
-          antithetic};
+          images};
 }
 
 // An array of a length that only the kernel knows; Python reads it in place by the buffer protocol.
@@ -166,12 +166,12 @@ PYBIND11_MODULE(_ext, module) {
                return bytes;
              });
 
-  module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions,
-                          bool antithetic, int64_t n, int64_t d, const Where& where, uintptr_t x) {
+  module.def("sample", [](const std::string& source, uint64_t seed, int64_t first, uintptr_t directions, int images,
+                          int64_t n, int64_t d, const Where& where, uintptr_t x) {
     dispatch(
         where, py::none(), false,
         [&](const Run& r) {
-          return SampleParams{stream(source, seed, first, directions, antithetic), n, d, r, pointer<float>(x)};
+          return SampleParams{stream(source, seed, first, directions, images), n, d, r, pointer<float>(x)};
         },
         [](const auto& p) { sample_cpu(p); }, [](const auto& p) { sample_cuda(p); });
   });
@@ -220,33 +220,33 @@ PYBIND11_MODULE(_ext, module) {
     });
   });
 
-  module.def("measure", [](const std::string& dtype, uintptr_t y, uintptr_t h, const std::string& source, uint64_t seed,
-                           int64_t first, uintptr_t directions, bool antithetic, int64_t n, int64_t m, int64_t d,
-                           const Where& where, py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps,
-                           uintptr_t moments) {
-    double mean_u = 0;
-    by_type(dtype, [&](auto t) {
-      using T = decltype(t);
-      dispatch(
-          where, progress, true,
-          [&](const Run& r) {
-            return MeasureParams<T>{pointer<T>(y),
-                                    pointer<T>(h),
-                                    stream(source, seed, first, directions, antithetic),
-                                    n,
-                                    m,
-                                    d,
-                                    r,
-                                    pointer<int64_t>(counts),
-                                    &mean_u,
-                                    pointer<int32_t>(pairs),
-                                    pointer<T>(gaps),
-                                    pointer<int64_t>(moments)};
-          },
-          [](const auto& p) { measure_cpu(p); }, [](const auto& p) { measure_cuda(p); });
-    });
-    return mean_u;
-  });
+  module.def("measure",
+             [](const std::string& dtype, uintptr_t y, uintptr_t h, const std::string& source, uint64_t seed,
+                int64_t first, uintptr_t directions, int images, int64_t n, int64_t m, int64_t d, const Where& where,
+                py::object progress, uintptr_t counts, uintptr_t pairs, uintptr_t gaps, uintptr_t moments) {
+               double mean_u = 0;
+               by_type(dtype, [&](auto t) {
+                 using T = decltype(t);
+                 dispatch(
+                     where, progress, true,
+                     [&](const Run& r) {
+                       return MeasureParams<T>{pointer<T>(y),
+                                               pointer<T>(h),
+                                               stream(source, seed, first, directions, images),
+                                               n,
+                                               m,
+                                               d,
+                                               r,
+                                               pointer<int64_t>(counts),
+                                               &mean_u,
+                                               pointer<int32_t>(pairs),
+                                               pointer<T>(gaps),
+                                               pointer<int64_t>(moments)};
+                     },
+                     [](const auto& p) { measure_cpu(p); }, [](const auto& p) { measure_cuda(p); });
+               });
+               return mean_u;
+             });
 
   module.def("soft_assign", [](const std::string& dtype, uintptr_t x, uintptr_t y, uintptr_t h, int64_t n, int64_t m,
                                int64_t d, double eps, const Where& where, uintptr_t value, uintptr_t columns) {

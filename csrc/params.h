@@ -13,7 +13,8 @@ class SiteTree;
 
 enum class Source : int32_t { kUniform = 0, kNormal = 1 };
 
-constexpr int kTurn = 32;  // samples of an antithetic stream, before as many images
+constexpr int kTurn = 32;        // samples of a stream with images, before as many of each kind of image
+constexpr int kMostImages = 16;  // a sample and its images
 
 // Which samples a kernel makes: number first, first + 1, ... of the stream that `seed` names.
 struct Stream {
@@ -21,7 +22,7 @@ struct Stream {
   uint64_t seed;
   int64_t first;
   const uint32_t* directions;  // (d, 32) Sobol direction numbers, bits reversed; null for random samples
-  bool antithetic;             // by turns kTurn samples and their images in the middle of the source
+  int images;                  // by turns kTurn samples and as many of each kind of image; 1, 2, ..., kMostImages
 };
 
 struct SampleParams {

@@ -86,15 +86,23 @@ OTGEN_HD float log_normal_range(float v) {
   return float(e) * 0.693147180559945f + (f - 0.5f * f2 + f * f2 * p);
 }
 
-// Sample i of a stream is that of this number among the random or Sobol ones, or the image of that.
-OTGEN_HD int64_t number_of(const Stream& stream, int64_t i) {
-  return stream.antithetic ? i / (2 * kTurn) * kTurn + i % kTurn : i;
+// Sample i of a stream is image number image_of(i) of that of this number among the random or Sobol ones.
+OTGEN_HD int64_t number_of(const Stream& stream, int64_t i) { return i / (stream.images * kTurn) * kTurn + i % kTurn; }
+
+OTGEN_HD int image_of(const Stream& stream, int64_t i) { return int(i / kTurn % stream.images); }
+
+// Whether an image has coordinate k on the other side of its source's middle. The last bit of `image` speaks for all
+// coordinates, the others for pairs of them by the bits of the pair's number: a row of a Hadamard matrix, or of its
+// negative. Number 0 is the sample itself.
+OTGEN_HD bool is_reflected(int image, int64_t k) {
+  uint32_t bits = uint32_t(image) & uint32_t(k | 1);
+  static_assert(kMostImages <= 16, "four bits");
+  bits ^= bits >> 2, bits ^= bits >> 1;
+  return (bits & 1u) != 0;
 }
 
-OTGEN_HD bool is_image(const Stream& stream, int64_t i) { return stream.antithetic && i / kTurn % 2 != 0; }
-
-// A coordinate's image in the middle of its source; exact, for uniform numbers are whole multiples of 2^-24.
-OTGEN_HD float image_of(Source source, float x) { return source == Source::kUniform ? 1.0f - x : -x; }
+// A coordinate on the other side of the middle; exact, for uniform numbers are whole multiples of 2^-24.
+OTGEN_HD float reflected(Source source, float x) { return source == Source::kUniform ? 1.0f - x : -x; }
 
 // Standard normal by inversion, symmetric, to 6.3 standard deviations and a relative error of 4e-7: the inverse error
 // function of Giles, Approximating the erfinv function (GPU Computing Gems, 2011), single precision. Its polynomial for

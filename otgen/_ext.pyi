@@ -21,7 +21,7 @@ def set_cuda_filter(name: str) -> None: ...
 def rounding(filter: str, a: int, b: int, n: int, k: int, where: _Where, c: int, /) -> None: ...  # likewise
 def space(op: str, dtype: str, device: int, n: int, m: int, d: int, k: int, /) -> int: ...
 def sample(
-    source: str, seed: int, first: int, directions: int, antithetic: bool, n: int, d: int, where: _Where, x: int, /
+    source: str, seed: int, first: int, directions: int, images: int, n: int, d: int, where: _Where, x: int, /
 ) -> None: ...
 def assign(
     dtype: str, x: int, y: int, h: int, n: int, m: int, d: int, where: _Where, progress: _Progress,
@@ -37,7 +37,7 @@ def reassign(
     new_score: int, /,
 ) -> None: ...  # fmt: skip
 def measure(
-    dtype: str, y: int, h: int, source: str, seed: int, first: int, directions: int, antithetic: bool,
+    dtype: str, y: int, h: int, source: str, seed: int, first: int, directions: int, images: int,
     n: int, m: int, d: int, where: _Where, progress: _Progress, counts: int, pairs: int, gaps: int, moments: int, /,
 ) -> float: ...  # fmt: skip
 def soft_assign(

@@ -2,7 +2,7 @@
 
 import torch
 
-KINDS = [{}, {"sobol": True}, {"antithetic": True}, {"sobol": True, "antithetic": True}]
+KINDS = [{}, {"sobol": True}, {"images": 2}, {"images": 16}, {"sobol": True, "images": 8}]
 STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
 
 
@@ -239,14 +239,14 @@ def _rounds_one_way(bits):
     return make
 
 
-def _whole_steps(x, most):
-    """Samples, their negatives, and two that make 1 the step of whole numbers up to `most`, with a tenth to spare."""
+def _whole_steps(x, most, margin):
+    """A sample, its negative, and two so far out that 1 is the step of whole numbers up to `most`."""
     far = torch.zeros(2, x.shape[1], dtype=x.dtype)
-    far[:, 0] = torch.tensor([most / 1.1, -most / 1.1])
+    far[:, 0] = torch.tensor([most / margin, -most / margin])
     return torch.cat([x, -x, far])
 
 
-def _step_of_a_target(most, d):
+def _step_of_a_target(most, margin, d):
     def make(dtype):
         """A target whose coordinates lose half a step each, unlike the rest of its group; its rival gains as much."""
         m, lost = 60, 0.49
@@ -256,12 +256,12 @@ def _step_of_a_target(most, d):
         y[3, 1:], y[40, 1:] = lost, -lost
         h[3] += 40.5 - lost * (d - 1)
         h[40] += 40.0 + lost * (d - 1)
-        return _whole_steps(torch.ones(16, d, dtype=torch.float64), most).to(dtype), y.to(dtype), h.to(dtype)
+        return _whole_steps(torch.ones(1, d, dtype=torch.float64), most, margin).to(dtype), y.to(dtype), h.to(dtype)
 
     return make
 
 
-def _steps_of_samples(most, d):
+def _steps_of_samples(most, margin, d):
     def make(dtype):
         """Samples whose coordinates all lose half a step, to the harm of the winner, while its rival gains as much."""
         m, lost = 60, 0.49
@@ -270,18 +270,18 @@ def _steps_of_samples(most, d):
         h = -side * lost * d - 1.0
         h[3] += 1.0 + lost * d / 50
         h[40] += 1.0
-        x = torch.full((16, d), lost, dtype=torch.float64)
-        return _whole_steps(x, most).to(dtype), side[:, None].expand(m, d).to(dtype), h.to(dtype)
+        x = torch.full((1, d), lost, dtype=torch.float64)
+        return _whole_steps(x, most, margin).to(dtype), side[:, None].expand(m, d).to(dtype), h.to(dtype)
 
     return make
 
 
-def _step_of_a_height(most):
+def _step_of_a_height(most, margin):
     def make(dtype):
         """A height that loses half a unit; its rival is the highest of another group, whose height is exact."""
         y = torch.zeros(26, 4, dtype=torch.float64)
         y[:13, 0], y[13:, 0] = -float(most), float(most)
-        x = _whole_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64), most)
+        x = _whole_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64), most, margin)
         h = -64 * y[:, 0] - 50.0  # all scores of the first sample are -50, but for
         h[0] += 50 - 0.56  # the rival, the highest of the first group,
         h[12] += 50 - 2 * 64 * most  # the highest of the second group, half a unit above
@@ -291,8 +291,8 @@ def _step_of_a_height(most):
     return make
 
 
-BYTES = (127, 64)  # largest whole number, and dimension in which it is used
-SHORTS = (4096, 32)
+BYTES = (127, 1.1)  # the largest of them, or norm, and by how much it is over those of most samples
+SHORTS = (32767, 2.0)
 
 
 def _samples_out_of_reach(dtype):
@@ -367,12 +367,12 @@ HARD = {
     "cut_off": _cut_off,
     "bfloat16_rounds_one_way": _rounds_one_way(8),
     "float32_rounds_one_way": _rounds_one_way(24),
-    "byte_of_a_target": _step_of_a_target(*BYTES),
-    "bytes_of_samples": _steps_of_samples(*BYTES),
-    "byte_of_a_height": _step_of_a_height(127),
-    "short_of_a_target": _step_of_a_target(*SHORTS),
-    "shorts_of_samples": _steps_of_samples(*SHORTS),
-    "short_of_a_height": _step_of_a_height(11585),
+    "byte_of_a_target": _step_of_a_target(*BYTES, 64),
+    "bytes_of_samples": _steps_of_samples(*BYTES, 64),
+    "byte_of_a_height": _step_of_a_height(*BYTES),
+    "short_of_a_target": _step_of_a_target(*SHORTS, 32),
+    "shorts_of_samples": _steps_of_samples(*SHORTS, 32),
+    "short_of_a_height": _step_of_a_height(*SHORTS),
     "samples_out_of_reach": _samples_out_of_reach,
     "far_samples": _far_samples,
     "outlier": _outlier,

@@ -12,6 +12,8 @@ namespace otgen {
 namespace {
 
 constexpr float kNormalReach = 4.0f;  // beyond it lie 6 coordinates in 100 000
+constexpr float kNormalFar = 5.0f;    // how far the norm of samples is over the root of its mean square,
+constexpr float kUniformFar = 1.0f;   // seven standard deviations
 constexpr int64_t kSlab = 1 << 20;    // tiles whose sums are kept at a time: 8 MB
 
 // Tells of a slab's progress as of a part of the whole.
@@ -30,12 +32,13 @@ template <class T>
 void measure_cpu(const MeasureParams<T>& p) {
   using Block = typename Search<T>::template Block<float>;
   const bool uniform = p.stream.source == Source::kUniform;
+  const float root = std::sqrt(float(p.d));
   const Region region{std::vector<float>(size_t(p.d), uniform ? 0.5f : 0.0f), uniform ? 0.5f : kNormalReach,
-                      p.stream.antithetic};
+                      uniform ? std::sqrt(1.0f / 12) * root + kUniformFar : root + kNormalFar, p.stream.images};
   const Search<T> search(p.y, p.h, p.m, p.d, p.pairs != nullptr ? 2 : 1, p.run.threads, region);
   const StreamTiles source(p.stream, p.n, p.d);
-  const int sides = source.sides();
-  const int tiles = int(ceil_div(search.tiles_per_block(p.n, p.run.threads), sides)) * sides;
+  const int images = p.stream.images;
+  const int tiles = int(ceil_div(search.tiles_per_block(p.n, p.run.threads), images)) * images;
 
   struct Worker {
     Block block;
@@ -51,9 +54,9 @@ void measure_cpu(const MeasureParams<T>& p) {
     Worker& worker = *workers[thread];
     const int64_t first = begin + b * tiles;
     const int used = int(std::min<int64_t>(tiles, end - first));
-    for (int i = 0; i < used; i += sides) {
+    for (int i = 0; i < used; i += images) {
       source.make(first + i, worker.block.samples(i));
-      if (sides == 2) source.make_image(worker.block.samples(i), worker.block.samples(i + 1));
+      for (int j = 1; j < images; ++j) source.make_image(worker.block.samples(i), j, worker.block.samples(i + j));
     }
     worker.block.run(used);
     for (int i = 0; i < used; ++i) {

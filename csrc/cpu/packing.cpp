@@ -13,12 +13,12 @@
 namespace otgen {
 namespace {
 
-constexpr float kLeastReach = 1e-28f;      // of samples, so that the inverse of their step is finite
-constexpr double kWordRange = 0x1p24;      // heights of a group, in units, differ by no more
-constexpr int32_t kNoTarget = -(1 << 30);  // less than any sum of products and heights; twice as much fits
-constexpr float kHugeNorm = 1e30f;         // beyond it the filter could overflow: score everything
-constexpr double kHugeScore = 0x1p1000;    // likewise where a float64 score could
-constexpr int64_t kPackRows = 1 << 10;     // targets that a thread packs at a time
+constexpr float kLeastReach = 1e-28f;          // of samples, so that the inverse of their step is finite
+constexpr double kWordRange = 0x1p24;          // heights of a group, in units, differ by no more
+constexpr int32_t kNoTarget = -3 * (1 << 29);  // less than any sum of products and heights
+constexpr float kHugeNorm = 1e30f;             // beyond it the filter could overflow: score everything
+constexpr double kHugeScore = 0x1p1000;        // likewise where a float64 score could
+constexpr int64_t kPackRows = 1 << 10;         // targets that a thread packs at a time
 
 int exponent_above(double v) {
   int e = 0;
@@ -46,10 +46,12 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
     : y_(y),
       h_(h),
       k_(k),
-      isa_(isa_for(d, k, region.mirrored, pruned(m, d, k))),
+      isa_(isa_for(d, k, region.images > 1, pruned(m, d, k))),
       region_(std::move(region)),
+      prepares_(isa_.prepare != nullptr || (region_.images > 1 && !pruned(m, d, k))),
       middle_(region_.middle),
-      step_(std::max(region_.reach, kLeastReach) / float(most_of(whole_of(isa_.packing), d))),
+      step_(std::max(whole_of(isa_.packing) == Whole::kBytes ? region_.reach : region_.norm, kLeastReach) /
+            float(most_of(whole_of(isa_.packing)))),
       order_(static_cast<size_t>(m)) {
   const KeepDenormals guard;
   panels_.m = m, panels_.d = d, panels_.groups = ceil_div(m, isa_.group);
@@ -59,7 +61,9 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
   // those of the groups that win should be small.
   const double top = *std::max_element(lifted_.begin(), lifted_.end()) / where.scale;
   if (std::isfinite(where.h_centre + top)) where.h_centre += top;
-  if (isa_.prepare == nullptr) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
+  if (!prepares_) middle_.assign(static_cast<size_t>(d), 0.0f);  // samples are read as they are
+  for (const float c : middle_) middle_norm_ += square(double(c));
+  middle_norm_ = std::sqrt(middle_norm_);
   lift(where, threads);
   std::iota(order_.begin(), order_.end(), int64_t{0});
   if (!pruned(m, d, k))
@@ -132,16 +136,12 @@ void Search<T>::pack(const Frame& frame, int threads) {
   const size_t even = size_t(ceil_div(groups, 2)) * 2;
   packed_y_.assign(size_t(groups) * d * group + kMaxGroup, 0.0f);
   packed_h_.assign(size_t(groups) * group + kMaxGroup, -kInf);
-  if (region_.mirrored && isa_.packing == Packing::kFloat32 && !pruned(panels_.m, d, k_))
-    packed_both_.assign(size_t(groups) * group, -kInf);
+  if (prepares_ && isa_.packing == Packing::kFloat32) packed_lifted_.assign(size_t(groups) * group, -kInf);
   bounds_.assign(size_t(groups) * 7 + kMaxGroup, 0.0f);
   originals_.assign(static_cast<size_t>(groups), 0.0);
   if (is_whole(isa_.packing)) {
     words_.assign(even * words_of(isa_.packing, d) * group, 0);
-    if (!on_tiles(isa_.packing)) {
-      word_h_.assign(size_t(groups) * group, kNoTarget);
-      if (region_.mirrored) word_both_.assign(size_t(groups) * group, 2 * kNoTarget);
-    }
+    if (!on_tiles(isa_.packing)) word_h_.assign(size_t(groups) * group, kNoTarget);
   }
   if (isa_.packing == Packing::kBfloat16) tiles_.assign(even * ceil_div(d, kDepth) * group * kDepth, 0);
   if (isa_.packing != Packing::kFloat32) tops_.assign(even, -kInf), units_.assign(even, 0.0f);
@@ -165,10 +165,9 @@ void Search<T>::pack(const Frame& frame, int threads) {
       float& largest = spans_[i * spans + g / kSpan];
       largest = std::max(largest, bounds[i * groups + g]);
     }
-  panels_.y = packed_y_.data(), panels_.h = packed_h_.data(), panels_.both = packed_both_.data();
+  panels_.y = packed_y_.data(), panels_.h = packed_h_.data(), panels_.lifted = packed_lifted_.data();
   panels_.tiles = tiles_.data(), panels_.top = tops_.data();
-  panels_.words = words_.data(), panels_.word_h = word_h_.data(), panels_.word_both = word_both_.data();
-  panels_.unit = units_.data();
+  panels_.words = words_.data(), panels_.word_h = word_h_.data(), panels_.unit = units_.data();
   panels_.filter = {bounds, bounds + groups, bounds + 2 * groups, bounds + 3 * groups};
   panels_.span = {spans_.data(), spans_.data() + spans, spans_.data() + 2 * spans, spans_.data() + 3 * spans};
   panels_.single = {bounds + 4 * groups, bounds + 5 * groups, bounds + 6 * groups, bounds + 6 * groups};
@@ -181,16 +180,15 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   const double scale = frame.scale;
   const int count = int(std::min(group, m - g * group));
   const T* rows[kMaxGroup];
-  double h_abs = 0, h_residual = 0, h_original = 0, lifted_abs = 0, middle_norm = 0;
-  for (const float c : middle_) middle_norm += square(double(c));
-  middle_norm = std::sqrt(middle_norm);
+  double h_abs = 0, h_residual = 0, h_original = 0, lifted_abs = 0, lifted_residual = 0;
   for (int t = 0; t < count; ++t) {
     const int64_t j = order_[g * group + t];
     rows[t] = y_ + j * d;
     const double centred = (double(h_[j]) - frame.h_centre) * scale;
     const float rounded = float(centred);
     packed_h_[g * group + t] = rounded;
-    if (!packed_both_.empty()) packed_both_[g * group + t] = float(2 * lifted(j, frame, region_.middle));
+    if (!packed_lifted_.empty()) packed_lifted_[g * group + t] = float(lifted_[j]);
+    lifted_residual = std::max(lifted_residual, std::abs(lifted_[j] - double(float(lifted_[j]))));
     h_abs = std::max(h_abs, std::abs(double(rounded)));
     h_residual = std::max(h_residual, std::abs(centred - double(rounded)) + 2 * kUnit64 * std::abs(centred));
     h_original = std::max(h_original, std::abs(double(h_[j])) * scale);
@@ -205,11 +203,11 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   for (int64_t c = 0; c < d && count < group; ++c) std::fill(y + c * group + count, y + (c + 1) * group, 0.0f);
   const Coarse coarse = on_tiles(isa_.packing)   ? pack_tiles(g, frame, raw, count, norms)
                         : is_whole(isa_.packing) ? pack_words(g, frame, raw, count, norms)
-                                                 : Coarse{};
+                                                 : Coarse{lifted_residual, 0.0};
   const auto largest_of = [&](const double* squares) { return std::sqrt(*std::max_element(squares, squares + count)); };
   const double y_norm = largest_of(norms.y), y_residual = largest_of(norms.residual);
   const double y_original = largest_of(norms.original);
-  const double chain = double(2 * d + 14) * kUnit32;  // 4 more: maximum +- E, 6 for the image
+  const double chain = double(2 * d + 8) * kUnit32;  // 4 more: maximum +- E
   const double exact = double(2 * d + 4) * kUnit64;
   const double largest = y_norm + y_residual;  // >= |y'|
   const double underflow =
@@ -221,14 +219,16 @@ void Search<T>::pack_group(int64_t g, const Frame& frame, double* raw) {
   // 2 u |y'| covers the rounding of double samples to float32.
   const float beta = up((chain + 2 * kUnit32) * largest + y_residual + exact * y_original);
   bound[4 * groups] = alpha, bound[5 * groups] = beta;
-  if (isa_.packing == Packing::kFloat32) {
+  if (!prepares_) {
     bound[0] = alpha, bound[groups] = beta;
     return;
   }
-  const double lifting = double(d + 4) * kUnit64 * (h_abs + lifted_abs + middle_norm * largest);
+  const bool floats = isa_.packing == Packing::kFloat32;
+  const double filtered = floats ? y_norm : largest_of(norms.coarse);
+  const double filtered_residual = floats ? y_residual : largest_of(norms.coarse_residual);
+  const double lifting = double(d + 4) * kUnit64 * (h_abs + lifted_abs + middle_norm_ * largest);
   bound[0] = up(chain * lifted_abs + coarse.height + lifting + exact * h_original + underflow);
-  bound[groups] = up((chain + 2 * kUnit32) * (largest_of(norms.coarse) + largest) + largest_of(norms.coarse_residual) +
-                     exact * y_original);
+  bound[groups] = up((chain + 2 * kUnit32) * (filtered + largest) + filtered_residual + exact * y_original);
   bound[2 * groups] = up(largest);
   bound[3 * groups] = up(coarse.spread);
 }
@@ -273,7 +273,6 @@ typename Search<T>::Coarse Search<T>::pack_words(int64_t g, const Frame& frame, 
   for (int t = 0; t < count; ++t) {
     const double height = lifted_[order_[g * group + t]] - double(top), units = std::rint(height / double(unit));
     word_h_[g * group + t] = int32_t(units) - zero_of(whole) * sums[t];
-    if (region_.mirrored) word_both_[g * group + t] = 2 * int32_t(units);
     residual = std::max(residual, std::abs(height - units * double(unit)));
   }
   tops_[g] = top, units_[g] = unit;

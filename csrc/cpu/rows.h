@@ -11,24 +11,32 @@
 
 namespace otgen {
 
-// Mean of some rows of x, (n, d), and a little more than the distance from it within which most of them lie in all
-// coordinates; zero for what is not finite.
+// Mean of some rows of x, (n, d), and a little more than the distances from it within which most of them lie; zero for
+// what is not finite.
 template <class T>
 Region region_of(const T* x, int64_t n, int64_t d) {
   constexpr int64_t kSome = 64;
-  constexpr double kHuge = 1e30, kMost = 0.9, kMargin = 1.1;  // a few that are far out should not coarsen all others
-  Region region{std::vector<float>(static_cast<size_t>(d), 0.0f), 0.0f};
+  constexpr double kHuge = 1e30, kMost = 0.9;  // a few that are far out should not coarsen all others
+  constexpr double kReachMargin = 1.1, kNormMargin = 2;
+  Region region{std::vector<float>(static_cast<size_t>(d), 0.0f), 0.0f, 0.0f};
   const int64_t rows = std::min(n, kSome), apart = n / std::max<int64_t>(rows, 1);
-  std::vector<double> reach(static_cast<size_t>(rows), 0.0);
+  std::vector<double> reach(static_cast<size_t>(rows), 0.0), square(static_cast<size_t>(rows), 0.0);
   for (int64_t c = 0; c < d; ++c) {
     double sum = 0;
     for (int64_t i = 0; i < rows; ++i) sum += double(x[i * apart * d + c]) / double(rows);
     if (!(std::abs(sum) < kHuge)) continue;
     region.middle[c] = float(sum);
-    for (int64_t i = 0; i < rows; ++i) reach[i] = std::max(reach[i], std::abs(double(x[i * apart * d + c]) - sum));
+    for (int64_t i = 0; i < rows; ++i) {
+      const double away = std::abs(double(x[i * apart * d + c]) - sum);
+      reach[i] = std::max(reach[i], away), square[i] += away * away;
+    }
   }
-  std::sort(reach.begin(), reach.end());
-  if (rows > 0) region.reach = float(std::min(reach[size_t(kMost * double(rows - 1))] * kMargin, kHuge));
+  const auto of_most = [&](std::vector<double>& values) {
+    std::sort(values.begin(), values.end());
+    return values.empty() ? 0.0 : values[size_t(kMost * double(rows - 1))];
+  };
+  region.reach = float(std::min(of_most(reach) * kReachMargin, kHuge));
+  region.norm = float(std::min(std::sqrt(of_most(square)) * kNormMargin, kHuge));
   return region;
 }
 

@@ -15,6 +15,19 @@ namespace {
 
 constexpr int64_t kChunkBytes = 1 << 18;  // targets read again and again by a block: an eighth of L2
 
+// A tile about the middle in float32: what a filter that has no `prepare` reads of samples with images.
+void centre(const float* x, const float* middle, float, int64_t d, void* out, double* squares,
+            double* residual_squares) {
+  float* tile = static_cast<float*>(out);
+  std::fill_n(squares, kTile, 0.0), std::fill_n(residual_squares, kTile, 0.0);
+  for (int64_t c = 0; c < d; ++c)
+    for (int l = 0; l < kTile; ++l) {
+      const float v = x[c * kTile + l] - middle[c];
+      tile[c * kTile + l] = v;
+      squares[l] += double(v) * double(v);
+    }
+}
+
 }  // namespace
 
 template <class T>
@@ -29,9 +42,9 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
     return;
   }
   states_.resize(static_cast<size_t>(tiles));
-  if (search.isa_.prepare != nullptr) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
+  if (search.prepares_) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   if (k > 2) lowers_.resize(samples);
-  maxima_.resize(size_t(kTogether) * kTile * kChunk);
+  maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kRoomX));
 }
 
 template <class T>
@@ -46,7 +59,7 @@ const float* Search<T>::Block<X>::rounded(int tile) {
 template <class T>
 template <class X>
 const void* Search<T>::Block<X>::prepared(int tile) {
-  if (search_.isa_.prepare == nullptr) return rounded(tile);
+  if (!search_.prepares_) return rounded(tile);
   return prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, search_.d());
 }
 
@@ -56,17 +69,21 @@ void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
   for (int i = 0; i < tiles; ++i) round(i);
   if (pruning_ != nullptr) return run_pruned(tiles);
-  const int sides = search_.region_.mirrored ? 2 : 1;
-  assert(tiles % sides == 0);
-  for (int i = 0; i < tiles; i += sides) begin(i, sides);
+  const int images = search_.region_.images;
+  assert(tiles % images == 0);
+  for (int i = 0; i < tiles; i += images) begin(i);
   const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
   const int64_t group_bytes = bytes * search_.isa_.group / kTile;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
   for (int64_t first = 0; first < panels.groups; first += chunk) {
     const int64_t last = std::min(first + chunk, panels.groups);
-    for (int i = 0; i < tiles; i += kTogether)
-      search_.isa_.filter(prepared(i), sides * bytes, std::min(kTogether, tiles - i) / sides, sides == 2, panels, first,
-                          last, &states_[i], maxima_.data());
+    if (images > 1)
+      for (int i = 0; i < tiles; i += images)
+        search_.isa_.filter_images(prepared(i), images, panels, first, last, &states_[i], maxima_.data());
+    else
+      for (int i = 0; i < tiles; i += kTogether)
+        search_.isa_.filter(prepared(i), bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
+                            maxima_.data());
   }
   for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
 }
@@ -88,31 +105,31 @@ void Search<T>::Block<X>::round(int tile) {
   }
 }
 
-// Prepares a tile; it and, with two sides, the image behind it have nothing listed yet.
+// Prepares a tile; it and its images have nothing listed yet.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::begin(int tile, int sides) {
+void Search<T>::Block<X>::begin(int tile) {
   const int64_t d = search_.d();
-  double squares[2][kTile], about[kTile], residuals[kTile];
-  for (int i = 0; i < sides; ++i) search_.isa_.norms(rounded(tile + i), d, squares[i]);
-  const bool prepares = search_.isa_.prepare != nullptr;
-  if (prepares)
-    search_.isa_.prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
-                         prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
+  const int images = search_.region_.images;
+  double squares[kTile], about[kTile], residuals[kTile];
+  search_.isa_.norms(rounded(tile), d, squares);
+  if (search_.prepares_) {
+    const auto prepare = search_.isa_.prepare != nullptr ? search_.isa_.prepare : centre;
+    prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
+            prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
+  }
   for (int l = 0; l < kTile; ++l) {
-    double square = squares[0][l];
-    for (int i = 1; i < sides; ++i) square = std::max(square, squares[i][l]);
-    double whole = std::sqrt(square);
+    double whole = images == 1 ? std::sqrt(squares[l]) : std::sqrt(about[l]) + search_.middle_norm_;
     if (!std::is_same_v<X, float>) whole += std::sqrt(double(d)) * kTiny32;  // what is less became zero
     double norm = whole, residual = 0;
-    if (prepares) {
+    if (search_.prepares_) {
       norm = std::sqrt(about[l]);
       residual = std::sqrt(residuals[l]) * kRoundUp + 4 * kUnit32 * (whole + norm);
       norm += search_.whole_share_ * whole;
     }
     // The norm also stands for that of x^, and for x before it was rounded to float32.
     const auto guarded = [&](double v) { return up(v) < search_.huge_norm_ ? up(v) : kInf; };
-    for (int i = 0; i < sides; ++i) {
+    for (int i = 0; i < images; ++i) {
       TileState& state = states_[tile + i];
       state.whole[l] = guarded(whole);
       state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
@@ -122,7 +139,7 @@ void Search<T>::Block<X>::begin(int tile, int sides) {
       if (search_.k() > 2) lowers_[(tile + i) * kTile + l].clear();
     }
   }
-  for (int i = 0; i < sides; ++i) {
+  for (int i = 0; i < images; ++i) {
     TileState& state = states_[tile + i];
     state.search = this, state.k = search_.k();
     state.full = make_room, state.raise = raise_floor;

@@ -32,21 +32,22 @@
 // largest in the span, the best (second) of the maxima less E + spread is a lower bound for the best (second) of all,
 // and groups whose maximum is below the floor less E are dropped without a look at their own E_g.
 //
-// The filter on whole numbers, bytes or shorts, rounds x' to x^ = s q and y' to y^ = (v / s) r, with q and r of at most
-// Q in magnitude; s is the same for all samples, v for all targets of a group. Heights become h^ = top + v k, with k
-// whole. A sum of products and the k beside it is exact in integers, below 2^30 where d Q^2 <= 2^29 (bytes, whose q are
-// stored as q + 128: where d <= kMostBytes) and |k| <= 2^24, for which v is large enough. The filter's maximum is v
-// times the largest sum plus top, rounded three times: u each of |x^||y^| + |h^ - top| and u of the result. So with
-// 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and the first line of the bound is wide
-// enough. Samples farther from the middle than Q s are cut off, which |x - x^| measures like any other rounding. On the
-// matrix unit bytes have a sign, q needs no 128, and all k are 0: it adds heights as it does to bfloat16.
+// The filter on whole numbers, bytes or shorts, rounds x' to x^ = s q and y' to y^ = (v / s) r; s is the same for all
+// samples, v for all targets of a group. Heights become h^ = top + v k, with k whole. A sum of products and the k
+// beside it is exact in integers of 32 bits: |k| <= 2^24, for which v is large enough; bytes, of at most 127 in
+// magnitude and q stored as q + 128, add up to less than 2^30 where d <= kMostBytes; shorts are roundings of vectors of
+// norm 2^15 at most, so that no part of their sum is over (2^15 + sqrt(d) / 2)^2, which is 1.13 2^30 where d <=
+// kMostShorts. The filter's maximum is v times the largest sum plus top, rounded three times: u each of |x^||y^| + |h^
+// - top| and u of the result. So with 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and
+// the first line of the bound is wide enough. Samples too far from the middle are cut off, or for shorts come nearer,
+// which |x - x^| measures like any other rounding. On the matrix unit bytes have a sign, q needs no 128, and all k are
+// 0: it adds heights as it does to bfloat16.
 //
-// Samples in pairs. The image 2 c - x of a sample has the score 2 (h' + <c, y'>) - s(x), so one product serves both. In
-// integers the filter takes its sum from 2 k, and nothing is rounded; in float32 from 2 (h' + <c, y'>), which is
-// rounded like the difference: 6 u (|h^| + |x||y^|) more, with |x| the larger norm of the two, which |c| does not
-// exceed. The matrix unit's sums hold no heights; it takes a group's smallest product from the largest height, which is
-// at least the image's largest score, and at most spread_g above it. All else holds for the image as for the sample,
-// since x^ changes only its sign.
+// Images of a sample differ from it in the signs of coordinates of x', so they have its x^ but for signs, |x'| and |x -
+// x^|. Read about c, their scores are h'' plus sums of the same products: a Walsh-Hadamard transform of the sums over
+// some blocks of coordinates gives all of them (isa/images.inl). That is one more order in which to add d products and
+// a height, exact in integers; where blocks have no coordinate, what is added is zero, and exact. float32 reads samples
+// about c too then, so with h'' for h'. The norm |x| is at most |x'| + |c|.
 #pragma once
 
 #include <cmath>
@@ -70,10 +71,12 @@ constexpr int kMaxGroup = 16;            // targets of a group, at most
 constexpr int kDepth = 32;               // coordinates of one step of the bfloat16 matrix unit
 constexpr int64_t kTileWords = 16;       // words in the row of one of its tiles
 constexpr int64_t kMostBytes = 1 << 14;  // coordinates whose products of bytes add up to less than 2^30
-constexpr int kSpan = 32;                // groups that share a bound
-constexpr int kChunk = 512;              // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kListed = 16;              // groups listed for a sample before some are scored
-constexpr int kTogether = 4;             // tiles that a filter takes at a time: a third of L1 at d = 64
+constexpr int64_t kMostShorts = 1 << 24;
+constexpr int kSpan = 32;
+constexpr int kRoomX = 512;
+constexpr int kChunk = 512;   // groups whose maxima a filter keeps before it looks at them, at most
+constexpr int kListed = 16;   // groups listed for a sample before some are scored
+constexpr int kTogether = 4;  // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>
@@ -116,12 +119,8 @@ OTGEN_HD int64_t words_of(Packing packing, int64_t d) {
 // What is added to those of samples: VNNI's instruction for bytes wants them without a sign.
 OTGEN_HD constexpr int32_t zero_of(Whole whole) { return whole == Whole::kBytes ? 128 : 0; }
 
-// Their largest magnitude: the sum of d products of shorts is at most 2^29.
-OTGEN_HD int32_t most_of(Whole whole, int64_t d) {
-  if (whole == Whole::kBytes) return 127;
-  const double root = std::sqrt(0x1p29 / double(d));
-  return root < 32767 ? int32_t(root) : 32767;
-}
+// The largest magnitude of bytes, or norm of shorts.
+OTGEN_HD int32_t most_of(Whole whole) { return whole == Whole::kBytes ? 127 : 32767; }
 
 // alpha + beta |x| + gamma |x - x^| bounds the error of a score, by group; arrays of (groups,).
 struct Bound {
@@ -134,20 +133,19 @@ struct Bound {
 // The targets as the filter reads them.
 struct Panels {
   int64_t m = 0, d = 0, groups = 0;
-  const float* y = nullptr;     // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
-                                // more numbers behind, so that whole vectors may be read
-  const float* h = nullptr;     // (groups, group), likewise; -inf past the last target
-  const float* both = nullptr;  // (groups, group): score of a sample and its image together; -inf past the last
+  const float* y = nullptr;       // (groups, d, group), centred, scaled, rounded; zero past the last target; kMaxGroup
+                                  // more numbers behind, so that whole vectors may be read
+  const float* h = nullptr;       // (groups, group), likewise; -inf past the last target
+  const float* lifted = nullptr;  // (groups, group): h'', where it reads samples with images; -inf past the last
   const uint16_t* tiles = nullptr;  // (groups even, ceil(d / kDepth), group, kDepth) bfloat16; the last again past it
   const int32_t* words = nullptr;   // (groups, words of d numbers, group); zero past the last; or, for the matrix unit,
                                     // (groups even, words / kTileWords, group, kTileWords) like `tiles`
   const int32_t* word_h = nullptr;  // (groups, group): h'' less that of `top`, in units, and what makes up for zero_of
-  const int32_t* word_both = nullptr;  // (groups, group): sums of a sample and its image together
-  const float* unit = nullptr;         // (groups even,), with words: of their products
-  const float* top = nullptr;  // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
-                               // last
-  Bound filter{}, single{};    // of the filter, and of float32 scores from `y`
-  Bound span{};                // the largest of `filter` in every kSpan groups
+  const float* unit = nullptr;      // (groups even,), with words: of their products
+  const float* top = nullptr;       // (groups even,), with tiles or words: the largest h'' of each group, -inf past the
+                                    // last
+  Bound filter{}, single{};         // of the filter, and of float32 scores from `y`
+  Bound span{};                     // the largest of `filter` in every kSpan groups
 };
 
 // A group that may hold one of the k best targets of a sample.
@@ -170,12 +168,12 @@ struct TileState {
   void (*raise)(TileState& state, int lane, float lower);  // the floor, by a lower bound of another group
 };
 
-// Where samples lie: about `middle` (d,), most coordinates no farther from it than `reach`. Any values are right, near
-// ones are fast; but where samples are mirrored it is in the middle, and tiles come in pairs.
+// Where samples lie: about `middle` (d,), most no farther from it than `reach` in any coordinate and `norm` in all. Any
+// values are right, near ones are fast; but images (random.h) are in the middle.
 struct Region {
   std::vector<float> middle;
-  float reach;
-  bool mirrored = false;  // whether every other tile is the image of the one before it in the middle
+  float reach, norm;
+  int images = 1;  // a tile, and what follows it, in number
 };
 
 // A sample, by its number in a block, and a target that can be among its best.
@@ -216,7 +214,7 @@ class Search {
     static void make_room(TileState& state, int lane);
     static void raise_floor(TileState& state, int lane, float lower);
     int tile_of(const TileState& state) const { return int(&state - states_.data()); }
-    void begin(int tile, int sides);
+    void begin(int tile);
     void score_listed(int tile, int first, int last);
     void narrow(int tile, int lane);
     void score_candidates(const std::vector<Candidate>& pairs);
@@ -265,14 +263,16 @@ class Search {
   double whole_share_ = 0;  // of |x| in the norm that the filter's bound wants
   const Isa& isa_;
   const Region region_;
+  const bool prepares_;        // whether the filter wants samples rewritten
   std::vector<float> middle_;  // about which samples are read
-  float step_;                 // of the whole numbers of samples
+  double middle_norm_ = 0;
+  float step_;  // of the whole numbers of samples
   Panels panels_;
   std::vector<int64_t> order_;  // of the packed targets: their numbers, by falling height
-  std::vector<float> packed_y_, packed_h_, packed_both_, tops_, units_, bounds_, spans_;
+  std::vector<float> packed_y_, packed_h_, packed_lifted_, tops_, units_, bounds_, spans_;
   std::vector<double> lifted_, originals_;  // h'' by target; largest |y| 2^-a by group
   LineVector<uint16_t> tiles_;
-  LineVector<int32_t> words_, word_h_, word_both_;
+  LineVector<int32_t> words_, word_h_;
   std::shared_ptr<const Pruner> pruner_;  // in few dimensions
 };
 

@@ -17,10 +17,10 @@ void load_tile(const T* x, int64_t n, int64_t d, int64_t row, T* tile) {
     for (int l = 0; l < kTile; ++l) tile[c * kTile + l] = l < rows ? x[(row + l) * d + c] : T(0);
 }
 
-static_assert(kTurn == kTile, "the image of a tile is the next one");
+static_assert(kTurn == kTile, "the images of a tile are the next ones");
 
 // Tiles of a stream start at multiples of kTile of its index, so the first and the last may hold samples not asked for.
-// Those of an antithetic one come in pairs.
+// A tile and its images belong together.
 struct StreamTiles {
   Stream stream;
   int64_t n, d;
@@ -35,18 +35,23 @@ struct StreamTiles {
           if (l >> b & 1) lanes[k * kTile + l] ^= s.directions[k * 32 + b];
   }
 
-  int sides() const { return stream.antithetic ? 2 : 1; }  // tiles that belong together
-  int64_t start() const { return stream.first / (sides() * kTile) * (sides() * kTile); }
-  int64_t count() const { return n == 0 ? 0 : ceil_div(stream.first + n - start(), sides() * kTile) * sides(); }
+  int64_t start() const { return stream.first / (stream.images * kTile) * (stream.images * kTile); }
+  int64_t count() const {
+    return n == 0 ? 0 : ceil_div(stream.first + n - start(), stream.images * kTile) * stream.images;
+  }
 
   void make(int64_t tile, float* x) const {
     const int64_t first = start() + tile * kTile;
     isa().sample(stream, lanes.data(), number_of(stream, first), d, x);
-    if (is_image(stream, first)) make_image(x, x);
+    make_image(x, image_of(stream, first), x);
   }
 
-  void make_image(const float* of, float* x) const {
-    for (int64_t i = 0; i < d * kTile; ++i) x[i] = image_of(stream.source, of[i]);
+  void make_image(const float* of, int image, float* x) const {
+    for (int64_t k = 0; k < d; ++k, of += kTile, x += kTile)
+      if (is_reflected(image, k))
+        for (int l = 0; l < kTile; ++l) x[l] = reflected(stream.source, of[l]);
+      else if (x != of)
+        std::copy_n(of, kTile, x);
   }
 
   // The lanes of a tile that were asked for are those of sample numbers row(tile, lane) in [0, n).

@@ -9,10 +9,10 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kSobolBits = 30;  // the sequence has 2^30 points
 
-// Of the sample in some row, from a random word.
-OTGEN_DEVICE float coordinate(const SampleParams& p, int64_t row, uint32_t w) {
+// Coordinate k of the sample in some row, from a random word.
+OTGEN_DEVICE float coordinate(const SampleParams& p, int64_t row, int64_t k, uint32_t w) {
   const float x = p.stream.source == Source::kUniform ? to_uniform(w) : to_normal(w);
-  return is_image(p.stream, p.stream.first + row) ? image_of(p.stream.source, x) : x;
+  return is_reflected(image_of(p.stream, p.stream.first + row), k) ? reflected(p.stream.source, x) : x;
 }
 
 // Four coordinates come from one block of random numbers.
@@ -26,7 +26,7 @@ random_kernel(SampleParams p) {
   philox(c, p.stream.seed);
 #pragma unroll
   for (int t = 0; t < 4; ++t)
-    if (block * 4 + t < p.d) p.x[row * p.d + block * 4 + t] = coordinate(p, row, c[t]);
+    if (block * 4 + t < p.d) p.x[row * p.d + block * 4 + t] = coordinate(p, row, block * 4 + t, c[t]);
 }
 
 OTGEN_KERNEL(kThreads)
@@ -39,7 +39,7 @@ sobol_kernel(SampleParams p) {
   for (int b = 0; b < kSobolBits; ++b)
     if (index >> b & 1) w ^= directions[b];
   w = owen_scramble_reversed(w, sobol_seed(p.stream.seed, k, index >> kSobolBits));
-  p.x[i] = coordinate(p, row, w);
+  p.x[i] = coordinate(p, row, k, w);
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ SOURCES = ("uniform", "normal")
 MAX_INDEX = 2**62
 """Samples are numbered in int64; this leaves room for `first + n`."""
 
+IMAGES = (1, 2, 4, 8, 16)
+"""Samples of a set: one and its images."""
+
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -116,6 +119,12 @@ def stream(op: str, seed: int, first: int) -> None:
     """Check what names samples: the seed and the number of the first."""
     integer(op, "seed", seed, 0, 2**63 - 1)
     integer(op, "first", first, 0, MAX_INDEX)
+
+
+def images(op: str, value: int) -> None:
+    """Check how many samples come in a set."""
+    if integer(op, "images", value, 1) not in IMAGES:
+        raise ValueError(f"{op}: images must be one of {', '.join(map(str, IMAGES))}, got {value}")
 
 
 def progress(op: str, value: Progress | None) -> None:

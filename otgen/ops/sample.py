@@ -20,7 +20,7 @@ def sample(
     seed: int = 0,
     first: int = 0,
     sobol: bool = False,
-    antithetic: bool = False,
+    images: int = 1,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Make samples number first, ..., first + n - 1 of a stream: the ones `measure` makes and does not keep.
@@ -33,8 +33,10 @@ def sample(
         first: Number of the first sample, at most 2^62.
         sobol: Owen-scrambled Sobol points (hash-based scrambling: Burley, JCGT 2020) instead of random ones
             (Philox-4x32-10: Salmon et al., SC 2011). The scramble is a new one for each seed.
-        antithetic: By turns 32 of those samples and their images in the middle of the source, 1 - x or -x (Hammersley
-            and Morton, 1956).
+        images: Samples in sets of 1, 2, 4, 8 or 16, by turns 32 of those samples, then 32 of each kind of image. An
+            image has some coordinates on the other side of the source's middle, 1 - x or -x: all of them (Hammersley
+            and Morton, 1956), or pairs 0-1, 2-3, ... by the signs of a row of a Hadamard matrix, or of its negative.
+            Each sample by itself has the source's law, and two of a set are uncorrelated, or each other's negatives.
         device: Where to make them; the same numbers everywhere.
 
     Returns:
@@ -47,11 +49,12 @@ def sample(
     check.integer("sample", "n", n, 0, check.MAX_INDEX)
     check.integer("sample", "d", d, 1)
     check.stream("sample", seed, first)
+    check.images("sample", images)
     place = check.device("sample", device)
     table = directions(d, place) if sobol else None
     x = torch.empty(n, d, device=place)
     address = 0 if table is None else table.data_ptr()
-    _ext.sample(source, seed, first, address, bool(antithetic), n, d, check.where(x), x.data_ptr())
+    _ext.sample(source, seed, first, address, images, n, d, check.where(x), x.data_ptr())
     return x
 
 

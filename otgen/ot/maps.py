@@ -97,7 +97,7 @@ def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
         none = torch.empty(0, dtype=torch.int64)
         return Neighbours(none.view(0, 2), none, none.double())
     n = max(NEIGHBOUR_SAMPLES * m, 10_000)
-    counted = problem.source.measure(problem.y, h, n, stream(seed, "neighbours"), independent=False, pairs=True)
+    counted = problem.source.measure(problem.y, h, n, stream(seed, "neighbours"), kind=problem.kind, pairs=True)
     assert counted.pairs is not None
     pairs, counts = counted.pairs.long().sort(dim=1).values.unique(dim=0, return_counts=True)
     return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
@@ -114,7 +114,7 @@ def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
     if problem.m < 2:
         return torch.empty(0, 2, dtype=torch.int64)
     n = max(NEIGHBOUR_SAMPLES * problem.m, 10_000)
-    x = problem.source.sample(n, problem.d, stream(seed, "rays"), independent=False).double()
+    x = problem.source.sample(n, problem.d, stream(seed, "rays"), kind=problem.kind).double()
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(stream(seed, "directions")), dtype=torch.float64)
     v /= v.norm(dim=1, keepdim=True)
     start = ops.assign(x, problem.y, h)[0]
@@ -143,7 +143,7 @@ def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: boo
             h,
             n,
             stream(seed, "centroids"),
-            independent=False,
+            kind=problem.kind,
             centroids=True,
             progress=lambda done: bar.update(int(done * n) - bar.n),
         )
@@ -157,7 +157,7 @@ def fill_centroids(problem: Problem, h: Tensor, centroids: Tensor, seed: int) ->
     if missed.numel() == 0:
         return centroids
     n = max(10 * problem.m, 10_000)
-    x = problem.source.sample(min(n, CHUNK), problem.d, stream(seed, "centroids"), independent=False).double()
+    x = problem.source.sample(min(n, CHUNK), problem.d, stream(seed, "centroids"), kind=problem.kind).double()
     u = ops.assign(x, problem.y, h)[1]
     filled = centroids.clone()
     filled[missed] = x[ops.assign(problem.y[missed], x, -u)[0]]

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from otgen.ot.sources import Source
+from otgen.ot.sources import Kind, Source, most_telling
 
 MIN_SPREAD = 1e-9
 """Of the targets, in units of the largest coordinate: where one weight is all but 1, the other targets must not be
@@ -58,6 +59,11 @@ class Problem:
     def d(self) -> int:
         """Dimension."""
         return self.y.shape[1]
+
+    @cached_property
+    def kind(self) -> Kind:
+        """Of samples that need not be independent."""
+        return most_telling(self.y)
 
     def first_rows(self) -> Tensor:
         """For each distinct target the first row of the given ones that holds it, (m,), int64."""

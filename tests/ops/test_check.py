@@ -86,6 +86,8 @@ STREAM = [
     ({"source": ["normal"]}, ValueError, ("source", "['normal']")),
     *bad_integers("seed", 0, 2**63 - 1),
     *bad_integers("first", 0, 2**62),
+    ({"images": 3}, ValueError, ("images must be one of 1, 2, 4, 8, 16", "got 3")),
+    ({"images": True}, TypeError, ("images must be an int", "bool")),
 ]
 PROGRESS = [({"progress": 3}, TypeError, ("progress must be a function or None", "int"))]
 CASES = {

@@ -52,12 +52,12 @@ def test_several_slabs_of_samples(cuda_filter):
     check_search(*random_problem((1 << 18) + 1, 50, 3))
 
 
-@pytest.mark.parametrize("antithetic", [False, True])
+@pytest.mark.parametrize("images", [1, 2, 16])
 @pytest.mark.parametrize("sobol", [False, True])
 @pytest.mark.parametrize("source", ["uniform", "normal"])
-def test_samples_and_measures_equal_those_of_the_cpu(cuda_filter, dtype, source, sobol, antithetic):
+def test_samples_and_measures_equal_those_of_the_cpu(cuda_filter, dtype, source, sobol, images):
     y, h = random_problem(1, 1001, 8, dtype)[1:]
-    n, stream = 600_001, {"seed": 7, "first": 1_000_003, "sobol": sobol, "antithetic": antithetic}
+    n, stream = 600_001, {"seed": 7, "first": 1_000_003, "sobol": sobol, "images": images}
     assert_same_bits(
         ops.sample(source, n, 8, device="cuda", **stream).cpu(), ops.sample(source, n, 8, device="cpu", **stream)
     )

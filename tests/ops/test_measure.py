@@ -53,25 +53,25 @@ def test_equals_reference_on_device(device, dtype, source, kind):
 
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 255, 256, 257, 1000])
 @pytest.mark.parametrize("first", [0, 1, 31])
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_every_number_of_samples(isa, n, first, antithetic):
-    check(*targets(30, 3), "normal", n, first=first, antithetic=antithetic)
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_every_number_of_samples(isa, n, first, images):
+    check(*targets(30, 3), "normal", n, first=first, images=images)
 
 
 @pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64), (61, 1823)])
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_every_shape(isa, dtype, m, d, antithetic):
-    check(*targets(m, d, dtype), "uniform", 100, antithetic=antithetic)
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_every_shape(isa, dtype, m, d, images):
+    check(*targets(m, d, dtype), "uniform", 100, images=images)
 
 
 @pytest.mark.parametrize(
     "name", ["duplicates", "lattice", "last_place", "offset_1e7", "alike", "outlier", "norms_1e38"]
 )
 @pytest.mark.parametrize("source", ["uniform", "normal"])
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_hard_targets(isa, dtype, name, source, antithetic):
-    check(*HARD[name](dtype)[1:], source, 200, antithetic=antithetic)
-    check(*widen(*HARD[name](dtype))[1:], source, 200, antithetic=antithetic)
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_hard_targets(isa, dtype, name, source, images):
+    check(*HARD[name](dtype)[1:], source, 200, images=images)
+    check(*widen(*HARD[name](dtype))[1:], source, 200, images=images)
 
 
 @pytest.mark.parametrize(("source", "middle"), [("uniform", 0.5), ("normal", 0.0)])
@@ -79,7 +79,7 @@ def test_images_that_score_alike(isa, dtype, source, middle):
     """Targets in pairs y, -y of which the image of a sample has the one's score where the sample has the other's."""
     y, h = targets(200, 40, dtype)
     y = torch.cat([y, -y])
-    check(y, (torch.cat([h, h]).double() - middle * y.double().sum(1)).to(dtype), source, 500, antithetic=True)
+    check(y, (torch.cat([h, h]).double() - middle * y.double().sum(1)).to(dtype), source, 500, images=2)
 
 
 def test_slices_of_larger_tensors(isa, dtype):
@@ -136,10 +136,10 @@ def test_threads_change_nothing(each_thread_count, kind, n, d):
 
 
 @pytest.mark.parametrize("d", [6, 40])
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_instruction_sets_change_nothing(each_isa, dtype, d, antithetic):
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_instruction_sets_change_nothing(each_isa, dtype, d, images):
     y, h = targets(300, d, dtype)
-    options = {"first": 9, "antithetic": antithetic, "pairs": True, "centroids": True}
+    options = {"first": 9, "images": images, "pairs": True, "centroids": True}
     results = [ops.measure(y, h, "normal", 5003, **options) for _ in each_isa()]
     for result in results[1:]:
         check_same(result, results[0])
@@ -213,11 +213,11 @@ def test_mean_potential_of_one_target_is_linear(seed):
     assert_close(got.mean_u, float((got.centroids @ y.T.double()).item() + 0.5), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("antithetic", [False, True])
-def test_more_samples_than_one_slab_of_sums(antithetic):
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_more_samples_than_one_slab_of_sums(images):
     n = 2**25 + 77  # the kernel keeps sums of 2^20 tiles of 32 samples at a time
     y, h = torch.tensor([[0.0], [1.0]]), torch.tensor([0.25, 0.0])
-    got = ops.measure(y, h, "uniform", n, sobol=True, antithetic=antithetic)
+    got = ops.measure(y, h, "uniform", n, sobol=True, images=images)
     assert int(got.counts.sum()) == n
     assert_close(float(got.counts[0]) / n, 0.25, rtol=0, atol=1e-6)
     assert_close(got.mean_u, 0.25**2 + (1 - 0.25**2) / 2, rtol=0, atol=1e-6)

@@ -17,6 +17,7 @@ from oracles import (
 )
 from problems import STREAMS
 from scipy import stats
+from scipy.linalg import hadamard
 from torch.testing import assert_close
 
 from otgen import ops
@@ -86,14 +87,17 @@ def test_sobol_scrambles_anew_after_2_to_the_30():
 @pytest.mark.parametrize("first", FIRSTS)
 @pytest.mark.parametrize(("source", "d"), [("uniform", 1), ("normal", 3), ("normal", 40)])
 @pytest.mark.parametrize("sobol", [False, True])
-def test_antithetic_samples_are_32_others_and_their_images(isa, source, d, sobol, first):
-    first = min(2 * first, 2**62 - 200)  # so that the numbers of the others cross what these are near
-    start = first // 64 * 64
-    others = ops.sample(source, 128, d, seed=5, first=start // 2, sobol=sobol).reshape(4, 32, d)
-    images = 1 - others if source == "uniform" else -others
-    want = torch.stack([others, images], dim=1).reshape(256, d)
-    got = ops.sample(source, 150, d, seed=5, first=first, sobol=sobol, antithetic=True)
-    assert_same_bits(got, want[first - start :][:150])
+@pytest.mark.parametrize("images", [2, 4, 8, 16])
+def test_images_follow_the_samples_that_they_are_of(isa, source, d, sobol, first, images):
+    first = min(images * first, 2**62 - 2000)  # so that the numbers of the others cross what these are near
+    start = first // (32 * images) * (32 * images)
+    others = ops.sample(source, 96, d, seed=5, first=start // images, sobol=sobol).reshape(3, 32, d)
+    rows = torch.from_numpy(hadamard(images // 2))[:, torch.arange(d) // 2 % (images // 2)].float()
+    signs = torch.stack([rows, -rows], dim=1).reshape(1, images, 1, d)
+    middle = 0.5 if source == "uniform" else 0.0
+    want = (middle + signs * (others - middle)[:, None]).reshape(96 * images, d)
+    got = ops.sample(source, 64 * images - 3, d, seed=5, first=first, sobol=sobol, images=images)
+    assert_same_bits(got, want[first - start :][: len(got)])
 
 
 @pytest.mark.parametrize(("source", "kind"), STREAMS)

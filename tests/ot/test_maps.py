@@ -225,7 +225,7 @@ def test_centroid_of_a_cell_that_is_empty_is_the_sample_nearest_to_it():
     assert bool(missed[4])
     centroids = fill_centroids(problem, h, found, seed=5)
     assert_close(centroids[~missed], found[~missed], rtol=0, atol=0)
-    x = problem.source.sample(4000, 2, 0, independent=False).double()
+    x = problem.source.sample(4000, 2, 0, kind=problem.kind).double()
     lack = ((x @ problem.y.T + h).max(dim=1).values - x @ problem.y[4] - h[4]).min()
     c = centroids[4]
     assert bool(((c >= 0) & (c <= 1)).all())

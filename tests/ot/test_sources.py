@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from otgen import ops
 from otgen.ot import SemiDiscreteOT, sources
-from otgen.ot.sources import CHUNK, MAX_SOBOL_DIM, BuiltIn, Custom, make_source
+from otgen.ot.sources import CHUNK, INDEPENDENT, MAX_SOBOL_DIM, BuiltIn, Custom, Kind, make_source, most_telling
 from otgen.ot.streams import stream
 
 Y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -47,13 +47,13 @@ def test_moments_of_a_custom_source_come_from_a_pilot_sample():
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal", disk])
-@pytest.mark.parametrize("independent", [False, True])
-def test_counts_are_those_of_the_samples(source, independent):
+@pytest.mark.parametrize("kind", [INDEPENDENT, Kind(sobol=True), Kind(images=8)])
+def test_counts_are_those_of_the_samples(source, kind):
     """Measuring says of the samples of a seed what assigning them one by one says, across chunks."""
     source, n, h = make_source(source), CHUNK + 1000, torch.linspace(0, 1, 20, dtype=torch.float64)
-    x = source.sample(n, 2, seed=5, independent=independent).double()
+    x = source.sample(n, 2, seed=5, kind=kind).double()
     best, score = ops.topk(x, Y, h, 2)
-    got = source.measure(Y, h, n, 5, independent=independent, pairs=True, centroids=True)
+    got = source.measure(Y, h, n, 5, kind=kind, pairs=True, centroids=True)
     assert torch.equal(got.counts, torch.bincount(best[:, 0], minlength=20))
     assert torch.equal(got.pairs.long(), best)
     assert_close(got.gaps.double(), score[:, 0] - score[:, 1], rtol=1e-6, atol=1e-6)
@@ -77,16 +77,56 @@ def test_seed_decides_the_samples(source):
     assert not torch.equal(x, source.sample(1000, 2, seed=8))
 
 
-@pytest.mark.parametrize("d", [1, MAX_SOBOL_DIM, MAX_SOBOL_DIM + 1])
-def test_kind_of_samples_by_dimension(d):
-    source = BuiltIn("uniform")
-    kinds = {"sobol": d <= MAX_SOBOL_DIM, "antithetic": d > MAX_SOBOL_DIM}
-    wanted = ops.sample("uniform", 200, d, seed=3, **kinds)
-    assert torch.equal(source.sample(200, d, 3, independent=False), wanted)
-    assert torch.equal(source.sample(200, d, 3), ops.sample("uniform", 200, d, seed=3))
-    y, h = torch.randn(50, d, generator=torch.Generator().manual_seed(0)), torch.zeros(50)
-    counts = torch.bincount(ops.assign(wanted, y, h)[0], minlength=50)
-    assert torch.equal(source.measure(y, h, 200, 3, independent=False).counts, counts)
+def scaled(m, d, scale, seed=0):
+    return torch.randn(m, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"),
+    [
+        ([1.0] * MAX_SOBOL_DIM, Kind(sobol=True)),
+        ([1.0] * (MAX_SOBOL_DIM + 1), Kind(images=16)),
+        ([4.0, 4.0] + [0.0] * 62, Kind(images=2)),  # one pair of coordinates
+        ([4.0, 0.0, 4.0] + [0.0] * 61, Kind(images=4)),  # pairs 0 and 1
+        ([4.0, 0.0, 4.0, 0.0, 4.0, 0.0, 4.0] + [0.0] * 57, Kind(images=8)),  # pairs 0 to 3
+        ([0.0] * 64, Kind(images=2)),  # no coordinate at all
+    ],
+)
+def test_kind_of_samples_by_dimension_and_by_where_targets_vary(scale, kind):
+    assert most_telling(scaled(400, len(scale), torch.tensor(scale))) == kind
+
+
+@pytest.mark.parametrize("kind", [Kind(), Kind(sobol=True), Kind(images=16)])
+def test_built_in_sources_make_samples_of_a_kind(kind):
+    source, y, h = BuiltIn("uniform"), scaled(50, 20, 1), torch.zeros(50).double()
+    wanted = ops.sample("uniform", 200, 20, seed=3, sobol=kind.sobol, images=kind.images)
+    assert torch.equal(source.sample(200, 20, 3, kind=kind), wanted)
+    counts = torch.bincount(ops.assign(wanted.double(), y, h)[0], minlength=50)
+    assert torch.equal(source.measure(y, h, 200, 3, kind=kind).counts, counts)
+
+
+def noise(y, images, n, repeats=40):
+    """Sum of the counts' variances, as a part of that of independent samples."""
+    h = -0.5 * y.square().sum(1)
+    counts = torch.stack([ops.measure(y, h, "normal", n, seed, images=images).counts for seed in range(repeats)])
+    p = counts.double().mean(0) / n
+    return float(counts.double().var(0).sum() / (n * p * (1 - p)).sum())
+
+
+@pytest.mark.parametrize(("m", "d"), [(400, 20), (400, 64)])
+def test_images_tell_nearly_as_much_as_independent_samples(m, d):
+    """The sum over hundreds of cells of the sample variance of 40 counts is good to two percent or so."""
+    y = scaled(m, d, 1.0)
+    images = most_telling(y).images
+    assert images == 16
+    assert noise(y, 1, 20 * m) == pytest.approx(1, abs=0.1)
+    assert 0.9 < noise(y, images, 20 * m) < 1.2  # cells are of very different size here, and the large ones weigh most
+
+
+def test_images_tell_little_where_targets_vary_in_few_coordinates():
+    y = scaled(100, 64, torch.tensor([1.0] * 2 + [0.0] * 62))
+    assert noise(y, 16, 2000) > 2
+    assert noise(y, most_telling(y).images, 2000) == pytest.approx(1, abs=0.1)
 
 
 def test_progress_of_a_custom_source_ends_at_one():
@@ -189,7 +229,8 @@ def test_no_samples_serve_two_purposes(method, monkeypatch):
 
     def record(function):
         def wrapped(self, *args, **options):
-            drawn.append((args[-1], args[-2], function.__name__, options.get("independent", True)))
+            kind = options.get("kind", INDEPENDENT)
+            drawn.append((args[-1], args[-2], function.__name__, kind == INDEPENDENT))
             return function(self, *args, **options)
 
         return wrapped

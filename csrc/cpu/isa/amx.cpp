@@ -22,10 +22,10 @@ namespace amx {
 
 #include "vec512.inl"
 
-constexpr Meant kMeant{{12}, {12}, {12}};  // measured: below it AVX-512 is faster; not yet with VNNI, nor mirrored
+constexpr Meant kMeant{{12}, {12}, kNone};  // measured: below it AVX-512 is faster; not yet with VNNI
 constexpr Range kBytesRange{40, kMostBytes};
-constexpr Meant kBytesMeant{kBytesRange, kBytesRange, kBytesRange};  // for want of a measurement
-constexpr int kGroup = 16;                                           // rows of a tile
+constexpr Meant kBytesMeant{kBytesRange, kBytesRange, kNone};  // for want of a measurement
+constexpr int kGroup = 16;                                     // rows of a tile
 constexpr int64_t kTileBytes = kGroup * 64;
 
 #include "narrow.inl"
@@ -75,9 +75,7 @@ struct Bfloat16 {
   Vec v;
   static Bfloat16 load(const char* p) { return {Vec::load(reinterpret_cast<const float*>(p))}; }
   Bfloat16 larger(Bfloat16 other) const { return {max(v, other.v)}; }
-  Bfloat16 smaller(Bfloat16 other) const { return {min(v, other.v)}; }
   Vec score(const float* top, const float*) const { return add(v, Vec::broadcast(top)); }
-  Vec image(const float* top, const float*) const { return sub(Vec::broadcast(top), v); }
 };
 
 // Samples are words of four coordinates, (words, kTile), as VNNI reads them, but with a sign.
@@ -95,12 +93,8 @@ struct Bytes {
   __m512i v;
   static Bytes load(const char* p) { return {_mm512_load_si512(p)}; }
   Bytes larger(Bytes other) const { return {_mm512_max_epi32(v, other.v)}; }
-  Bytes smaller(Bytes other) const { return {_mm512_min_epi32(v, other.v)}; }
   Vec score(const float* top, const float* unit) const {
     return mul_add({_mm512_cvtepi32_ps(v)}, Vec::broadcast(unit), Vec::broadcast(top));
-  }
-  Vec image(const float* top, const float* unit) const {
-    return {_mm512_fnmadd_ps(_mm512_cvtepi32_ps(v), Vec::broadcast(unit).v, Vec::broadcast(top).v)};
   }
 };
 #undef OTGEN_PRODUCT
@@ -111,37 +105,32 @@ template <class K>
 struct Product {
   alignas(64) char sums[2 * kTileBytes];
   float* maxima;      // of the first group, those of the second follow
-  float* images;      // likewise, of the images of the samples; null without
   const float* top;   // likewise
   const float* unit;  // likewise
 
   void take() const {
-    for (int i = 0; i < 2; ++i) {
-      of_column<&K::larger>(sums + i * kTileBytes).score(top + i, unit + i).store(maxima + i * Vec::kWidth);
-      if (images == nullptr) continue;
-      of_column<&K::smaller>(sums + i * kTileBytes).image(top + i, unit + i).store(images + i * Vec::kWidth);
-    }
+    for (int i = 0; i < 2; ++i)
+      of_column(sums + i * kTileBytes).score(top + i, unit + i).store(maxima + i * Vec::kWidth);
   }
 
-  // Largest or smallest of a group, for one half of the samples.
-  template <K (K::*kPick)(K) const>
+  // Largest of a group, for one half of the samples.
   static K of_column(const char* sums) {
     K best[4];
 #pragma GCC unroll 16
     for (int t = 0; t < kGroup; ++t) {
       const K s = K::load(sums + t * 64);
-      best[t % 4] = t < 4 ? s : (best[t % 4].*kPick)(s);
+      best[t % 4] = t < 4 ? s : best[t % 4].larger(s);
     }
-    return ((best[0].*kPick)(best[1]).*kPick)((best[2].*kPick)(best[3]));
+    return best[0].larger(best[1]).larger(best[2].larger(best[3]));
   }
 };
 
-// Maxima of groups [first, last) for all halves of the tiles, each followed by its image where they are mirrored:
-// (tiles and images, 2, kChunk, 16). A product's sums are stored while the next one runs, and their maxima taken while
-// the one after that does. The largest height of a group is added to its largest product.
+// Maxima of groups [first, last) for all halves of the tiles: (halves, kChunk, 16). A product's sums are stored while
+// the next one runs, and their maxima taken while the one after that does. The largest height of a group is added to
+// its largest product.
 template <class K>
-static void all_maxima(const void* prepared, int64_t bytes, int halves, bool mirrored, const Panels& panels,
-                       int64_t first, int64_t last, float* maxima) {
+static void all_maxima(const void* prepared, int64_t bytes, int halves, const Panels& panels, int64_t first,
+                       int64_t last, float* maxima) {
   const int64_t steps = ceil_div(panels.d, K::kDepth);
   const char* targets = static_cast<const char*>(K::targets(panels));
   Product<K> products[2];
@@ -156,9 +145,7 @@ static void all_maxima(const void* prepared, int64_t bytes, int halves, bool mir
         K::odd(y, x, steps, products[0].sums);
       Product<K>& turn = products[k % 2];
       if (k >= 2) turn.take();
-      const int tile = half / 2 * (mirrored ? 2 : 1);
-      turn.maxima = maxima + ((2 * tile + half % 2) * kChunk + g - first) * Vec::kWidth;
-      turn.images = mirrored ? turn.maxima + 2 * kChunk * Vec::kWidth : nullptr;
+      turn.maxima = maxima + (half * kChunk + g - first) * Vec::kWidth;
       turn.top = panels.top + g, turn.unit = panels.unit + g;
     }
   }
@@ -174,12 +161,12 @@ static void all_maxima(const void* prepared, int64_t bytes, int halves, bool mir
 }
 
 template <class K>
-static void filter(const void* prepared, int64_t bytes, int tiles, bool mirrored, const Panels& panels, int64_t first,
-                   int64_t last, TileState* states, float* maxima) {
+static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                   TileState* states, float* maxima) {
   _tile_loadconfig(&kTileConfig);
-  all_maxima<K>(prepared, bytes, 2 * tiles, mirrored, panels, first, last, maxima);
+  all_maxima<K>(prepared, bytes, 2 * tiles, panels, first, last, maxima);
   _tile_release();
-  scan_tiles(maxima, mirrored ? 2 * tiles : tiles, panels, first, last, states);
+  scan_tiles<kChunk>(maxima, tiles, panels, first, last, states);
 }
 
 // A group's targets in bytes, one to a row of a tile.
@@ -267,7 +254,7 @@ const Isa kAmx = [] {
   isa.group = amx::kGroup;
   isa.packing = Packing::kBfloat16;
   isa.meant = amx::kMeant, isa.other = &kAvx512Vnni;
-  isa.filter = amx::filter<amx::Bfloat16>;
+  isa.filter = amx::filter<amx::Bfloat16>, isa.filter_images = nullptr;
   isa.prepare = amx::prepare;
   isa.narrow = amx::narrow;
   isa.pack = amx::pack;

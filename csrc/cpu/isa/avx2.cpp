@@ -15,6 +15,7 @@ constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
 #include "filter.inl"
+#include "images.inl"
 #include "norms.inl"
 #include "peak.inl"
 #include "prune.inl"
@@ -28,6 +29,7 @@ const Isa kAvx2 = {
     .group = avx2::kGroup,
     .packing = Packing::kFloat32,
     .filter = avx2::filter,
+    .filter_images = avx2::filter_images,
     .narrow = avx2::narrow,
     .survivors = avx2::survivors,
     .best_of = avx2::best_of,

@@ -15,6 +15,7 @@ constexpr int kVectors = 2;
 constexpr int kTargets = 12;
 
 #include "filter.inl"
+#include "images.inl"
 #include "norms.inl"
 #include "peak.inl"
 #include "prune.inl"
@@ -28,6 +29,7 @@ const Isa kAvx512 = {
     .group = avx512::kGroup,
     .packing = Packing::kFloat32,
     .filter = avx512::filter,
+    .filter_images = avx512::filter_images,
     .narrow = avx512::narrow,
     .survivors = avx512::survivors,
     .best_of = avx512::best_of,

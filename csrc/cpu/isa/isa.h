@@ -23,10 +23,10 @@ struct Range {
 };
 constexpr Range kNone{1, 0};  // never
 
-// Where only the best target is wanted fewer groups survive a crude filter than where more are, and where samples are
-// mirrored its products, which are what it saves, are a smaller part.
+// Where only the best target is wanted fewer groups survive a crude filter than where more are, and where samples have
+// images products, which are what it saves, are a small part.
 struct Meant {
-  Range best, more, mirrored;
+  Range best, more, images;
 };
 
 struct Isa {
@@ -36,10 +36,13 @@ struct Isa {
   Meant meant{};               // coordinates for which it is faster than `other`; of bytes at most kMostBytes
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
-  // kChunk of them; lists what may win. Where they are `mirrored` also of the image of each, whose state follows that
-  // of the tile. `maxima` is room for (states, kTile, kChunk).
-  void (*filter)(const void* prepared, int64_t bytes, int tiles, bool mirrored, const Panels& panels, int64_t first,
-                 int64_t last, TileState* states, float* maxima);
+  // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
+  void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
+                 TileState* states, float* maxima);
+  // The same of one prepared tile and its images, whose states follow its own. `maxima` is room for
+  // (images, kTile, kSpan). Null where `meant` says never.
+  void (*filter_images)(const void* prepared, int images, const Panels& panels, int64_t first, int64_t last,
+                        TileState* states, float* maxima) = nullptr;
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
   // steps of `step` where it reads whole numbers; gives the squared norm of each x - middle, and its squared distance
   // to what became of it. Null where the filter reads tiles as they are.
@@ -105,9 +108,10 @@ bool amx_permitted();  // asks the system, which must save the tiles of every th
 const Isa& isa();
 
 // The one that finds the k best fastest in dimension d: in few dimensions low precision lets too many groups through,
-// and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over; in many, and for mirrored
-// samples, bytes are too crude, and shorts take over. Float32 also does where only `floats` are wanted.
-const Isa& isa_for(int64_t d, int64_t k, bool mirrored, bool floats);
+// and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over; in many bytes are too
+// crude, and shorts take over, as they do for samples with images, which need sums by pairs of coordinates. Float32
+// also does where only `floats` are wanted.
+const Isa& isa_for(int64_t d, int64_t k, bool images, bool floats);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();

@@ -5,24 +5,29 @@
 
 constexpr int kRow = (kGroup + Vec::kWidth - 1) / Vec::kWidth;  // vectors of a group; the last may read past it
 
-// Scores of one sample, a column of its tile, against the targets of a group, in float32.
-static inline void score_group(const float* x, const float* y, const float* h, int64_t d, Vec out[kRow]) {
-  Vec even[kRow], odd[kRow];
+// Scores of one sample, a column of its tile, against the targets of some groups, in float32. Several sums hide the
+// latency of one.
+template <int kGroups>
+static inline void score_groups(const float* x, const Panels& panels, const int32_t* groups, Vec out[kGroups][kRow]) {
   const float zero = 0.0f;
-  for (int r = 0; r < kRow; ++r) even[r] = Vec::load(h + r * Vec::kWidth), odd[r] = Vec::broadcast(&zero);
+  const float* y[kGroups];
+  Vec odd[kGroups][kRow];
+  for (int i = 0; i < kGroups; ++i) {
+    y[i] = panels.y + groups[i] * panels.d * kGroup;
+    for (int r = 0; r < kRow; ++r)
+      out[i][r] = Vec::load(panels.h + groups[i] * kGroup + r * Vec::kWidth), odd[i][r] = Vec::broadcast(&zero);
+  }
+  const auto add_product = [&](int64_t k, Vec sums[kGroups][kRow]) {
+    const Vec xs = Vec::broadcast(x + k * kTile);
+    for (int i = 0; i < kGroups; ++i)
+      for (int r = 0; r < kRow; ++r)
+        sums[i][r] = mul_add(xs, Vec::load(y[i] + k * kGroup + r * Vec::kWidth), sums[i][r]);
+  };
   int64_t k = 0;
-  for (; k + 1 < d; k += 2) {  // two sums hide the latency of one
-    const Vec x0 = Vec::broadcast(x + k * kTile), x1 = Vec::broadcast(x + (k + 1) * kTile);
-    for (int r = 0; r < kRow; ++r) {
-      even[r] = mul_add(x0, Vec::load(y + k * kGroup + r * Vec::kWidth), even[r]);
-      odd[r] = mul_add(x1, Vec::load(y + (k + 1) * kGroup + r * Vec::kWidth), odd[r]);
-    }
-  }
-  if (k < d) {
-    const Vec x0 = Vec::broadcast(x + k * kTile);
-    for (int r = 0; r < kRow; ++r) even[r] = mul_add(x0, Vec::load(y + k * kGroup + r * Vec::kWidth), even[r]);
-  }
-  for (int r = 0; r < kRow; ++r) out[r] = add(even[r], odd[r]);
+  for (; k + 1 < panels.d; k += 2) add_product(k, out), add_product(k + 1, odd);
+  if (k < panels.d) add_product(k, out);
+  for (int i = 0; i < kGroups; ++i)
+    for (int r = 0; r < kRow; ++r) out[i][r] = add(out[i][r], odd[i][r]);
 }
 
 struct Lanes {
@@ -41,9 +46,11 @@ static float narrow(const float* x, const Panels& panels, float whole, const int
   const float lowest = -__builtin_inff();
   Vec scores[kListed][kRow], best = Vec::broadcast(&lowest), second = best;
   float errors[kListed];
+  int scored = 0;
+  for (; scored + 1 < listed; scored += 2) score_groups<2>(x, panels, groups + scored, scores + scored);
+  if (scored < listed) score_groups<1>(x, panels, groups + scored, scores + scored);
   for (int i = 0; i < listed; ++i) {
     const int64_t g = groups[i];
-    score_group(x, panels.y + g * panels.d * kGroup, panels.h + g * kGroup, panels.d, scores[i]);
     errors[i] = panels.single.alpha[g] + panels.single.beta[g] * whole;
     for (int r = 0; r < kRow; ++r) {
       const Vec lower = max(sub(scores[i][r], Vec::broadcast(errors + i)), Vec::broadcast(&lowest));

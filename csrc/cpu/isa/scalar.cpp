@@ -56,6 +56,7 @@ constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
 #include "filter.inl"
+#include "images.inl"
 #include "norms.inl"
 #include "peak.inl"
 #include "prune.inl"
@@ -69,6 +70,7 @@ const Isa kScalar = {
     .group = scalar::kGroup,
     .packing = Packing::kFloat32,
     .filter = scalar::filter,
+    .filter_images = scalar::filter_images,
     .narrow = scalar::narrow,
     .survivors = scalar::survivors,
     .best_of = scalar::best_of,

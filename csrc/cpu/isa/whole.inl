@@ -3,10 +3,11 @@
 // themselves. A file includes it after it has defined what filter.inl wants, and
 //   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, what words.inl wants, load, broadcast, store;
 //   mul_add
-//                   (samples, targets, sum), sub, max, to_float
+//                   (samples, targets, sum), max, to_float; of shorts add, sub
 // beside peak.inl.
 
 #include "filter.inl"
+#include "images.inl"
 #include "words.inl"
 
 // Samples become numbers q + zero, with x^ = step q; targets numbers r, with y^ = unit / step r, by group. The heights
@@ -17,11 +18,17 @@ static Vec to_score(V best, const Panels& panels, int64_t g) {
 }
 
 template <class V>
-static void filter_whole(const void* prepared, int64_t bytes, int tiles, bool mirrored, const Panels& panels,
-                         int64_t first, int64_t last, TileState* states, float* maxima) {
-  const auto groups = mirrored ? filter_groups<V, 2> : filter_groups<V, 1>;
-  groups(prepared, bytes, tiles, panels, panels.words, panels.word_h, panels.word_both,
-         ceil_div(panels.d, V::kProducts), first, last, states, maxima);
+static void filter_whole(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,
+                         int64_t last, TileState* states, float* maxima) {
+  filter_groups<V>(prepared, bytes, tiles, panels, panels.words, panels.word_h, ceil_div(panels.d, V::kProducts), first,
+                   last, states, maxima);
+}
+
+template <class V>
+static void filter_whole_images(const void* prepared, int images, const Panels& panels, int64_t first, int64_t last,
+                                TileState* states, float* maxima) {
+  filter_images_of<V>(prepared, images, panels, panels.words, panels.word_h, ceil_div(panels.d, V::kProducts), first,
+                      last, states, maxima);
 }
 
 // The instruction set `base` with this filter; `other` takes over where it is not meant.
@@ -31,6 +38,10 @@ static Isa on_whole(Isa base, const char* name, Meant meant, const Isa& other) {
   base.packing = V::kWhole == Whole::kBytes ? Packing::kBytes : Packing::kShorts;
   base.meant = meant, base.other = &other;
   base.filter = filter_whole<V>;
+  if constexpr (V::kWhole == Whole::kShorts)
+    base.filter_images = filter_whole_images<V>;
+  else
+    base.filter_images = nullptr;
   base.prepare = prepare_whole<V>;
   base.narrow = narrow;
   base.pack = pack;

@@ -6,17 +6,26 @@ static void prepare_whole(const float* x, const float* middle, float step, int64
                           double* residual_squares) {
   constexpr int kPerWord = V::kProducts, kBits = 32 / kPerWord;
   uint32_t* words = static_cast<uint32_t*>(out);
-  const float inverse = 1.0f / step, most = float(most_of(V::kWhole, d));
+  const float inverse = 1.0f / step, most = float(most_of(V::kWhole));
   const int32_t zero = V::kZero;
   double norm[kTile] = {}, residual[kTile] = {};
+  for (int64_t c = 0; c < d; ++c)
+    for (int l = 0; l < kTile; ++l) {
+      const float v = x[c * kTile + l] - middle[c];
+      norm[l] += double(v) * double(v);
+    }
+  float scale[kTile];  // samples with too large a norm for shorts come nearer
+  for (int l = 0; l < kTile; ++l) {
+    const double within = double(step) * double(most) / __builtin_sqrt(norm[l]);
+    scale[l] = V::kWhole == Whole::kShorts && within < 1 ? float(within) * inverse : inverse;
+  }
   for (int64_t c = 0; c < d; c += kPerWord, words += kTile) {
     uint32_t word[kTile] = {};
     for (int j = 0; j < kPerWord && c + j < d; ++j)
       for (int l = 0; l < kTile; ++l) {
-        const float v = x[(c + j) * kTile + l] - middle[c + j], steps = v * inverse;
+        const float v = x[(c + j) * kTile + l] - middle[c + j], steps = v * scale[l];
         const float below = steps < most ? steps : most;  // most where it is not a number
         const float q = __builtin_rintf(below > -most ? below : -most), r = v - q * step;
-        norm[l] += double(v) * double(v);
         residual[l] += double(r) * double(r);
         word[l] |= (uint32_t(int32_t(q) + zero) & ((1u << kBits) - 1)) << (kBits * j);
       }
@@ -30,15 +39,16 @@ template <class V>
 static float pack_whole(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
                         double least, int32_t* words, int32_t* sums, PackedNorms& norms) {
   constexpr int kPerWord = V::kProducts, kBits = 32 / kPerWord;
-  double highest[kMaxGroup] = {};
+  double size[kMaxGroup] = {};  // the largest coordinate, for bytes; the norm's square, for shorts
   for (int64_t c = 0; c < d; ++c)
     for (int t = 0; t < kMaxGroup; ++t) {
       const double v = __builtin_fabs((raw[c * kMaxGroup + t] - centre[c]) * scale);
-      highest[t] = highest[t] < v ? v : highest[t];
+      size[t] = V::kWhole == Whole::kShorts ? size[t] + v * v : size[t] < v ? v : size[t];
     }
   double largest = 0;
-  for (int t = 0; t < count; ++t) largest = largest < highest[t] ? highest[t] : largest;
-  const double wanted = step * largest / double(most_of(V::kWhole, d));
+  for (int t = 0; t < count; ++t) largest = largest < size[t] ? size[t] : largest;
+  if (V::kWhole == Whole::kShorts) largest = __builtin_sqrt(largest);
+  const double wanted = step * largest / double(most_of(V::kWhole));
   const float unit = float((wanted < least ? least : wanted) * (1 + 0x1p-22));  // not below it after rounding
   const double length = double(unit) / step, inverse = 1 / length;
   double square[kMaxGroup] = {}, residual[kMaxGroup] = {};

@@ -16,7 +16,7 @@ from otgen import ops
 from otgen.ot import checkpoint
 from otgen.ot.certificate import CONFIDENCE, Certificate, certify, floor_of, samples_needed
 from otgen.ot.problem import Problem
-from otgen.ot.sources import BuiltIn
+from otgen.ot.sources import INDEPENDENT, BuiltIn
 from otgen.ot.streams import stream
 
 CENTROID_SAMPLES = 20
@@ -144,8 +144,9 @@ class Run:
             self._show(before + int(done * n))
 
         seed = stream(self.seed, name, index)
+        kind = INDEPENDENT if independent else self.problem.kind
         counted = self.problem.source.measure(
-            self.problem.y, h, n, seed, independent=independent, pairs=pairs, centroids=centroids, progress=advance
+            self.problem.y, h, n, seed, kind=kind, pairs=pairs, centroids=centroids, progress=advance
         )
         self.spend(n)
         return counted
@@ -153,7 +154,8 @@ class Run:
     def sample(self, n: int, name: str, index: int, *, again: bool = False) -> Tensor:
         """Draw n samples, (n, d), float64; `again` if a measurement of that name and index has had them already."""
         self.spend(0 if again else n)
-        return self.problem.source.sample(n, self.problem.d, stream(self.seed, name, index), independent=False).double()
+        problem, seed = self.problem, stream(self.seed, name, index)
+        return problem.source.sample(n, problem.d, seed, kind=problem.kind).double()
 
     def spend(self, n: int) -> None:
         """Count samples that were used."""
