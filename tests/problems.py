@@ -276,15 +276,15 @@ def _steps_of_samples(most, margin, d):
     return make
 
 
-def _step_of_a_height(most, margin):
+def _step_of_a_height(most, margin, d):
     def make(dtype):
         """A height that loses half a unit; its rival is the highest of another group, whose height is exact."""
-        y = torch.zeros(26, 4, dtype=torch.float64)
+        y = torch.zeros(26, d, dtype=torch.float64)
         y[:13, 0], y[13:, 0] = -float(most), float(most)
-        x = _whole_steps(torch.tensor([[64.0, 0.0, 0.0, 0.0]], dtype=torch.float64), most, margin)
-        h = -64 * y[:, 0] - 50.0  # all scores of the first sample are -50, but for
+        x = _whole_steps(torch.eye(1, d, dtype=torch.float64), most, margin)
+        h = -y[:, 0] - 50.0  # all scores of the first sample are -50, but for
         h[0] += 50 - 0.56  # the rival, the highest of the first group,
-        h[12] += 50 - 2 * 64 * most  # the highest of the second group, half a unit above
+        h[12] += 50 - 2 * most  # the highest of the second group, half a unit above
         h[13] += 50 - 0.51  # the winner, which becomes -1
         return x.to(dtype), y.to(dtype), h.to(dtype)
 
@@ -307,6 +307,25 @@ def _samples_out_of_reach(dtype):
     h[3] += 5.5
     h[40] += 5.0
     return torch.cat([x.clamp(-3, 3), far]).to(dtype), y.to(dtype), h.to(dtype)
+
+
+def _shorts_of_far_samples(dtype):
+    """Samples so far beyond the 64 that tell where samples lie that products of their shorts would leave int32."""
+    x, y, h = random_problem(64, 60, 16, torch.float64)
+    y[7] = 3.0
+    most = 2 * x.norm(dim=1).quantile(0.9)  # of the norms that fit
+    far = torch.linspace(2.05, 3.95, 31, dtype=torch.float64)[:, None] * most / 4 * torch.ones(16, dtype=torch.float64)
+    return torch.cat([x, far, -far]).to(dtype), y.to(dtype), (0 * h).to(dtype)
+
+
+def _shorts_that_line_up(dtype):
+    """Samples and a target along one diagonal, where shorts as large as their bits allow have products beyond int32."""
+    x, y, h = random_problem(80, 60, 23, torch.float64)
+    y[7] = 3.0
+    x = 0.01 * x
+    x[::2] += 1.0
+    x[1::2] -= 1.0
+    return x.to(dtype), y.to(dtype), (0 * h).to(dtype)
 
 
 def _far_samples(dtype):
@@ -369,11 +388,13 @@ HARD = {
     "float32_rounds_one_way": _rounds_one_way(24),
     "byte_of_a_target": _step_of_a_target(*BYTES, 64),
     "bytes_of_samples": _steps_of_samples(*BYTES, 64),
-    "byte_of_a_height": _step_of_a_height(*BYTES),
+    "byte_of_a_height": _step_of_a_height(*BYTES, 64),
     "short_of_a_target": _step_of_a_target(*SHORTS, 32),
     "shorts_of_samples": _steps_of_samples(*SHORTS, 32),
-    "short_of_a_height": _step_of_a_height(*SHORTS),
+    "short_of_a_height": _step_of_a_height(*SHORTS, 4),
     "samples_out_of_reach": _samples_out_of_reach,
+    "shorts_of_far_samples": _shorts_of_far_samples,
+    "shorts_that_line_up": _shorts_that_line_up,
     "far_samples": _far_samples,
     "outlier": _outlier,
     "zero": _zero,
