@@ -135,9 +135,10 @@ struct LaplacianParams {
   int64_t p, m;
   double scale;      // a sample adds scale / (2 * bandwidth) to its edge
   int64_t capacity;  // room in the outputs, in edges
-  int64_t* edges;    // (capacity, 2) i < j, sorted
-  double* weights;   // (capacity,)
-  int64_t* count;    // (1,) edges found
+  int threads;
+  int64_t* edges;   // (capacity, 2) i < j, sorted
+  double* weights;  // (capacity,)
+  int64_t* count;   // (1,) edges found
 };
 
 // Where the source of a power diagram lives: the uniform one on an interval (count 2: its ends), on a convex polygon

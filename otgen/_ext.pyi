@@ -48,8 +48,9 @@ def soft_assign_grad(
     where: _Where, grad_x: int, grad_y: int, grad_h: int, /,
 ) -> None: ...  # fmt: skip
 def laplacian(
-    pairs: int, gaps: int, bandwidth: int, p: int, m: int, scale: float, capacity: int, edges: int, weights: int, /
-) -> int: ...
+    pairs: int, gaps: int, bandwidth: int, p: int, m: int, scale: float, capacity: int, threads: int,
+    edges: int, weights: int, /,
+) -> int: ...  # fmt: skip
 
 class IntColumn:
     def __buffer__(self, flags: int, /) -> memoryview: ...

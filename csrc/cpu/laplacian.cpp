@@ -7,26 +7,38 @@
 #include <vector>
 
 #include "cpu.h"
+#include "threads.h"
 
 namespace otgen {
+namespace {
+
+constexpr int64_t kRows = 256;  // that a thread sorts at a time
+
+}  // namespace
 
 void laplacian_cpu(const LaplacianParams& p) {
-  const auto kept = [&p](int64_t s) { return p.gaps[s] < p.bandwidth[p.pairs[2 * s]]; };
-  // Sorted by the smaller index through counting, then within a row.
+  // Those near a facet, by the smaller index first; without branches, which no processor could foresee.
+  std::vector<uint32_t> rows(static_cast<size_t>(p.p)), ends(static_cast<size_t>(p.p));
+  int64_t kept = 0;
+  for (int64_t s = 0; s < p.p; ++s) {
+    const int32_t best = p.pairs[2 * s], second = p.pairs[2 * s + 1];
+    rows[kept] = uint32_t(std::min(best, second));
+    ends[kept] = 2 * uint32_t(std::max(best, second)) + (best > second);
+    kept += p.gaps[s] < p.bandwidth[best];
+  }
+  // Sorted by rows through counting, then within each.
   std::vector<int64_t> start(p.m + 1, 0);
-  for (int64_t s = 0; s < p.p; ++s)
-    if (kept(s)) ++start[std::min(p.pairs[2 * s], p.pairs[2 * s + 1]) + 1];
+  for (int64_t s = 0; s < kept; ++s) ++start[rows[s] + 1];
   for (int64_t i = 0; i < p.m; ++i) start[i + 1] += start[i];
-  std::vector<int64_t> other(start[p.m]);
+  std::vector<uint32_t> other(static_cast<size_t>(kept));
   std::vector<int64_t> next(start.begin(), start.end() - 1);
-  for (int64_t s = 0; s < p.p; ++s)
-    if (kept(s)) {
-      const int32_t best = p.pairs[2 * s], second = p.pairs[2 * s + 1];
-      other[next[std::min(best, second)]++] = 2 * int64_t{std::max(best, second)} + (best > second);
-    }
+  for (int64_t s = 0; s < kept; ++s) other[next[rows[s]]++] = ends[s];
+  parallel_for(ceil_div(p.m, kRows), {p.threads, {}}, [&](int64_t b, int) {
+    for (int64_t i = b * kRows; i < std::min(p.m, (b + 1) * kRows); ++i)
+      std::sort(other.begin() + start[i], other.begin() + start[i + 1]);
+  });
   int64_t edges = 0;
-  for (int64_t i = 0; i < p.m; ++i) {
-    std::sort(other.begin() + start[i], other.begin() + start[i + 1]);
+  for (int64_t i = 0; i < p.m; ++i)
     for (int64_t a = start[i]; a < start[i + 1];) {
       const int64_t j = other[a] / 2;
       int64_t hits[2] = {0, 0};  // on the side of i, of j
@@ -37,7 +49,6 @@ void laplacian_cpu(const LaplacianParams& p) {
       }
       ++edges;
     }
-  }
   *p.count = edges;
 }
 

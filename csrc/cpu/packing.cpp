@@ -18,7 +18,7 @@ constexpr double kWordRange = 0x1p24;          // heights of a group, in units, 
 constexpr int32_t kNoTarget = -3 * (1 << 29);  // less than any sum of products and heights
 constexpr float kHugeNorm = 1e30f;             // beyond it the filter could overflow: score everything
 constexpr double kHugeScore = 0x1p1000;        // likewise where a float64 score could
-constexpr int64_t kPackRows = 1 << 10;         // targets that a thread packs at a time
+constexpr int64_t kPackNumbers = 1 << 16;      // numbers that a thread packs at a time, about
 
 int exponent_above(double v) {
   int e = 0;
@@ -27,6 +27,9 @@ int exponent_above(double v) {
 }
 
 double square(double v) { return v * v; }
+
+// Targets that a thread packs at a time: as many as are worth one, but sums by block should be few.
+int64_t pack_rows(int64_t d) { return std::max<int64_t>(64, kPackNumbers / d); }
 
 // Whether targets are ruled out for boxes of samples; then there is no filter.
 bool pruned(int64_t m, int64_t d, int64_t k) { return k <= 2 && d <= kPrunedDim && m >= kPrunedTargets; }
@@ -79,10 +82,10 @@ int Search<T>::tiles_per_block(int64_t n, int threads) const {
 
 template <class T>
 void Search<T>::lift(const Frame& frame, int threads) {
-  const int64_t m = panels_.m;
+  const int64_t m = panels_.m, rows = pack_rows(panels_.d);
   lifted_.resize(static_cast<size_t>(m));
-  parallel_for(ceil_div(m, kPackRows), {threads, {}}, [&](int64_t b, int) {
-    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) lifted_[j] = lifted(j, frame, middle_);
+  parallel_for(ceil_div(m, rows), {threads, {}}, [&](int64_t b, int) {
+    for (int64_t j = b * rows; j < std::min(m, (b + 1) * rows); ++j) lifted_[j] = lifted(j, frame, middle_);
   });
 }
 
@@ -100,9 +103,9 @@ double Search<T>::lifted(int64_t j, const Frame& frame, const std::vector<float>
 
 template <class T>
 typename Search<T>::Frame Search<T>::frame(int threads) const {
-  const int64_t m = panels_.m, d = panels_.d, blocks = ceil_div(m, kPackRows);
+  const int64_t m = panels_.m, d = panels_.d, size = pack_rows(d), blocks = ceil_div(m, size);
   const auto rows = [&](int64_t b, const auto& f) {
-    for (int64_t j = b * kPackRows; j < std::min(m, (b + 1) * kPackRows); ++j) f(j);
+    for (int64_t j = b * size; j < std::min(m, (b + 1) * size); ++j) f(j);
   };
   // Sums by block, added in the order of the blocks: the same numbers for any number of threads.
   std::vector<double> sums(size_t(blocks * d), 0.0), largest(size_t(blocks * d), 0.0);
@@ -123,10 +126,10 @@ typename Search<T>::Frame Search<T>::frame(int threads) const {
         largest[b * d + c] = std::max(largest[b * d + c], std::abs(double(y_[j * d + c]) - frame.centre[c]));
     });
   });
-  const double size = std::max({*std::max_element(largest.begin(), largest.end()), std::abs(h_max - frame.h_centre),
-                                std::abs(h_min - frame.h_centre)});
+  const double extent = std::max({*std::max_element(largest.begin(), largest.end()), std::abs(h_max - frame.h_centre),
+                                  std::abs(h_min - frame.h_centre)});
   // 2^-a brings the largest number below 1. The exponent is kept where ldexp(1, -a) is finite and normal.
-  if (size > 0) frame.scale = std::ldexp(1.0, -std::clamp(exponent_above(size), -1000, 1000));
+  if (extent > 0) frame.scale = std::ldexp(1.0, -std::clamp(exponent_above(extent), -1000, 1000));
   return frame;
 }
 
@@ -145,7 +148,7 @@ void Search<T>::pack(const Frame& frame, int threads) {
   }
   if (isa_.packing == Packing::kBfloat16) tiles_.assign(even * ceil_div(d, kDepth) * group * kDepth, 0);
   if (isa_.packing != Packing::kFloat32) tops_.assign(even, -kInf), units_.assign(even, 0.0f);
-  const int64_t rows = std::max<int64_t>(1, kPackRows / group), blocks = ceil_div(groups, rows);
+  const int64_t rows = ceil_div(pack_rows(d), group), blocks = ceil_div(groups, rows);
   parallel_for(blocks, {threads, {}}, [&](int64_t b, int) {
     std::vector<double> raw(size_t(d) * kMaxGroup);
     for (int64_t g = b * rows; g < std::min(groups, (b + 1) * rows); ++g) pack_group(g, frame, raw.data());

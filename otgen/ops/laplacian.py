@@ -5,6 +5,7 @@ from torch import Tensor
 
 from otgen import _ext
 from otgen.ops import check
+from otgen.ops.threads import threads
 
 
 def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
     edges = torch.empty(p, 2, dtype=torch.int64)
     weights = torch.empty(p, dtype=torch.float64)
     count = _ext.laplacian(
-        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, p,
+        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, p, threads(),
         edges.data_ptr(), weights.data_ptr(),
     )  # fmt: skip
     return edges[:count].clone(), weights[:count].clone()

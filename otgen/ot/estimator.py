@@ -128,7 +128,7 @@ class SemiDiscreteOT:
             ConvergenceWarning: `tol` was not certified within the budget; `certificate_` says what was reached.
         """
         self._check_settings()
-        problem = make_problem(make_source(self.source, self.device), targets, weights)
+        problem = self._make_problem(targets, weights)
         return self._solve(problem, None)
 
     def refit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
@@ -151,10 +151,14 @@ class SemiDiscreteOT:
         """
         old = self._fitted()
         self._check_settings()
-        problem = make_problem(make_source(self.source, self.device), targets, weights)
+        problem = self._make_problem(targets, weights)
         if problem.d != old.d:
             raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
         return self._solve(problem, carried(problem, old, self.heights_, self.seed))
+
+    def _make_problem(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None) -> Problem:
+        with ops.torch_on_one_thread():  # another one would still spin beside the solver's first kernel
+            return make_problem(make_source(self.source, self.device), targets, weights)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
         settings = self._saved() | {"source": problem.source.name}

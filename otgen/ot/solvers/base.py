@@ -152,10 +152,10 @@ class Run:
         return counted
 
     def sample(self, n: int, name: str, index: int, *, again: bool = False) -> Tensor:
-        """Draw n samples, (n, d), float64; `again` if a measurement of that name and index has had them already."""
+        """Draw n samples, (n, d), in the source's dtype; `again` if a measurement of that name and index had them."""
         self.spend(0 if again else n)
         problem, seed = self.problem, stream(self.seed, name, index)
-        return problem.source.sample(n, problem.d, seed, kind=problem.kind).double()
+        return problem.source.sample(n, problem.d, seed, kind=problem.kind)
 
     def spend(self, n: int) -> None:
         """Count samples that were used."""

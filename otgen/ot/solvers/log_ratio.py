@@ -47,7 +47,7 @@ class LogRatio:
     def start(self, problem: Problem, run: Run) -> LogRatioState:
         """The caller's heights or the best guess, and the spread of its best scores as first step."""
         h = run.start if run.start is not None else best_guess(problem, run)
-        x = run.sample(256, "log-ratio-spread", 0)
+        x = run.sample(256, "log-ratio-spread", 0).double()
         top = (x @ problem.y.T + h).topk(max(1, min(problem.m, round(TOP_SHARE * problem.m) + 1)), dim=1).values
         eta = FIRST_ETA * float((top[:, 0] - top[:, -1]).mean())
         return LogRatioState(h - h.mean(), n=first_samples(problem, run), eta=eta)

@@ -2,6 +2,7 @@
 
 import math
 
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -124,8 +125,13 @@ def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Ten
         s, (m,), float64.
     """
     m = b.shape[0]
-    i, j = edges[:, 0], edges[:, 1]
-    total = per_cell(i, weights, m) + per_cell(j, weights, m) + diagonal
+    upper = scipy.sparse.csr_array((weights.numpy(), edges.T.numpy()), shape=(m, m))
+    lower = upper.T
+
+    def over_neighbours(v: Tensor) -> Tensor:
+        return torch.from_numpy(upper @ v.numpy() + lower @ v.numpy())
+
+    total = over_neighbours(torch.ones_like(b)) + diagonal
     s = torch.zeros_like(b)
     r = b.clone()
     z = r / total
@@ -135,7 +141,7 @@ def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Ten
     for _ in range(max(50, 2 * math.isqrt(m))):
         if rz <= goal or rz == 0:
             break
-        ap = total * p - per_cell(i, weights * p[j], m) - per_cell(j, weights * p[i], m)
+        ap = total * p - over_neighbours(p)
         a = rz / float(p @ ap)
         s += a * p
         r -= a * ap

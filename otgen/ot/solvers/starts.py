@@ -149,7 +149,7 @@ def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
         Heights, (m,).
     """
     n = SAMPLES * problem.m
-    x = run.sample(n, "anneal", index)
+    x = run.sample(n, "anneal", index).double()
     pilot = x[: 1 << 8] @ problem.y.T
     eps = float(pilot.std(1).mean())
     x32, y32 = x.float(), problem.y.float()

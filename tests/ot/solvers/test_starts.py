@@ -88,7 +88,7 @@ def test_a_round_of_annealing_by_hand():
     """h_j falls by 1.5 eps log(share_j / nu_j), with the shares of a softmax of scores over eps on fixed samples."""
     problem = make_problem(BuiltIn("normal"), randn(10, 2))
     run, start = running(problem, budget=1), 0.1 * randn(10, seed=3)
-    x = running(problem).sample(starts.SAMPLES * 10, "anneal", 0)
+    x = running(problem).sample(starts.SAMPLES * 10, "anneal", 0).double()
     eps = float((x[:256] @ problem.y.T).std(1).mean())
     share = ((x @ problem.y.T + start) / eps).softmax(dim=1).mean(dim=0)
     want = start - 1.5 * eps * (share / problem.nu).log()
