@@ -22,7 +22,7 @@ struct Stream {
   uint64_t seed;
   int64_t first;
   const uint32_t* directions;  // (d, 32) Sobol direction numbers, bits reversed; null for random samples
-  int images;                  // by turns kTurn samples and as many of each kind of image; 1, 2, ..., kMostImages
+  int images;  // by turns kTurn samples and as many of each kind of image; a power of 2, at most kMostImages
 };
 
 struct SampleParams {

@@ -318,6 +318,15 @@ def _shorts_of_far_samples(dtype):
     return torch.cat([x, far, -far]).to(dtype), y.to(dtype), (0 * h).to(dtype)
 
 
+def _one_sample_far_away(dtype):
+    """All samples the same but one, for which their step is nothing."""
+    x, y, h = random_problem(1, 60, 16, torch.float64)
+    x = x.expand(90, -1).clone()
+    x[77] = 1.4e16
+    y[7] = 3.0
+    return x.to(dtype), y.to(dtype), h.to(dtype)
+
+
 def _shorts_that_line_up(dtype):
     """Samples and a target along one diagonal, where shorts as large as their bits allow have products beyond int32."""
     x, y, h = random_problem(80, 60, 23, torch.float64)
@@ -394,6 +403,7 @@ HARD = {
     "short_of_a_height": _step_of_a_height(*SHORTS, 4),
     "samples_out_of_reach": _samples_out_of_reach,
     "shorts_of_far_samples": _shorts_of_far_samples,
+    "one_sample_far_away": _one_sample_far_away,
     "shorts_that_line_up": _shorts_that_line_up,
     "far_samples": _far_samples,
     "outlier": _outlier,

@@ -15,6 +15,7 @@ constexpr float kNormalReach = 4.0f;  // beyond it lie 6 coordinates in 100 000
 constexpr float kNormalFar = 5.0f;    // how far the norm of samples is over the root of its mean square,
 constexpr float kUniformFar = 1.0f;   // seven standard deviations
 constexpr int64_t kSlab = 1 << 20;    // tiles whose sums are kept at a time: 8 MB
+static_assert(kSlab % kMostImages == 0, "whole sets");
 
 // Tells of a slab's progress as of a part of the whole.
 struct SlabPoll {

@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kChunkBytes = 1 << 18;  // targets read again and again by a block: an eighth of L2
 
 // A tile about the middle in float32: what a filter that has no `prepare` reads of samples with images.
-void centre(const float* x, const float* middle, float, int64_t d, void* out, double* squares,
-            double* residual_squares) {
+void prepare_floats(const float* x, const float* middle, float, int64_t d, void* out, double* squares,
+                    double* residual_squares) {
   float* tile = static_cast<float*>(out);
   std::fill_n(squares, kTile, 0.0), std::fill_n(residual_squares, kTile, 0.0);
   for (int64_t c = 0; c < d; ++c)
@@ -44,7 +44,7 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
   states_.resize(static_cast<size_t>(tiles));
   if (search.prepares_) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   if (k > 2) lowers_.resize(samples);
-  maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kRoomX));
+  maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kChunk));
 }
 
 template <class T>
@@ -112,9 +112,9 @@ void Search<T>::Block<X>::begin(int tile) {
   const int64_t d = search_.d();
   const int images = search_.region_.images;
   double squares[kTile], about[kTile], residuals[kTile];
-  search_.isa_.norms(rounded(tile), d, squares);
+  if (images == 1) search_.isa_.norms(rounded(tile), d, squares);
   if (search_.prepares_) {
-    const auto prepare = search_.isa_.prepare != nullptr ? search_.isa_.prepare : centre;
+    const auto prepare = search_.isa_.prepare != nullptr ? search_.isa_.prepare : prepare_floats;
     prepare(rounded(tile), search_.middle_.data(), search_.step_, d,
             prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, d), about, residuals);
   }
@@ -199,7 +199,7 @@ void Search<T>::Block<X>::narrow(int tile, int lane) {
   for (int i = 0; i < listed; ++i)
     for (uint32_t mask = masks[i]; mask != 0; mask &= mask - 1)
       candidates_.push_back(
-          {tile * kTile + lane, search_.order_[groups[i] * search_.isa_.group + __builtin_ctz(mask)]});
+          {tile * kTile + lane, search_.order_[int64_t{groups[i]} * search_.isa_.group + __builtin_ctz(mask)]});
 }
 
 template <class T>

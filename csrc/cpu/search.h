@@ -37,11 +37,12 @@
 // beside it is exact in integers of 32 bits: |k| <= 2^24, for which v is large enough; bytes, of at most 127 in
 // magnitude and q stored as q + 128, add up to less than 2^30 where d <= kMostBytes; shorts are roundings of vectors of
 // norm 2^15 at most, so that no part of their sum is over (2^15 + sqrt(d) / 2)^2, which is 1.13 2^30 where d <=
-// kMostShorts. The filter's maximum is v times the largest sum plus top, rounded three times: u each of |x^||y^| + |h^
-// - top| and u of the result. So with 4 u (|h^| + |x^||y^|) for the rounding of the sums all of the above holds, and
-// the first line of the bound is wide enough. Samples too far from the middle are cut off, or for shorts come nearer,
-// which |x - x^| measures like any other rounding. On the matrix unit bytes have a sign, q needs no 128, and all k are
-// 0: it adds heights as it does to bfloat16.
+// kMostShorts. (Where |x| is infinite sums may be anything: nothing is dropped.) The filter's maximum is v times the
+// largest sum plus top, rounded three times: u each of |x^||y^| + |h^ - top| and u of the result. So with 4 u (|h^| +
+// |x^||y^|) for the rounding of the sums all of the above holds, and the first line of the bound is wide enough.
+// Samples too far from the middle are cut off, or for shorts come nearer, which |x - x^| measures like any other
+// rounding. On the matrix unit bytes have a sign, q needs no 128, and all k are 0: it adds heights as it does to
+// bfloat16.
 //
 // Images of a sample differ from it in the signs of coordinates of x', so they have its x^ but for signs, |x'| and |x -
 // x^|. Read about c, their scores are h'' plus sums of the same products: a Walsh-Hadamard transform of the sums over
@@ -66,17 +67,16 @@ struct PackedNorms;
 struct Pruner;
 class Pruning;
 
-constexpr int kTile = 32;                // samples that are scored together, on the lanes of vector registers
-constexpr int kMaxGroup = 16;            // targets of a group, at most
-constexpr int kDepth = 32;               // coordinates of one step of the bfloat16 matrix unit
-constexpr int64_t kTileWords = 16;       // words in the row of one of its tiles
-constexpr int64_t kMostBytes = 1 << 14;  // coordinates whose products of bytes add up to less than 2^30
-constexpr int64_t kMostShorts = 1 << 24;
-constexpr int kSpan = 32;
-constexpr int kRoomX = 512;
-constexpr int kChunk = 512;   // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kListed = 16;   // groups listed for a sample before some are scored
-constexpr int kTogether = 4;  // tiles that a filter takes at a time: a third of L1 at d = 64
+constexpr int kTile = 32;                 // samples that are scored together, on the lanes of vector registers
+constexpr int kMaxGroup = 16;             // targets of a group, at most
+constexpr int kDepth = 32;                // coordinates of one step of the bfloat16 matrix unit
+constexpr int64_t kTileWords = 16;        // words in the row of one of its tiles
+constexpr int64_t kMostBytes = 1 << 14;   // coordinates whose products of bytes add up to less than 2^30
+constexpr int64_t kMostShorts = 1 << 24;  // likewise of shorts, to less than 1.13 2^30
+constexpr int kSpan = 32;                 // groups that share a bound
+constexpr int kChunk = 512;               // groups whose maxima a filter keeps before it looks at them, at most
+constexpr int kListed = 16;               // groups listed for a sample before some are scored
+constexpr int kTogether = 4;              // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
 template <class T>

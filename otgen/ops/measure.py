@@ -72,7 +72,8 @@ def measure(
         sobol: Owen-scrambled Sobol points instead of random ones.
         images: Samples in sets of 1, 2, 4, 8 or 16, as `sample` makes them: on the CPU the products of one with the
             targets serve the whole set, which takes a third of the time at d = 64 with 16. Counts have nearly the
-            variance of independent samples' where the targets vary in many coordinates alike.
+            variance of independent samples' where the targets vary in many coordinates alike; else, in the cell of the
+            source's middle, and for `mean_u`, up to `images` times as much.
         pairs: Also record every sample's best and second-best target and their gap (12 or 16 bytes a sample; m >= 2).
         centroids: Also average the samples of each cell.
         progress: Told the fraction done about ten times a second; `None` for nobody.

@@ -36,7 +36,9 @@ def sample(
         images: Samples in sets of 1, 2, 4, 8 or 16, by turns 32 of those samples, then 32 of each kind of image. An
             image has some coordinates on the other side of the source's middle, 1 - x or -x: all of them (Hammersley
             and Morton, 1956), or pairs 0-1, 2-3, ... by the signs of a row of a Hadamard matrix, or of its negative.
-            Each sample by itself has the source's law, and two of a set are uncorrelated, or each other's negatives.
+            Each sample by itself has the source's law. Two of a set are opposite, or on different sides in half of the
+            coordinates where d is a multiple of `images`; where it is less some are the same. Sets are whole where
+            `first` and `n` are multiples of `32 * images`.
         device: Where to make them; the same numbers everywhere.
 
     Returns:

@@ -62,7 +62,7 @@ class Problem:
 
     @cached_property
     def kind(self) -> Kind:
-        """Of samples that need not be independent."""
+        """The samples of steps and maps, which need not be independent."""
         return most_telling(self.y)
 
     def first_rows(self) -> Tensor:

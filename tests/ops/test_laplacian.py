@@ -36,6 +36,15 @@ def check(pairs, gaps, bandwidth, n, device="cpu"):
     return matrix
 
 
+def test_threads_change_nothing(each_thread_count):
+    pairs, gaps, bandwidth = random_pairs(20_000, 1500)
+    results = [ops.laplacian(pairs, gaps, bandwidth, 20_000) for _ in each_thread_count()]
+    assert len(results[0][0]) > 1000
+    for edges, weights in results[1:]:
+        assert_same_bits(edges, results[0][0])
+        assert_same_bits(weights, results[0][1])
+
+
 def random_pairs(p, m, seed=0):
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(m, (p,), generator=generator)

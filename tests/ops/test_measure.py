@@ -58,8 +58,8 @@ def test_every_number_of_samples(isa, n, first, images):
     check(*targets(30, 3), "normal", n, first=first, images=images)
 
 
-@pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (1025, 64), (61, 1823)])
-@pytest.mark.parametrize("images", [1, 4, 16])
+@pytest.mark.parametrize(("m", "d"), [(1, 1), (2, 1), (1, 7), (12, 3), (13, 4), (30, 11), (1025, 64), (61, 1823)])
+@pytest.mark.parametrize("images", [1, 2, 4, 8, 16])
 def test_every_shape(isa, dtype, m, d, images):
     check(*targets(m, d, dtype), "uniform", 100, images=images)
 

@@ -166,7 +166,7 @@ static void filter(const void* prepared, int64_t bytes, int tiles, const Panels&
   _tile_loadconfig(&kTileConfig);
   all_maxima<K>(prepared, bytes, 2 * tiles, panels, first, last, maxima);
   _tile_release();
-  scan_tiles<kChunk>(maxima, tiles, panels, first, last, states);
+  scan_tiles(maxima, tiles, panels, first, last, states);
 }
 
 // A group's targets in bytes, one to a row of a tile.

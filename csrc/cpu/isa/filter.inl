@@ -65,7 +65,7 @@ static void filter_groups(const void* prepared, int64_t bytes, int tiles, const 
               .store(maxima + (tile * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
       }
   }
-  scan_tiles<kChunk>(maxima, tiles, panels, first, last, states);
+  scan_tiles(maxima, tiles, panels, first, last, states);
 }
 
 [[maybe_unused]] static void filter(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first,

@@ -50,22 +50,19 @@ template <class V, int kBlocks, class Lane = typename V::Lane>
 static void filter_blocks(const Lane* x, const Panels& panels, const Lane* y, const Lane* h, int64_t steps,
                           int64_t first, int64_t last, TileState* states, float* maxima) {
   alignas(64) V sums[kBlocks][kGroup][kVectors];
-  for (int64_t from = first; from < last; from += kRoomX) {
-    const int64_t to = from + kRoomX < last ? from + kRoomX : last;
-    for (int64_t g = from; g < to; ++g)
-      for (int s = 0; s < kTile; s += kHeld) {
-        block_sums<V, kBlocks>(x + s, y + g * steps * kGroup, steps, sums);
-        for (int v = 0; v < kVectors; ++v) {
-          V best[2 * kBlocks];
-          image_max<V, kBlocks>(sums, v, h + g * kGroup, best);
+  for (int64_t g = first; g < last; ++g)
+    for (int s = 0; s < kTile; s += kHeld) {
+      block_sums<V, kBlocks>(x + s, y + g * steps * kGroup, steps, sums);
+      for (int v = 0; v < kVectors; ++v) {
+        V best[2 * kBlocks];
+        image_max<V, kBlocks>(sums, v, h + g * kGroup, best);
 #pragma GCC unroll 16
-          for (int i = 0; i < 2 * kBlocks; ++i)
-            to_score(best[i], panels, g)
-                .store(maxima + (i * kTile + s + v * Vec::kWidth) * kRoomX + (g - from) * Vec::kWidth);
-        }
+        for (int i = 0; i < 2 * kBlocks; ++i)
+          to_score(best[i], panels, g)
+              .store(maxima + (i * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
       }
-    scan_tiles<kRoomX>(maxima, 2 * kBlocks, panels, from, to, states);
-  }
+    }
+  scan_tiles(maxima, 2 * kBlocks, panels, first, last, states);
 }
 
 template <class V, class Lane = typename V::Lane>

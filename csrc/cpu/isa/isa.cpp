@@ -58,10 +58,10 @@ std::atomic<const Isa*>& chosen() {
 
 const Isa& isa() { return *chosen().load(); }
 
-const Isa& isa_for(int64_t d, int64_t k, bool images, bool floats) {
+const Isa& isa_for(int64_t d, int64_t k, bool with_images, bool floats) {
   const Isa* best = &isa();
   const auto fits = [&] {
-    const Range range = images ? best->meant.images : k == 1 ? best->meant.best : best->meant.more;
+    const Range range = with_images ? best->meant.images : k == 1 ? best->meant.best : best->meant.more;
     return range.first <= d && d <= range.last && (!floats || best->packing == Packing::kFloat32);
   };
   while (best->other != nullptr && !fits()) best = best->other;

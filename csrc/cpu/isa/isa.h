@@ -31,16 +31,16 @@ struct Meant {
 
 struct Isa {
   const char* name;
-  int group;                   // targets of one group, at most kMaxGroup
-  Packing packing;             // of the targets, for `filter`
-  Meant meant{};               // coordinates for which it is faster than `other`; of bytes at most kMostBytes
+  int group;        // targets of one group, at most kMaxGroup
+  Packing packing;  // of the targets, for `filter`
+  Meant meant{};    // coordinates for which it is faster than `other`; bytes up to kMostBytes, shorts up to kMostShorts
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
   // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states, float* maxima);
   // The same of one prepared tile and its images, whose states follow its own. `maxima` is room for
-  // (images, kTile, kSpan). Null where `meant` says never.
+  // (images, kTile, kChunk). Null where `meant` says never.
   void (*filter_images)(const void* prepared, int images, const Panels& panels, int64_t first, int64_t last,
                         TileState* states, float* maxima) = nullptr;
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
@@ -111,7 +111,7 @@ const Isa& isa();
 // and most of the matrix unit's step of 32 coordinates would be zeros, so float32 takes over; in many bytes are too
 // crude, and shorts take over, as they do for samples with images, which need sums by pairs of coordinates. Float32
 // also does where only `floats` are wanted.
-const Isa& isa_for(int64_t d, int64_t k, bool images, bool floats);
+const Isa& isa_for(int64_t d, int64_t k, bool with_images, bool floats);
 
 // Names of all that this machine runs, slowest first.
 std::vector<const char*> available_isas();

@@ -13,9 +13,10 @@ static inline void score_groups(const float* x, const Panels& panels, const int3
   const float* y[kGroups];
   Vec odd[kGroups][kRow];
   for (int i = 0; i < kGroups; ++i) {
-    y[i] = panels.y + groups[i] * panels.d * kGroup;
+    const int64_t g = groups[i];
+    y[i] = panels.y + g * panels.d * kGroup;
     for (int r = 0; r < kRow; ++r)
-      out[i][r] = Vec::load(panels.h + groups[i] * kGroup + r * Vec::kWidth), odd[i][r] = Vec::broadcast(&zero);
+      out[i][r] = Vec::load(panels.h + g * kGroup + r * Vec::kWidth), odd[i][r] = Vec::broadcast(&zero);
   }
   const auto add_product = [&](int64_t k, Vec sums[kGroups][kRow]) {
     const Vec xs = Vec::broadcast(x + k * kTile);

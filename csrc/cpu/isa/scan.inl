@@ -53,11 +53,10 @@ static inline void scan(const float* maxima, int64_t first, int64_t count, int l
   }
 }
 
-// The same for some tiles: maxima is (tiles, kTile / kWidth, kRoom, kWidth).
-template <int kRoom>
+// The same for some tiles: maxima is (tiles, kTile / kWidth, kChunk, kWidth).
 static void scan_tiles(const float* maxima, int tiles, const Panels& panels, int64_t first, int64_t last,
                        TileState* states) {
   for (int i = 0; i < tiles; ++i)
     for (int lane = 0; lane < kTile; lane += Vec::kWidth)
-      scan(maxima + (i * kTile + lane) * kRoom, first, last - first, lane, panels, states[i]);
+      scan(maxima + (i * kTile + lane) * kChunk, first, last - first, lane, panels, states[i]);
 }

@@ -16,8 +16,9 @@ static void prepare_whole(const float* x, const float* middle, float step, int64
     }
   float scale[kTile];  // samples with too large a norm for shorts come nearer
   for (int l = 0; l < kTile; ++l) {
-    const double within = double(step) * double(most) / __builtin_sqrt(norm[l]);
-    scale[l] = V::kWhole == Whole::kShorts && within < 1 ? float(within) * inverse : inverse;
+    const double length = __builtin_sqrt(norm[l]);
+    const bool far = V::kWhole == Whole::kShorts && length > double(step) * double(most);
+    scale[l] = far ? float(double(most) / length) : inverse;
   }
   for (int64_t c = 0; c < d; c += kPerWord, words += kTile) {
     uint32_t word[kTile] = {};
