@@ -133,7 +133,8 @@ struct LaplacianParams {
   const float* gaps;       // (p,)
   const float* bandwidth;  // (m,) of each cell; a sample uses that of its best target
   int64_t p, m;
-  double scale;      // a sample adds scale / (2 * bandwidth) to its edge
+  double scale;      // a sample adds scale * share / bandwidth to its edge
+  bool local;        // shares of its sides go by the inverse squares of their bandwidths; else they are halves
   int64_t capacity;  // room in the outputs, in edges
   int threads;
   int64_t* edges;   // (capacity, 2) i < j, sorted

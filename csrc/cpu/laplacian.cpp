@@ -2,7 +2,7 @@
 //
 // Where the gap between them is below e, a sample lies within e / |y_i - y_j| of the facet between cells i and j, on
 // the side of i if that is the best; so of N samples about N e H_ij do, with H_ij = mu(facet) / |y_i - y_j|. Each side
-// has its own e and its own estimate, and the weight is their mean.
+// has its own e and its own estimate, and the weight is a mean of both.
 #include <algorithm>
 #include <vector>
 
@@ -45,7 +45,10 @@ void laplacian_cpu(const LaplacianParams& p) {
       for (; a < start[i + 1] && other[a] / 2 == j; ++a) ++hits[other[a] % 2];
       if (edges < p.capacity) {
         p.edges[2 * edges] = i, p.edges[2 * edges + 1] = j;
-        p.weights[edges] = 0.5 * p.scale * (hits[0] / double(p.bandwidth[i]) + hits[1] / double(p.bandwidth[j]));
+        const double e[2] = {double(p.bandwidth[i]), double(p.bandwidth[j])};
+        const double of_both = e[0] * e[0] + e[1] * e[1];
+        const double share[2] = {p.local ? e[1] * e[1] / of_both : 0.5, p.local ? e[0] * e[0] / of_both : 0.5};
+        p.weights[edges] = p.scale * (share[0] * (double(hits[0]) / e[0]) + share[1] * (double(hits[1]) / e[1]));
       }
       ++edges;
     }

@@ -8,19 +8,22 @@ from otgen.ops import check
 from otgen.ops.threads import threads
 
 
-def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[Tensor, Tensor]:
+def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int, *, local: bool = False) -> tuple[Tensor, Tensor]:
     """Estimate the Hessian of the energy, a graph Laplacian, from best and second-best targets.
 
     A sample whose two best scores differ by less than e lies within e / |y_i - y_j| of the facet between their cells,
     so H_ij = mu(facet) / |y_i - y_j| is about #{samples in cell i, j second, with gap < e} / (n e). The samples in cell
     j say the same again, with a bandwidth of their own: gaps of neighbours may differ by orders of magnitude. The
-    weight is the mean of both.
+    weight is a mean of both.
 
     Args:
         pairs: Best and second-best target of each sample, (p, 2), int32.
         gaps: Their difference in score, (p,), float32.
         bandwidth: Of each cell, (m,), float32, positive; a sample uses that of its best target as e.
         n: Number of samples the pairs were found among (p, if all are given).
+        local: Weigh both by the inverse squares of their bandwidths, for the slope right at the facet: where a small
+            cell borders on a large one samples grow dense with the distance from the small one's facet, and the large
+            one's band overrates it. Else they count alike, for steps about as long as the bands.
 
     Returns:
         Edges (e, 2), int64, i < j, sorted, and weights (e,), float64, positive. The Laplacian has -weight off the
@@ -54,24 +57,27 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> tuple[T
         raise ValueError(f"laplacian: bandwidth must be positive and finite as float32, got {came}")
     pairs = pairs.contiguous()
     if pairs.is_cuda:
-        return by_sorting(pairs, gaps, bandwidth, 1.0 / n)
+        return by_sorting(pairs, gaps, bandwidth, 1.0 / n, local)
     edges = torch.empty(p, 2, dtype=torch.int64)
     weights = torch.empty(p, dtype=torch.float64)
     count = _ext.laplacian(
-        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, p, threads(),
+        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, bool(local), p, threads(),
         edges.data_ptr(), weights.data_ptr(),
     )  # fmt: skip
     return edges[:count].clone(), weights[:count].clone()
 
 
-def by_sorting(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def by_sorting(
+    pairs: Tensor, gaps: Tensor, bandwidth: Tensor, scale: float, local: bool = False
+) -> tuple[Tensor, Tensor]:
     """Do what the kernel of the CPU does with torch's own sort, which runs on every device; the same bits.
 
     Args:
         pairs: As `laplacian` takes them, checked, (p, 2), int32.
         gaps: Likewise, (p,), float32.
         bandwidth: Likewise, (m,), float32.
-        scale: A sample adds scale / (2 * bandwidth) to its edge.
+        scale: A sample adds scale * share / bandwidth to its edge.
+        local: Whether shares go by the inverse squares of the bandwidths; else they are halves.
 
     Returns:
         Edges and weights as `laplacian` gives them.
@@ -82,4 +88,7 @@ def by_sorting(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, scale: float) -> 
     keys, edge = torch.unique(ends[:, 0] * m + ends[:, 1], return_inverse=True)
     edges = torch.stack([keys // m, keys % m], dim=1)
     hits = torch.bincount(2 * edge + side[:, 0], minlength=2 * len(keys)).reshape(-1, 2).double()
-    return edges, 0.5 * scale * (hits / bandwidth[edges].double()).sum(1)
+    e = bandwidth[edges].double()
+    square = e.square()
+    share = square.flip(1) / square.sum(1, keepdim=True) if local else 0.5
+    return edges, scale * (share * (hits / e)).sum(1)

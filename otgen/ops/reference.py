@@ -27,15 +27,16 @@ def topk(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return index[:, :k], s[:, :k].to(x.dtype)
 
 
-def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int) -> Tensor:
+def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int, *, local: bool = False) -> Tensor:
     """The Laplacian as a dense (m, m) matrix, float64."""
     m = bandwidth.shape[0]
     adjacency = torch.zeros(m, m, dtype=torch.float64)
     for (i, j), gap in zip(pairs.tolist(), gaps.tolist(), strict=True):
-        e = float(bandwidth[i])
+        e, other = float(bandwidth[i]), float(bandwidth[j])
+        share = other**2 / (e**2 + other**2) if local else 0.5
         if gap < e:
-            adjacency[i, j] += 1 / (2 * n * e)
-            adjacency[j, i] += 1 / (2 * n * e)
+            adjacency[i, j] += share / (n * e)
+            adjacency[j, i] += share / (n * e)
     return torch.diag(adjacency.sum(1)) - adjacency
 
 

@@ -23,8 +23,14 @@ def dense(edges, weights, m):
 
 def check(pairs, gaps, bandwidth, n, device="cpu"):
     """Hold laplacian to the reference, and its list of edges to its form."""
+    check_one(pairs, gaps, bandwidth, n, device, local=True)
+    return check_one(pairs, gaps, bandwidth, n, device, local=False)
+
+
+def check_one(pairs, gaps, bandwidth, n, device, local):
     m = len(bandwidth)
-    edges, weights = (v.cpu() for v in ops.laplacian(pairs.to(device), gaps.to(device), bandwidth.to(device), n))
+    found = ops.laplacian(pairs.to(device), gaps.to(device), bandwidth.to(device), n, local=local)
+    edges, weights = (v.cpu() for v in found)
     assert edges.dtype == torch.int64
     assert weights.dtype == torch.float64
     assert edges.shape == (len(weights), 2)
@@ -32,7 +38,7 @@ def check(pairs, gaps, bandwidth, n, device="cpu"):
     assert bool((torch.diff(edges[:, 0] * m + edges[:, 1]) > 0).all())  # sorted, and each but once
     assert bool((weights > 0).all())
     matrix = dense(edges, weights, m)
-    assert_close(matrix, reference.laplacian(pairs, gaps, bandwidth, n), rtol=1e-12, atol=1e-15)
+    assert_close(matrix, reference.laplacian(pairs, gaps, bandwidth, n, local=local), rtol=1e-12, atol=1e-15)
     return matrix
 
 
@@ -61,10 +67,11 @@ def test_equals_reference_at_all_sizes(p, m):
 
 
 @pytest.mark.parametrize(("p", "m"), [(0, 1), (1, 2), (17, 2), (2003, 97), (50, 1000)])
-def test_torch_version_for_cuda_gives_the_same_bits(p, m):
+@pytest.mark.parametrize("local", [False, True])
+def test_torch_version_for_cuda_gives_the_same_bits(p, m, local):
     pairs, gaps, bandwidth = random_pairs(p, m) if p else (torch.empty(0, 2).int(), torch.empty(0), torch.ones(m))
-    edges, weights = ops.laplacian(pairs, gaps, bandwidth, p + 1)
-    same_edges, same_weights = by_sorting(pairs, gaps, bandwidth, 1.0 / (p + 1))
+    edges, weights = ops.laplacian(pairs, gaps, bandwidth, p + 1, local=local)
+    same_edges, same_weights = by_sorting(pairs, gaps, bandwidth, 1.0 / (p + 1), local)
     assert_same_bits(same_edges, edges)
     assert_same_bits(same_weights, weights)
 
@@ -89,6 +96,9 @@ def test_numbers_worked_out_by_hand():
     assert edges.tolist() == [[0, 1], [0, 2], [1, 2]]
     want = torch.tensor([1 / 5 + 1 / 20, 1 / 5, 1 / 20 + 1 / 10], dtype=torch.float64)
     assert_close(weights, want)
+    local = ops.laplacian(pairs, gaps, torch.tensor([0.25, 1.0, 0.5]), 10, local=True)[1]
+    want = torch.tensor([16 / 17 * 2 / 5 + 1 / 17 / 10, 4 / 5 * 2 / 5, 1 / 5 / 10 + 4 / 5 / 5], dtype=torch.float64)
+    assert_close(local, want)
 
 
 def test_no_gap_is_small_enough():

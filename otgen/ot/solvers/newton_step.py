@@ -15,6 +15,7 @@ from otgen.ot.sources import CHUNK
 
 BANDWIDTH = 2.0  # of a cell, in mean gaps
 NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
+SURE = 0.02  # damping with which steps are so short that slopes count, not what a band's width away would be
 COURANT_SHARE = 0.98  # of the cells have the Courant number at most
 MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
 LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
@@ -44,7 +45,8 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     gap = _cell_gaps(per_cell(winner, counted.gaps, m), counts, float(counted.gaps.mean()))
     width = BANDWIDTH * gap
     near = per_cell(winner, counted.gaps < width[winner], m)
-    edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n)
+    local = damping <= SURE
+    edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n, local=local)
 
     w = (counts + 0.5) / seen.n
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
