@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from otgen import data
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
-from otgen.ot.certificate import chi2_estimate
+from otgen.ot.certificate import chi2_estimate, sampling_bound
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import newton
 from otgen.ot.solvers.base import Run
@@ -133,6 +133,15 @@ def test_it_follows_the_floor_of_sampling():
     assert ot.converged_
     assert ot.samples_ < 12 * 300 / 3e-4
     assert ot.certificate(3_000_000, seed=1).chi2 < 3e-4
+
+
+def test_small_cells_beside_large_ones_settle():
+    """The slope at their facet is that of the small one, also where the band of the large one reaches far beyond it."""
+    y, nu = data.problem("mixture-2000x32-zipf")
+    tv = 0.01
+    fits = [SemiDiscreteOT(tol=2 * math.pi * tv**2, seed=s, progress=False).fit(y, nu) for s in range(3)]
+    assert all(ot.converged_ for ot in fits)
+    assert sum(ot.samples_ for ot in fits) / 3 < 2.5 * sampling_bound(2000, tv)
 
 
 def test_it_starts_where_it_is_told():
