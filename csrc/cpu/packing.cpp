@@ -85,16 +85,16 @@ void Search<T>::lift(const Frame& frame, int threads) {
   const int64_t m = panels_.m, rows = pack_rows(panels_.d);
   lifted_.resize(static_cast<size_t>(m));
   parallel_for(ceil_div(m, rows), {threads, {}}, [&](int64_t b, int) {
-    for (int64_t j = b * rows; j < std::min(m, (b + 1) * rows); ++j) lifted_[j] = lifted(j, frame, middle_);
+    for (int64_t j = b * rows; j < std::min(m, (b + 1) * rows); ++j) lifted_[j] = lifted(j, frame);
   });
 }
 
 // h'' 2^-a of a target, within (d + 3) 2^-53 (|h'| + |c||y'|).
 template <class T>
-double Search<T>::lifted(int64_t j, const Frame& frame, const std::vector<float>& middle) const {
+double Search<T>::lifted(int64_t j, const Frame& frame) const {
   const int64_t d = panels_.d;
   const auto term = [&](int64_t c) {
-    return double(middle[c]) * ((double(y_[j * d + c]) - frame.centre[c]) * frame.scale);
+    return double(middle_[c]) * ((double(y_[j * d + c]) - frame.centre[c]) * frame.scale);
   };
   double even = (double(h_[j]) - frame.h_centre) * frame.scale, odd = 0;  // two sums hide the latency of one
   for (int64_t c = 0; c + 1 < d; c += 2) even += term(c), odd += term(c + 1);

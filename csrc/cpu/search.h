@@ -254,7 +254,7 @@ class Search {
   Coarse pack_tiles(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   Coarse pack_words(int64_t g, const Frame& frame, const double* raw, int count, PackedNorms& norms);
   void lift(const Frame& frame, int threads);
-  double lifted(int64_t j, const Frame& frame, const std::vector<float>& middle) const;
+  double lifted(int64_t j, const Frame& frame) const;
 
   const T* y_;
   const T* h_;

@@ -1,9 +1,8 @@
 // The filter on whole numbers (VNNI): an instruction multiplies the four unsigned bytes of each lane by four signed
 // ones, or two signed shorts by two, and adds them to an integer, so that nothing is rounded but the numbers
 // themselves. A file includes it after it has defined what filter.inl wants, and
-//   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, what words.inl wants, load, broadcast, store;
-//   mul_add
-//                   (samples, targets, sum), max, to_float; of shorts add, sub
+//   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, what words.inl wants, load, broadcast, store,
+//                   mul_add (samples, targets, sum), max, to_float; of shorts add, sub
 // beside peak.inl.
 
 #include "filter.inl"
