@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <numeric>
 
 #include "../score.h"
 #include "bounds.h"
@@ -35,7 +36,8 @@ template <class X>
 Search<T>::Block<X>::Block(const Search& search, int tiles)
     : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()) {
   const size_t samples = size_t(tiles) * kTile, k = size_t(search.k());
-  if constexpr (!std::is_same_v<X, float>) rounded_.resize(size_t(search.d()) * samples);
+  rows_.resize(size_t(search.d()) * samples);
+  if constexpr (!std::is_same_v<X, float>) rounded_.resize(rows_.size()), rounded_rows_.resize(rows_.size());
   best_index_.resize(samples * k), best_score_.resize(samples * k), scored_.resize(samples);
   if (search.pruner_ != nullptr) {
     pruning_ = std::make_shared<Pruning>(*search.pruner_);
@@ -44,6 +46,8 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
   states_.resize(static_cast<size_t>(tiles));
   if (search.prepares_) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   if (k > 2) lowers_.resize(samples);
+  survivors_.list.resize(samples * kListed + size_t(kSpan) * kTile);
+  survivors_.search = this, survivors_.full = make_room;
   maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kChunk));
 }
 
@@ -58,6 +62,15 @@ const float* Search<T>::Block<X>::rounded(int tile) {
 
 template <class T>
 template <class X>
+const float* Search<T>::Block<X>::rounded_rows() const {
+  if constexpr (std::is_same_v<X, float>)
+    return rows_.data();
+  else
+    return rounded_rows_.data();
+}
+
+template <class T>
+template <class X>
 const void* Search<T>::Block<X>::prepared(int tile) {
   if (!search_.prepares_) return rounded(tile);
   return prepared_.data() + size_t(tile) * prepared_bytes(search_.isa_.packing, search_.d());
@@ -67,7 +80,7 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::run(int tiles) {
   const Panels& panels = search_.panels();
-  for (int i = 0; i < tiles; ++i) round(i);
+  for (int i = 0; i < tiles; ++i) lay_out(i);
   if (pruning_ != nullptr) return run_pruned(tiles);
   const int images = search_.region_.images;
   assert(tiles % images == 0);
@@ -85,7 +98,7 @@ void Search<T>::Block<X>::run(int tiles) {
         search_.isa_.filter(prepared(i), bytes, std::min(kTogether, tiles - i), panels, first, last, &states_[i],
                             maxima_.data());
   }
-  for (int i = 0; i < tiles; ++i) score_listed(i, 0, kTile);
+  score_survivors();
 }
 
 template <class T>
@@ -95,13 +108,19 @@ void Search<T>::Block<X>::run_pruned(int tiles) {
   pruning_->run(rounded(0), tiles, [this](const std::vector<Candidate>& pairs) { score_candidates(pairs); });
 }
 
+// Copies a tile by rows, for what reads one sample at a time; and both in float32.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::round(int tile) {
+void Search<T>::Block<X>::lay_out(int tile) {
+  const int64_t d = search_.d(), size = d * kTile;
+  const X* x = samples(tile);
+  X* rows = &rows_[size_t(tile) * size];
+  for (int l = 0; l < kTile; ++l)
+    for (int64_t c = 0; c < d; ++c) rows[l * d + c] = x[c * kTile + l];
   if constexpr (!std::is_same_v<X, float>) {
-    const int64_t size = search_.d() * kTile;
-    const X* x = samples(tile);
-    std::transform(x, x + size, rounded_.begin() + tile * size, [](X v) { return float(v); });
+    const auto round = [](X v) { return float(v); };
+    std::transform(x, x + size, rounded_.begin() + tile * size, round);
+    std::transform(rows, rows + size, rounded_rows_.begin() + tile * size, round);
   }
 }
 
@@ -135,14 +154,14 @@ void Search<T>::Block<X>::begin(int tile) {
       state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
       state.residual[l] = up(residual);
       state.floor[l] = -kInf;
-      state.listed[l] = scored_[(tile + i) * kTile + l] = 0;
+      scored_[(tile + i) * kTile + l] = 0;
       if (search_.k() > 2) lowers_[(tile + i) * kTile + l].clear();
     }
   }
   for (int i = 0; i < images; ++i) {
     TileState& state = states_[tile + i];
-    state.search = this, state.k = search_.k();
-    state.full = make_room, state.raise = raise_floor;
+    state.k = search_.k(), state.row = (tile + i) * kTile, state.survivors = &survivors_;
+    state.search = this, state.raise = raise_floor;
   }
 }
 
@@ -150,7 +169,7 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::raise_floor(TileState& state, int lane, float lower) {
   Block& self = *static_cast<Block*>(state.search);
-  std::vector<float>& lowers = self.lowers_[self.tile_of(state) * kTile + lane];
+  std::vector<float>& lowers = self.lowers_[state.row + lane];
   if (!(lower > -kInf)) lower = -kInf;  // also NaN
   if (int64_t(lowers.size()) == state.k) {
     if (!(lower > lowers.front())) return;
@@ -164,42 +183,77 @@ void Search<T>::Block<X>::raise_floor(TileState& state, int lane, float lower) {
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::make_room(TileState& state, int lane) {
-  Entry* list = state.list[lane];
-  const float floor = state.floor[lane];
-  state.listed[lane] = int(std::remove_if(list, list + kListed, [&](Entry e) { return e.upper < floor; }) - list);
-  if (state.listed[lane] <= kListed / 2) return;
-  Block& self = *static_cast<Block*>(state.search);
-  self.score_listed(self.tile_of(state), lane, lane + 1);
+void Search<T>::Block<X>::make_room(Survivors& survivors) {
+  Block& self = *static_cast<Block*>(survivors.search);
+  self.drop_survivors();
+  if (survivors.count > int64_t(survivors.list.size()) / 2) self.score_survivors();
 }
 
-// Scores what is listed for samples [first, last) of a tile, and empties their lists.
+// Forgets what floors have risen above since.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::score_listed(int tile, int first, int last) {
+void Search<T>::Block<X>::drop_survivors() {
+  Survivor* list = survivors_.list.data();
+  int64_t kept = 0;
+  for (int64_t i = 0; i < survivors_.count; ++i) {
+    const Survivor s = list[i];
+    list[kept] = s;
+    kept += !(s.upper < states_[s.row / kTile].floor[s.row % kTile]);
+  }
+  survivors_.count = kept;
+}
+
+// By group, in which order they are scored, so that targets are read once for all samples that they may win; and by
+// sample, in which order their scores are kept.
+template <class T>
+template <class X>
+void Search<T>::Block<X>::sort_survivors() {
+  const size_t count = size_t(survivors_.count);
+  const Survivor* list = survivors_.list.data();
+  row_ends_.assign(scored_.size() + 1, 0), group_ends_.assign(size_t(search_.panels().groups) + 1, 0);
+  for (size_t i = 0; i < count; ++i) ++row_ends_[list[i].row + 1], ++group_ends_[list[i].group + 1];
+  std::partial_sum(row_ends_.begin(), row_ends_.end(), row_ends_.begin());
+  std::partial_sum(group_ends_.begin(), group_ends_.end(), group_ends_.begin());
+  if (groups_.size() < count) {
+    groups_.resize(count), places_.resize(count), masks_.resize(count);
+    scores_.resize(count * kMaxGroup);
+  }
+  for (size_t i = 0; i < count; ++i) {  // their beginnings become their ends
+    const int32_t slot = row_ends_[list[i].row]++;
+    groups_[slot] = list[i].group;
+    places_[group_ends_[list[i].group]++] = {list[i].row, slot};
+  }
+}
+
+// From the groups that survived to the targets that can win, by their scores in float32, and to the best of these.
+template <class T>
+template <class X>
+void Search<T>::Block<X>::score_survivors() {
+  drop_survivors();
+  sort_survivors();
+  for (int64_t g = 0, first = 0; g < search_.panels().groups; first = group_ends_[g++])
+    if (group_ends_[g] > first)
+      search_.isa_.score_group(rounded_rows(), search_.panels(), g, &places_[first], group_ends_[g] - first,
+                               scores_.data());
   candidates_.clear();
-  for (int lane = first; lane < last; ++lane) narrow(tile, lane);
+  const int32_t rows = int32_t(scored_.size());
+  for (int32_t row = 0, first = 0; row < rows; first = row_ends_[row++])
+    if (row_ends_[row] > first) narrow(row, first, row_ends_[row]);
+  survivors_.count = 0;
   score_candidates(candidates_);
 }
 
-// From the groups listed for a sample to the targets that can win: by their scores in float32.
+// The survivors of one sample.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::narrow(int tile, int lane) {
-  TileState& state = states_[tile];
-  const float floor = state.floor[lane];
-  int32_t groups[kListed];
-  uint32_t masks[kListed];
-  int listed = 0;
-  for (int i = 0; i < state.listed[lane]; ++i)
-    if (!(state.list[lane][i].upper < floor)) groups[listed++] = state.list[lane][i].group;
-  state.listed[lane] = 0;
-  state.floor[lane] = search_.isa_.narrow(rounded(tile) + lane, search_.panels(), state.whole[lane], groups, listed,
-                                          state.k, floor, masks);
-  for (int i = 0; i < listed; ++i)
-    for (uint32_t mask = masks[i]; mask != 0; mask &= mask - 1)
-      candidates_.push_back(
-          {tile * kTile + lane, search_.order_[int64_t{groups[i]} * search_.isa_.group + __builtin_ctz(mask)]});
+void Search<T>::Block<X>::narrow(int32_t row, int32_t first, int32_t last) {
+  TileState& state = states_[row / kTile];
+  float& floor = state.floor[row % kTile];
+  floor = search_.isa_.narrow(&scores_[size_t(first) * kMaxGroup], search_.panels(), state.whole[row % kTile],
+                              &groups_[first], last - first, state.k, floor, &masks_[first]);
+  for (int32_t i = first; i < last; ++i)
+    for (uint32_t mask = masks_[i]; mask != 0; mask &= mask - 1)
+      candidates_.push_back({row, search_.order_[int64_t{groups_[i]} * search_.isa_.group + __builtin_ctz(mask)]});
 }
 
 template <class T>
@@ -214,9 +268,9 @@ void Search<T>::Block<X>::score_candidates(const std::vector<Candidate>& pairs) 
     double s[kMany];
     for (size_t j = 0; j < kMany; ++j) {
       const Candidate& c = pairs[std::min(i + j, count - 1)];
-      x[j] = samples(int(c.row / kTile)) + c.row % kTile, y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
+      x[j] = &rows_[size_t(c.row * d)], y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
     }
-    scores(x, kTile, y, h, d, s);
+    scores(x, 1, y, h, d, s);
     for (size_t j = 0; j < kMany && i + j < count; ++j) insert(pairs[i + j].row, pairs[i + j].target, s[j]);
   }
 }

@@ -75,7 +75,7 @@ constexpr int64_t kMostBytes = 1 << 14;   // coordinates whose products of bytes
 constexpr int64_t kMostShorts = 1 << 24;  // likewise of shorts, to less than 1.13 2^30
 constexpr int kSpan = 32;                 // groups that share a bound
 constexpr int kChunk = 512;               // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kListed = 16;               // groups listed for a sample before some are scored
+constexpr int kListed = 16;               // groups listed for a sample, on average, before they are scored
 constexpr int kTogether = 4;              // tiles that a filter takes at a time: a third of L1 at d = 64
 
 // A vector that starts on a cache line: rows of the matrix unit's tiles are one line each, and would be two otherwise.
@@ -148,23 +148,35 @@ struct Panels {
   Bound span{};                     // the largest of `filter` in every kSpan groups
 };
 
-// A group that may hold one of the k best targets of a sample.
-struct Entry {
-  int32_t group;
+// A group that may hold one of the k best targets of a sample, by its number in the block.
+struct Survivor {
+  int32_t row, group;
   float upper;  // no target of the group scores above this
+};
+
+// What the filter lets through, of a block.
+struct Survivors {
+  std::vector<Survivor> list;  // `count` of them, and room
+  int64_t count = 0;
+  void* search = nullptr;  // for `full`, which makes room
+  void (*full)(Survivors& self) = nullptr;
+};
+
+// A sample, by its number in the block, and where its scores belong.
+struct Place {
+  int32_t row, slot;
 };
 
 // What the filter updates, for the samples of a tile.
 struct TileState {
-  alignas(64) float floor[kTile];     // at most the k-th largest score; -inf at first
-  alignas(64) float norm[kTile];      // |x|, or |x'|, as the filter's bound wants it, rounded up
-  alignas(64) float residual[kTile];  // |x - x^|, rounded up
-  float whole[kTile];                 // |x|, rounded up
-  int64_t k;                          // targets wanted
-  int listed[kTile];                  // entries of each list
-  Entry list[kTile][kListed];
-  void* search;                                            // for the functions that follow
-  void (*full)(TileState& state, int lane);                // makes room in a list
+  alignas(64) float floor[kTile];                          // at most the k-th largest score; -inf at first
+  alignas(64) float norm[kTile];                           // |x|, or |x'|, as the filter's bound wants it, rounded up
+  alignas(64) float residual[kTile];                       // |x - x^|, rounded up
+  float whole[kTile];                                      // |x|, rounded up
+  int64_t k;                                               // targets wanted
+  int32_t row;                                             // number of its first sample in the block
+  Survivors* survivors;                                    // of the block
+  void* search;                                            // for the function that follows
   void (*raise)(TileState& state, int lane, float lower);  // the floor, by a lower bound of another group
 };
 
@@ -211,28 +223,37 @@ class Search {
     const double* score(int tile, int lane) const { return &best_score_[(tile * kTile + lane) * search_.k()]; }
 
    private:
-    static void make_room(TileState& state, int lane);
+    static void make_room(Survivors& survivors);
     static void raise_floor(TileState& state, int lane, float lower);
-    int tile_of(const TileState& state) const { return int(&state - states_.data()); }
     void begin(int tile);
-    void score_listed(int tile, int first, int last);
-    void narrow(int tile, int lane);
+    void drop_survivors();
+    void sort_survivors();
+    void score_survivors();
+    void narrow(int32_t row, int32_t first, int32_t last);
     void score_candidates(const std::vector<Candidate>& pairs);
     void run_pruned(int tiles);
-    void round(int tile);
+    void lay_out(int tile);
     void insert(int64_t row, int64_t target, double score);
     const float* rounded(int tile);
+    const float* rounded_rows() const;
     const void* prepared(int tile);
 
     const Search& search_;
     std::unique_ptr<X[]> exact_;
-    std::vector<float> rounded_;  // the samples in float32, where X is double
-    LineVector<char> prepared_;   // and as the filter reads them, where it wants them rewritten
+    std::vector<X> rows_;                        // the samples, (d,) each
+    std::vector<float> rounded_, rounded_rows_;  // both in float32, where X is double
+    LineVector<char> prepared_;                  // and as the filter reads them, where it wants them rewritten
     LineVector<TileState> states_;
     std::vector<int64_t> best_index_;  // by sample: the k best scored so far, in falling order
     std::vector<double> best_score_;
     std::vector<int> scored_;                 // by sample: how many those are
     std::vector<std::vector<float>> lowers_;  // for k > 2, by sample: min-heap of the k largest lower bounds of groups
+    Survivors survivors_;
+    std::vector<int32_t> row_ends_, group_ends_;  // of what is sorted by sample, and by group
+    std::vector<int32_t> groups_;                 // of the survivors, by sample
+    std::vector<Place> places_;                   // likewise, by group
+    LineVector<float> scores_;                    // (survivors, kMaxGroup) by sample
+    std::vector<uint32_t> masks_;
     std::vector<Candidate> candidates_;
     std::shared_ptr<Pruning> pruning_;  // where targets are pruned; then the filter has nothing to do
     LineVector<float> maxima_;          // for the filter

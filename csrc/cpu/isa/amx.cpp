@@ -256,7 +256,7 @@ const Isa kAmx = [] {
   isa.meant = amx::kMeant, isa.other = &kAvx512Vnni;
   isa.filter = amx::filter<amx::Bfloat16>, isa.filter_images = nullptr;
   isa.prepare = amx::prepare;
-  isa.narrow = amx::narrow;
+  isa.score_group = amx::score_group, isa.narrow = amx::narrow;
   isa.pack = amx::pack;
   isa.busy = amx::busy_bfloat16;
   return isa;

@@ -30,6 +30,7 @@ const Isa kAvx2 = {
     .packing = Packing::kFloat32,
     .filter = avx2::filter,
     .filter_images = avx2::filter_images,
+    .score_group = avx2::score_group,
     .narrow = avx2::narrow,
     .survivors = avx2::survivors,
     .best_of = avx2::best_of,

@@ -30,6 +30,7 @@ const Isa kAvx512 = {
     .packing = Packing::kFloat32,
     .filter = avx512::filter,
     .filter_images = avx512::filter_images,
+    .score_group = avx512::score_group,
     .narrow = avx512::narrow,
     .survivors = avx512::survivors,
     .best_of = avx512::best_of,

@@ -27,7 +27,7 @@ static inline void image_max(const V (*sums)[kGroup][kVectors], int v, const Lan
   for (int t = 0; t < kGroup; ++t) {
     V part[kBlocks];
 #pragma GCC unroll 8
-    for (int b = 0; b < kBlocks; ++b) part[b] = sums[b][t][v];
+    for (int b = 0; b < kBlocks; ++b) part[b] = V::load(reinterpret_cast<const Lane*>(&sums[b][t][v]));
 #pragma GCC unroll 3
     for (int apart = 1; apart < kBlocks; apart *= 2)
 #pragma GCC unroll 8

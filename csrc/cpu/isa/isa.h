@@ -48,10 +48,14 @@ struct Isa {
   // to what became of it. Null where the filter reads tiles as they are.
   void (*prepare)(const float* x, const float* middle, float step, int64_t d, void* out, double* squares,
                   double* residual_squares) = nullptr;
-  // Scores the groups listed for a sample, a column of its tile, in float32: leaves in masks, of each group, the
-  // targets that can be among the k best, and gives the floor, risen where k <= 2.
-  float (*narrow)(const float* x, const Panels& panels, float whole, const int32_t* groups, int listed, int64_t k,
-                  float floor, uint32_t* masks);
+  // Scores some samples, rows of d numbers from x on, against the targets of a group in float32: those of a place are
+  // the kMaxGroup numbers of its slot.
+  void (*score_group)(const float* x, const Panels& panels, int64_t group, const Place* places, int64_t count,
+                      float* scores);
+  // From these scores of the groups listed for a sample: leaves in masks, of each group, the targets that can be among
+  // the k best, and gives the floor, risen where k <= 2.
+  float (*narrow)(const float* scores, const Panels& panels, float whole, const int32_t* groups, int64_t listed,
+                  int64_t k, float floor, uint32_t* masks);
   // Positions in a list of targets, y (d, stride) and h (stride,), of those that do not lose by `margin` to k rivals
   // everywhere in a box; gives how many there are. `scores` is room for (stride,), `kept` too.
   int64_t (*survivors)(const float* y, const float* h, int64_t stride, int64_t d, const float* centre,

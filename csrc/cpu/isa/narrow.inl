@@ -5,76 +5,91 @@
 
 constexpr int kRow = (kGroup + Vec::kWidth - 1) / Vec::kWidth;  // vectors of a group; the last may read past it
 
-// Scores of one sample, a column of its tile, against the targets of some groups, in float32. Several sums hide the
-// latency of one.
-template <int kGroups>
-static inline void score_groups(const float* x, const Panels& panels, const int32_t* groups, Vec out[kGroups][kRow]) {
+// Scores of some samples against a group. Where there are few, several sums hide the latency of one.
+template <int kSamples>
+static inline void score_samples(const float* x, const Panels& panels, int64_t group, const Place* places,
+                                 float* scores) {
+  constexpr int kSums = kSamples * kRow < 4 ? 2 : 1;
+  const int64_t d = panels.d;
+  const float* y = panels.y + group * d * kGroup;
+  const float* rows[kSamples];
   const float zero = 0.0f;
-  const float* y[kGroups];
-  Vec odd[kGroups][kRow];
-  for (int i = 0; i < kGroups; ++i) {
-    const int64_t g = groups[i];
-    y[i] = panels.y + g * panels.d * kGroup;
+  Vec sums[kSums][kSamples][kRow];
+  for (int i = 0; i < kSamples; ++i) {
+    rows[i] = x + places[i].row * d;
     for (int r = 0; r < kRow; ++r)
-      out[i][r] = Vec::load(panels.h + g * kGroup + r * Vec::kWidth), odd[i][r] = Vec::broadcast(&zero);
+      for (int s = 0; s < kSums; ++s)
+        sums[s][i][r] = s == 0 ? Vec::load(panels.h + group * kGroup + r * Vec::kWidth) : Vec::broadcast(&zero);
   }
-  const auto add_product = [&](int64_t k, Vec sums[kGroups][kRow]) {
-    const Vec xs = Vec::broadcast(x + k * kTile);
-    for (int i = 0; i < kGroups; ++i)
-      for (int r = 0; r < kRow; ++r)
-        sums[i][r] = mul_add(xs, Vec::load(y[i] + k * kGroup + r * Vec::kWidth), sums[i][r]);
+  const auto add_product = [&](int64_t k, Vec to[kSamples][kRow]) {
+    for (int r = 0; r < kRow; ++r) {
+      const Vec ys = Vec::load(y + k * kGroup + r * Vec::kWidth);
+      for (int i = 0; i < kSamples; ++i) to[i][r] = mul_add(Vec::broadcast(rows[i] + k), ys, to[i][r]);
+    }
   };
   int64_t k = 0;
-  for (; k + 1 < panels.d; k += 2) add_product(k, out), add_product(k + 1, odd);
-  if (k < panels.d) add_product(k, out);
-  for (int i = 0; i < kGroups; ++i)
-    for (int r = 0; r < kRow; ++r) out[i][r] = add(out[i][r], odd[i][r]);
+  for (; k + kSums <= d; k += kSums)
+    for (int s = 0; s < kSums; ++s) add_product(k + s, sums[s]);
+  if (k < d) add_product(k, sums[0]);
+  for (int i = 0; i < kSamples; ++i)
+    for (int r = 0; r < kRow; ++r) {
+      const Vec sum = kSums == 2 ? add(sums[0][i][r], sums[kSums - 1][i][r]) : sums[0][i][r];
+      sum.store(scores + int64_t{places[i].slot} * kMaxGroup + r * Vec::kWidth);
+    }
 }
 
-struct Lanes {
-  float cap[kRow * Vec::kWidth];
-  constexpr Lanes() : cap() {
-    for (int t = 0; t < kRow * Vec::kWidth; ++t) cap[t] = t < kGroup ? __builtin_inff() : -__builtin_inff();
+static void score_group(const float* x, const Panels& panels, int64_t group, const Place* places, int64_t count,
+                        float* scores) {
+  for (; count >= 4; places += 4, count -= 4) score_samples<4>(x, panels, group, places, scores);
+  if (count >= 2) score_samples<2>(x, panels, group, places, scores), places += 2, count -= 2;
+  if (count == 1) score_samples<1>(x, panels, group, places, scores);
+}
+
+// Infinite, but for -inf in what is to lose.
+struct Caps {
+  float of_group[kRow * Vec::kWidth];  // past the targets of a group
+  float but_one[2 * Vec::kWidth];      // in one lane, by where a vector is read
+  constexpr Caps() : of_group(), but_one() {
+    for (int t = 0; t < kRow * Vec::kWidth; ++t) of_group[t] = t < kGroup ? __builtin_inff() : -__builtin_inff();
+    for (int t = 0; t < 2 * Vec::kWidth; ++t) but_one[t] = t != Vec::kWidth ? __builtin_inff() : -__builtin_inff();
   }
 };
-static constexpr Lanes kLanes;  // infinite for the targets of a group, -inf for what lies past it
+static constexpr Caps kCaps;
 
-// Scores the groups listed for a sample, a column of its tile, in float32, and leaves in masks, of each group, the
-// targets that can be among the k best. For k <= 2 the floor rises first, to what the best of these targets are sure
-// of; a bound that is not a number raises nothing, and hides no target. Gives the floor.
-static float narrow(const float* x, const Panels& panels, float whole, const int32_t* groups, int listed, int64_t k,
-                    float floor, uint32_t* masks) {
+// From the scores of the groups listed for a sample, (listed, kMaxGroup) in float32: leaves in masks, of each group,
+// the targets that can be among the k best. For k <= 2 the floor rises first, to what the best of these targets are
+// sure of; a bound that is not a number raises nothing, and hides no target. Gives the floor.
+static float narrow(const float* scores, const Panels& panels, float whole, const int32_t* groups, int64_t listed,
+                    int64_t k, float floor, uint32_t* masks) {
   const float lowest = -__builtin_inff();
-  Vec scores[kListed][kRow], best = Vec::broadcast(&lowest), second = best;
-  float errors[kListed];
-  int scored = 0;
-  for (; scored + 1 < listed; scored += 2) score_groups<2>(x, panels, groups + scored, scores + scored);
-  if (scored < listed) score_groups<1>(x, panels, groups + scored, scores + scored);
-  for (int i = 0; i < listed; ++i) {
-    const int64_t g = groups[i];
-    errors[i] = panels.single.alpha[g] + panels.single.beta[g] * whole;
-    for (int r = 0; r < kRow; ++r) {
-      const Vec lower = max(sub(scores[i][r], Vec::broadcast(errors + i)), Vec::broadcast(&lowest));
-      const Vec sure = min(lower, Vec::load(kLanes.cap + r * Vec::kWidth));
-      second = max(second, min(best, sure)), best = max(best, sure);
-    }
-  }
+  const auto error_of_group = [&](int64_t g) { return panels.single.alpha[g] + panels.single.beta[g] * whole; };
   if (k <= 2) {
+    Vec best = Vec::broadcast(&lowest), second = best;
+    for (int64_t i = 0; i < listed; ++i) {
+      const float error = error_of_group(groups[i]);
+      for (int r = 0; r < kRow; ++r) {
+        const Vec score = Vec::load(scores + i * kMaxGroup + r * Vec::kWidth);
+        const Vec lower = max(sub(score, Vec::broadcast(&error)), Vec::broadcast(&lowest));
+        const Vec sure = min(lower, Vec::load(kCaps.of_group + r * Vec::kWidth));
+        second = max(second, min(best, sure)), best = max(best, sure);
+      }
+    }
     float sure = largest(best);
     if (k == 2) {  // the largest without one of those that are it
-      float lanes[Vec::kWidth];
-      best.store(lanes);
-      lanes[__builtin_ctz(~below(best, Vec::broadcast(&sure)) & Vec::kAllLanes)] = lowest;
-      sure = largest(max(second, Vec::load(lanes)));
+      const int lane = __builtin_ctz(~below(best, Vec::broadcast(&sure)) & Vec::kAllLanes);
+      sure = largest(max(second, min(best, Vec::load(kCaps.but_one + Vec::kWidth - lane))));
     }
     floor = floor < sure ? sure : floor;
   }
-  for (int i = 0; i < listed; ++i) {
+  for (int64_t i = 0; i < listed; ++i) {
+    const float error = error_of_group(groups[i]);
     const int64_t left = panels.m - int64_t(groups[i]) * kGroup;
     uint32_t mask = 0;
-    for (int r = 0; r < kRow; ++r)
-      mask |= (~below(add(scores[i][r], Vec::broadcast(errors + i)), Vec::broadcast(&floor)) & Vec::kAllLanes)
+    for (int r = 0; r < kRow; ++r) {
+      const Vec score = Vec::load(scores + i * kMaxGroup + r * Vec::kWidth);
+      mask |= (~below(add(score, Vec::broadcast(&error)), Vec::broadcast(&floor)) & Vec::kAllLanes)
               << (r * Vec::kWidth);
+    }
     masks[i] = mask & ((1u << (left < kGroup ? left : kGroup)) - 1);
   }
   return floor;

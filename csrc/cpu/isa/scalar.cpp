@@ -71,6 +71,7 @@ const Isa kScalar = {
     .packing = Packing::kFloat32,
     .filter = scalar::filter,
     .filter_images = scalar::filter_images,
+    .score_group = scalar::score_group,
     .narrow = scalar::narrow,
     .survivors = scalar::survivors,
     .best_of = scalar::best_of,

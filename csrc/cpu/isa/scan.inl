@@ -1,6 +1,9 @@
 // What a filter does with the maxima of groups; a file includes it after it has defined, in its own namespace,
 //   Vec   a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max, below
 
+constexpr int64_t kInWord = 64 / Vec::kWidth;  // vectors whose lanes have a bit each in a word
+static_assert(kSpan % kInWord == 0);
+
 static inline Vec error_of(const Bound& bound, int64_t i, int lane0, const TileState& state) {
   const Vec rough =
       mul_add(Vec::broadcast(bound.gamma + i), Vec::load(state.residual + lane0), Vec::broadcast(bound.alpha + i));
@@ -27,28 +30,49 @@ static inline Vec risen(Vec floor, const float* maxima, int64_t first, int64_t c
   return floor;
 }
 
+// Lists the groups whose bits are set, kWidth samples for each from `first` on, if their own errors let them pass.
+static inline void list(uint64_t hits, const float* maxima, int64_t first, int lane0, const Panels& panels,
+                        TileState& state) {
+  Survivors& found = *state.survivors;
+  if (found.count + 64 > int64_t(found.list.size())) found.full(found);
+  const Bound& bound = panels.filter;
+  int64_t count = found.count;
+  for (; hits != 0; hits &= hits - 1) {
+    const int bit = __builtin_ctzll(hits), lane = lane0 + bit % Vec::kWidth;
+    const int64_t g = first + bit / Vec::kWidth;
+    const float error = bound.alpha[g] + bound.gamma[g] * state.residual[lane] + bound.beta[g] * state.norm[lane];
+    const float upper = maxima[bit] + error;
+    if (state.k > 2) state.raise(state, lane, maxima[bit] - error - bound.spread[g]);
+    found.list[size_t(count)] = {state.row + lane, int32_t(g), upper};
+    count += !(upper < state.floor[lane]);  // also where it is not a number
+  }
+  found.count = count;
+}
+
+// Bits of `count` vectors. Not below, rather than at least: where |x| is infinite the threshold is NaN, and the group
+// must be scored again.
+static inline __attribute__((always_inline)) uint64_t not_below(const float* rows, int64_t count, Vec threshold) {
+  uint64_t bits = 0;
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < count; ++r)
+    bits |= uint64_t(~below(Vec::load(rows + r * Vec::kWidth), threshold) & Vec::kAllLanes) << (r * Vec::kWidth);
+  return bits;
+}
+
 // Lists what may win. The floor rises first, so that few groups pass.
 static inline void scan(const float* maxima, int64_t first, int64_t count, int lane0, const Panels& panels,
                         TileState& state) {
   if (state.k <= 2)
     risen(Vec::load(state.floor + lane0), maxima, first, count, lane0, panels, state).store(state.floor + lane0);
-  Vec threshold{};
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t g = first + i;
-    if (i % kSpan == 0) threshold = sub(Vec::load(state.floor + lane0), error_of(panels.span, g / kSpan, lane0, state));
-    const float* row = maxima + i * Vec::kWidth;
-    // Not below, rather than at least: where |x| is infinite this is NaN, and the group must be scored again.
-    uint32_t hits = ~below(Vec::load(row), threshold) & Vec::kAllLanes;
-    if (hits == 0) continue;
-    const Vec error = error_of(panels.filter, g, lane0, state), upper = add(Vec::load(row), error);
-    hits &= ~below(upper, Vec::load(state.floor + lane0));
-    float uppers[Vec::kWidth], errors[Vec::kWidth];
-    upper.store(uppers), error.store(errors);
-    for (; hits != 0; hits &= hits - 1) {
-      const int l = __builtin_ctz(hits), lane = lane0 + l;
-      if (state.k > 2) state.raise(state, lane, row[l] - errors[l] - panels.filter.spread[g]);
-      if (state.listed[lane] == kListed) state.full(state, lane);
-      state.list[lane][state.listed[lane]++] = {int32_t(g), uppers[l]};
+  for (int64_t i = 0; i < count; i += kSpan) {
+    const Vec error = error_of(panels.span, (first + i) / kSpan, lane0, state);
+    const Vec threshold = sub(Vec::load(state.floor + lane0), error);
+    const int64_t end = i + kSpan < count ? i + kSpan : count;
+    for (int64_t j = i; j < end; j += kInWord) {
+      const float* rows = maxima + j * Vec::kWidth;
+      const uint64_t hits =
+          j + kInWord <= end ? not_below(rows, kInWord, threshold) : not_below(rows, end - j, threshold);
+      if (hits != 0) list(hits, rows, first + j, lane0, panels, state);
     }
   }
 }

@@ -42,7 +42,7 @@ static Isa on_whole(Isa base, const char* name, Meant meant, const Isa& other) {
   else
     base.filter_images = nullptr;
   base.prepare = prepare_whole<V>;
-  base.narrow = narrow;
+  base.score_group = score_group, base.narrow = narrow;
   base.pack = pack;
   base.pack_whole = pack_whole<V>;
   base.busy = busy<V>;
