@@ -1,7 +1,8 @@
 // measure: Monte Carlo measures of the cells, from samples that are made here and never stored.
-#include <atomic>
+#include <array>
 #include <cmath>
 #include <memory>
+#include <mutex>
 
 #include "cpu.h"
 #include "threads.h"
@@ -15,6 +16,7 @@ constexpr float kNormalReach = 4.0f;  // beyond it lie 6 coordinates in 100 000
 constexpr float kNormalFar = 5.0f;    // how far the norm of samples is over the root of its mean square,
 constexpr float kUniformFar = 1.0f;   // seven standard deviations
 constexpr int64_t kSlab = 1 << 20;    // tiles whose sums are kept at a time: 8 MB
+constexpr size_t kLocks = 256;
 static_assert(kSlab % kMostImages == 0, "whole sets");
 
 // Tells of a slab's progress as of a part of the whole.
@@ -46,6 +48,7 @@ void measure_cpu(const MeasureParams<T>& p) {
     std::vector<int64_t> counts;
   };
   std::vector<std::unique_ptr<Worker>> workers(p.run.threads);
+  std::array<std::mutex, kLocks> locks;  // of moments, for some cells each
   // Sums per tile, added in the order of the tiles: the same number for any number of threads.
   std::vector<double> sums;
   int64_t begin = 0, end = 0;  // tiles of a slab
@@ -61,7 +64,6 @@ void measure_cpu(const MeasureParams<T>& p) {
     }
     worker.block.run(used);
     for (int i = 0; i < used; ++i) {
-      const float* x = worker.block.samples(i);
       for (int l = 0; l < kTile; ++l) {
         const int64_t row = source.row(first + i, l);
         if (row < 0 || row >= p.n) continue;
@@ -73,10 +75,12 @@ void measure_cpu(const MeasureParams<T>& p) {
           p.pairs[2 * row] = int32_t(index[0]), p.pairs[2 * row + 1] = int32_t(index[1]);
           p.gaps[row] = T(s[0] - s[1]);
         }
-        if (p.moments != nullptr)
-          for (int64_t c = 0; c < p.d; ++c)
-            std::atomic_ref<int64_t>(p.moments[*index * p.d + c])
-                .fetch_add(std::llrint(double(x[c * kTile + l]) * kMomentScale), std::memory_order_relaxed);
+        if (p.moments != nullptr) {
+          const std::lock_guard lock(locks[size_t(*index) % kLocks]);
+          const float* x = worker.block.row(i, l);
+          int64_t* moments = p.moments + *index * p.d;
+          for (int64_t c = 0; c < p.d; ++c) moments[c] += std::llrint(double(x[c]) * kMomentScale);
+        }
       }
     }
   };

@@ -216,6 +216,9 @@ class Search {
     // The samples of a tile, (d, kTile): written by the caller before `run`, which wants unused lanes zero.
     X* samples(int tile) { return exact_.get() + size_t(tile) * search_.d() * kTile; }
 
+    // One of them after `run`, (d,).
+    const X* row(int tile, int lane) const { return rows_.data() + size_t(tile * kTile + lane) * search_.d(); }
+
     // Finds the k best targets of every sample in the first `tiles` tiles.
     void run(int tiles);
 

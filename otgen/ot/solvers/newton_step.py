@@ -117,7 +117,7 @@ def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Ten
     """Solve (L + diag) s = b for a graph Laplacian L, by conjugate gradients with Jacobi preconditioning.
 
     Args:
-        edges: (e, 2), int64, each pair once.
+        edges: (e, 2), int64, each pair once, sorted by its first.
         weights: (e,), float64, positive.
         diagonal: (m,), float64, positive.
         b: (m,), float64.
@@ -127,7 +127,8 @@ def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Ten
         s, (m,), float64.
     """
     m = b.shape[0]
-    upper = scipy.sparse.csr_array((weights.numpy(), edges.T.numpy()), shape=(m, m))
+    starts = torch.bincount(edges[:, 0] + 1, minlength=m + 1).cumsum(0)  # of rows
+    upper = scipy.sparse.csr_array((weights.numpy(), edges[:, 1].numpy(), starts.numpy()), shape=(m, m))
     lower = upper.T
 
     def over_neighbours(v: Tensor) -> Tensor:
