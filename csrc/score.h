@@ -8,20 +8,20 @@ namespace otgen {
 // <x, y> + h as float64 evaluates it: from h, one coordinate after the other, multiply and add rounded separately.
 // Every winner is decided by this number. (Built with contraction off; the product of two float32 is exact anyway.)
 template <class X, class Y>
-OTGEN_HD double score(const X* x, int64_t stride, const Y* y, Y h, int64_t d) {
+OTGEN_HD double score(const X* x, const Y* y, Y h, int64_t d) {
   double s = h;
-  for (int64_t k = 0; k < d; ++k) s += double(x[k * stride]) * double(y[k]);
+  for (int64_t k = 0; k < d; ++k) s += double(x[k]) * double(y[k]);
   return s;
 }
 
-// The same for kMany samples, each a column of its tile, and their targets: several sums hide the latency of one.
+// The same for kMany samples and their targets: several sums hide the latency of one.
 constexpr int kMany = 4;
 template <class X, class Y>
-OTGEN_HD void scores(const X* const* x, int64_t stride, const Y* const* y, const Y* h, int64_t d, double* s) {
+OTGEN_HD void scores(const X* const* x, const Y* const* y, const Y* h, int64_t d, double* s) {
   double sum[kMany];
   for (int i = 0; i < kMany; ++i) sum[i] = h[i];
   for (int64_t k = 0; k < d; ++k)
-    for (int i = 0; i < kMany; ++i) sum[i] += double(x[i][k * stride]) * double(y[i][k]);
+    for (int i = 0; i < kMany; ++i) sum[i] += double(x[i][k]) * double(y[i][k]);
   for (int i = 0; i < kMany; ++i) s[i] = sum[i];
 }
 

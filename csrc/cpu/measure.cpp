@@ -1,6 +1,8 @@
 // measure: Monte Carlo measures of the cells, from samples that are made here and never stored.
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -12,11 +14,12 @@ namespace otgen {
 
 namespace {
 
-constexpr float kNormalReach = 4.0f;  // beyond it lie 6 coordinates in 100 000
-constexpr float kNormalFar = 5.0f;    // how far the norm of samples is over the root of its mean square,
-constexpr float kUniformFar = 1.0f;   // seven standard deviations
-constexpr int64_t kSlab = 1 << 20;    // tiles whose sums are kept at a time: 8 MB
-constexpr size_t kLocks = 256;
+constexpr float kNormalReach = 4.0f;      // beyond it lie 6 coordinates in 100 000
+constexpr float kNormalFar = 5.0f;        // how far the norm of samples is over the root of its mean square,
+constexpr float kUniformFar = 1.0f;       // seven standard deviations
+constexpr int64_t kSlab = 1 << 20;        // tiles whose sums are kept at a time: 8 MB
+constexpr int64_t kOwnMoments = 1 << 16;  // up to which every thread has its own: half a megabyte
+constexpr size_t kLocks = 256;            // of moments that are shared, so that threads seldom meet
 static_assert(kSlab % kMostImages == 0, "whole sets");
 
 // Tells of a slab's progress as of a part of the whole.
@@ -45,16 +48,25 @@ void measure_cpu(const MeasureParams<T>& p) {
 
   struct Worker {
     Block block;
-    std::vector<int64_t> counts;
+    std::vector<int64_t> counts, moments;
   };
   std::vector<std::unique_ptr<Worker>> workers(p.run.threads);
-  std::array<std::mutex, kLocks> locks;  // of moments, for some cells each
+  const size_t own = p.moments != nullptr && p.m * p.d <= kOwnMoments ? size_t(p.m * p.d) : 0;
+  std::array<std::mutex, kLocks> locks;  // of moments that are shared, for some cells each
+  const auto add_to_moments = [&](int64_t cell, const float* x, Worker& worker) {
+    std::unique_lock<std::mutex> lock;
+    if (own == 0) lock = std::unique_lock(locks[size_t(cell) % kLocks]);
+    int64_t* moments = (own == 0 ? p.moments : worker.moments.data()) + cell * p.d;
+    for (int64_t c = 0; c < p.d; ++c) moments[c] += std::llrint(double(x[c]) * kMomentScale);
+  };
   // Sums per tile, added in the order of the tiles: the same number for any number of threads.
   std::vector<double> sums;
   int64_t begin = 0, end = 0;  // tiles of a slab
 
   const auto count_block = [&](int64_t b, int thread) {
-    if (!workers[thread]) workers[thread].reset(new Worker{Block(search, tiles), std::vector<int64_t>(p.m, 0)});
+    if (!workers[thread])
+      workers[thread].reset(
+          new Worker{Block(search, tiles), std::vector<int64_t>(p.m, 0), std::vector<int64_t>(own, 0)});
     Worker& worker = *workers[thread];
     const int64_t first = begin + b * tiles;
     const int used = int(std::min<int64_t>(tiles, end - first));
@@ -63,7 +75,7 @@ void measure_cpu(const MeasureParams<T>& p) {
       for (int j = 1; j < images; ++j) source.make_image(worker.block.samples(i), j, worker.block.samples(i + j));
     }
     worker.block.run(used);
-    for (int i = 0; i < used; ++i) {
+    for (int i = 0; i < used; ++i)
       for (int l = 0; l < kTile; ++l) {
         const int64_t row = source.row(first + i, l);
         if (row < 0 || row >= p.n) continue;
@@ -75,14 +87,8 @@ void measure_cpu(const MeasureParams<T>& p) {
           p.pairs[2 * row] = int32_t(index[0]), p.pairs[2 * row + 1] = int32_t(index[1]);
           p.gaps[row] = T(s[0] - s[1]);
         }
-        if (p.moments != nullptr) {
-          const std::lock_guard lock(locks[size_t(*index) % kLocks]);
-          const float* x = worker.block.row(i, l);
-          int64_t* moments = p.moments + *index * p.d;
-          for (int64_t c = 0; c < p.d; ++c) moments[c] += std::llrint(double(x[c]) * kMomentScale);
-        }
+        if (p.moments != nullptr) add_to_moments(*index, worker.block.row(i, l), worker);
       }
-    }
   };
 
   const KeepDenormals guard;
@@ -97,8 +103,10 @@ void measure_cpu(const MeasureParams<T>& p) {
     if (end < source.count() && !SlabPoll::keep_going(&poll, 1.0)) throw Cancelled{};  // a slab may be quick
   }
   for (const auto& worker : workers)
-    if (worker)
-      for (int64_t j = 0; j < p.m; ++j) p.counts[j] += worker->counts[j];
+    if (worker) {
+      std::transform(p.counts, p.counts + p.m, worker->counts.begin(), p.counts, std::plus<>());
+      std::transform(worker->moments.begin(), worker->moments.end(), p.moments, p.moments, std::plus<>());
+    }
   *p.mean_u = total / double(p.n);
 }
 

@@ -77,7 +77,9 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
 
 template <class T>
 int Search<T>::tiles_per_block(int64_t n, int threads) const {
-  return pruner_ == nullptr ? otgen::tiles_per_block(n, threads) : otgen::tiles_per_block(n, threads, 1, kPrunedTiles);
+  if (pruner_ != nullptr) return otgen::tiles_per_block(n, threads, 1, kPrunedTiles);
+  const int64_t most = std::clamp<int64_t>(kMaxNumbers / (panels_.d * kTile), 1, kMaxTiles);
+  return otgen::tiles_per_block(n, threads, 4, int(most));
 }
 
 template <class T>

@@ -35,7 +35,7 @@ void reassign_row(const ReassignParams<T>& p, int64_t row) {
   const double slack = p.slack_score * size + p.slack_norm * p.norm[row] + p.slack;
   const bool sure = best - std::max(second, others) > slack;  // false where something is not a number
   p.winner[row] = sure ? winner : -1;
-  p.new_score[row] = sure ? T(score(p.x + row * p.d, 1, p.y + winner * p.d, p.h[winner], p.d)) : T(0);
+  p.new_score[row] = sure ? T(score(p.x + row * p.d, p.y + winner * p.d, p.h[winner], p.d)) : T(0);
 }
 
 }  // namespace

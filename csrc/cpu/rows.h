@@ -55,7 +55,7 @@ void search_rows(const Params& p, int64_t k, const F& found) {
     const int64_t first = b * block_rows, last = std::min(first + block_rows, p.n);
     const int used = int(ceil_div(last - first, kTile));
     for (int i = 0; i < used; ++i) load_tile(p.x, p.n, p.d, first + i * kTile, block.samples(i));
-    block.run(used);
+    block.run(used, int(last - first) - (used - 1) * kTile);
     for (int64_t row = first; row < last; ++row) {
       const int i = int((row - first) / kTile), l = int((row - first) % kTile);
       found(row, block.index(i, l), block.score(i, l));

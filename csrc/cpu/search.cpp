@@ -38,16 +38,17 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
     : search_(search), exact_(new X[size_t(tiles) * search.d() * kTile]()) {
   const size_t samples = size_t(tiles) * kTile, k = size_t(search.k());
   rows_.resize(size_t(search.d()) * samples);
-  if constexpr (!std::is_same_v<X, float>) rounded_.resize(rows_.size()), rounded_rows_.resize(rows_.size());
+  if constexpr (!std::is_same_v<X, float>) rounded_.resize(rows_.size());
   best_index_.resize(samples * k), best_score_.resize(samples * k), scored_.resize(samples);
   if (search.pruner_ != nullptr) {
     pruning_ = std::make_shared<Pruning>(*search.pruner_);
     return;
   }
   states_.resize(static_cast<size_t>(tiles));
+  if constexpr (!std::is_same_v<X, float>) rounded_rows_.resize(rows_.size());
   if (search.prepares_) prepared_.resize(prepared_bytes(search.isa_.packing, search.d()) * tiles);
   if (k > 2) lowers_.resize(samples);
-  survivors_.list.resize(samples * kListed + size_t(kSpan) * kTile);
+  survivors_.list.resize(samples * kListed);
   survivors_.search = this, survivors_.full = make_room;
   maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kChunk));
 }
@@ -79,13 +80,13 @@ const void* Search<T>::Block<X>::prepared(int tile) {
 
 template <class T>
 template <class X>
-void Search<T>::Block<X>::run(int tiles) {
+void Search<T>::Block<X>::run(int tiles, int lanes) {
   const Panels& panels = search_.panels();
   for (int i = 0; i < tiles; ++i) lay_out(i);
   if (pruning_ != nullptr) return run_pruned(tiles);
   const int images = search_.region_.images;
   assert(tiles % images == 0);
-  for (int i = 0; i < tiles; i += images) begin(i);
+  for (int i = 0; i < tiles; i += images) begin(i, i + images < tiles ? kTile : lanes);
   const int64_t bytes = prepared_bytes(search_.isa_.packing, panels.d);
   const int64_t group_bytes = bytes * search_.isa_.group / kTile;
   const int64_t chunk = std::clamp<int64_t>(kChunkBytes / group_bytes / kSpan, 1, kChunk / kSpan) * kSpan;
@@ -109,7 +110,7 @@ void Search<T>::Block<X>::run_pruned(int tiles) {
   pruning_->run(rounded(0), tiles, [this](const std::vector<Candidate>& pairs) { score_candidates(pairs); });
 }
 
-// Copies a tile by rows, for what reads one sample at a time; and both in float32.
+// Copies a tile by rows, for what reads one sample at a time; and both in float32, as far as they are read.
 template <class T>
 template <class X>
 void Search<T>::Block<X>::lay_out(int tile) {
@@ -122,14 +123,14 @@ void Search<T>::Block<X>::lay_out(int tile) {
   if constexpr (!std::is_same_v<X, float>) {
     const auto round = [](X v) { return float(v); };
     std::transform(x, x + size, rounded_.begin() + tile * size, round);
-    std::transform(rows, rows + size, rounded_rows_.begin() + tile * size, round);
+    if (!rounded_rows_.empty()) std::transform(rows, rows + size, rounded_rows_.begin() + tile * size, round);
   }
 }
 
-// Prepares a tile; it and its images have nothing listed yet.
+// Prepares a tile; of it and its images nothing is known yet. Lanes that are not used want nothing.
 template <class T>
 template <class X>
-void Search<T>::Block<X>::begin(int tile) {
+void Search<T>::Block<X>::begin(int tile, int lanes) {
   const int64_t d = search_.d();
   const int images = search_.region_.images;
   double squares[kTile], about[kTile], residuals[kTile];
@@ -155,22 +156,22 @@ void Search<T>::Block<X>::begin(int tile) {
       state.whole[l] = guarded(whole);
       state.norm[l] = state.whole[l] < kInf ? guarded(norm + residual) : kInf;
       state.residual[l] = up(residual);
-      state.floor[l] = -kInf;
+      state.floor[l] = l < lanes ? -kInf : kInf;
       scored_[(tile + i) * kTile + l] = 0;
       if (search_.k() > 2) lowers_[(tile + i) * kTile + l].clear();
     }
   }
   for (int i = 0; i < images; ++i) {
     TileState& state = states_[tile + i];
-    state.k = search_.k(), state.row = (tile + i) * kTile, state.survivors = &survivors_;
-    state.search = this, state.raise = raise_floor;
+    state.k = search_.k(), state.row = (tile + i) * kTile;
+    state.survivors = &survivors_, state.raise = raise_floor;
   }
 }
 
 template <class T>
 template <class X>
 void Search<T>::Block<X>::raise_floor(TileState& state, int lane, float lower) {
-  Block& self = *static_cast<Block*>(state.search);
+  Block& self = *static_cast<Block*>(state.survivors->search);
   std::vector<float>& lowers = self.lowers_[state.row + lane];
   if (!(lower > -kInf)) lower = -kInf;  // also NaN
   if (int64_t(lowers.size()) == state.k) {
@@ -212,8 +213,11 @@ template <class X>
 void Search<T>::Block<X>::sort_survivors() {
   const size_t count = size_t(survivors_.count);
   const Survivor* list = survivors_.list.data();
-  row_ends_.assign(scored_.size() + 1, 0), group_ends_.assign(size_t(search_.panels().groups) + 1, 0);
-  for (size_t i = 0; i < count; ++i) ++row_ends_[list[i].row + 1], ++group_ends_[list[i].group + 1];
+  const auto by_group = [](const Survivor& a, const Survivor& b) { return a.group < b.group; };
+  const auto [lowest, highest] = std::minmax_element(list, list + count, by_group);
+  first_group_ = lowest->group;
+  row_ends_.assign(scored_.size() + 1, 0), group_ends_.assign(size_t(highest->group - first_group_) + 2, 0);
+  for (size_t i = 0; i < count; ++i) ++row_ends_[list[i].row + 1], ++group_ends_[list[i].group - first_group_ + 1];
   std::partial_sum(row_ends_.begin(), row_ends_.end(), row_ends_.begin());
   std::partial_sum(group_ends_.begin(), group_ends_.end(), group_ends_.begin());
   if (groups_.size() < count) {
@@ -223,7 +227,7 @@ void Search<T>::Block<X>::sort_survivors() {
   for (size_t i = 0; i < count; ++i) {  // their beginnings become their ends
     const int32_t slot = row_ends_[list[i].row]++;
     groups_[slot] = list[i].group;
-    places_[group_ends_[list[i].group]++] = {list[i].row, slot};
+    places_[group_ends_[list[i].group - first_group_]++] = {list[i].row, slot};
   }
 }
 
@@ -232,14 +236,14 @@ template <class T>
 template <class X>
 void Search<T>::Block<X>::score_survivors() {
   drop_survivors();
+  if (survivors_.count == 0) return;
   sort_survivors();
-  for (int64_t g = 0, first = 0; g < search_.panels().groups; first = group_ends_[g++])
-    if (group_ends_[g] > first)
-      search_.isa_.score_group(rounded_rows(), search_.panels(), g, &places_[first], group_ends_[g] - first,
-                               scores_.data());
+  for (size_t i = 0, first = 0; i + 1 < group_ends_.size(); first = size_t(group_ends_[i++]))
+    if (size_t(group_ends_[i]) > first)
+      search_.isa_.score_group(rounded_rows(), search_.panels(), first_group_ + int64_t(i), &places_[first],
+                               group_ends_[i] - int64_t(first), scores_.data());
   candidates_.clear();
-  const int32_t rows = int32_t(scored_.size());
-  for (int32_t row = 0, first = 0; row < rows; first = row_ends_[row++])
+  for (int32_t row = 0, first = 0; row + 1 < int32_t(row_ends_.size()); first = row_ends_[row++])
     if (row_ends_[row] > first) narrow(row, first, row_ends_[row]);
   survivors_.count = 0;
   score_candidates(candidates_);
@@ -272,7 +276,7 @@ void Search<T>::Block<X>::score_candidates(const std::vector<Candidate>& pairs) 
       const Candidate& c = pairs[std::min(i + j, count - 1)];
       x[j] = &rows_[size_t(c.row * d)], y[j] = search_.y_ + c.target * d, h[j] = search_.h_[c.target];
     }
-    scores(x, 1, y, h, d, s);
+    scores(x, y, h, d, s);
     for (size_t j = 0; j < kMany && i + j < count; ++j) insert(pairs[i + j].row, pairs[i + j].target, s[j]);
   }
 }

@@ -158,8 +158,8 @@ struct Survivor {
 struct Survivors {
   std::vector<Survivor> list;  // `count` of them, and room
   int64_t count = 0;
-  void* search = nullptr;  // for `full`, which makes room
-  void (*full)(Survivors& self) = nullptr;
+  void* search = nullptr;                   // for the functions of this and of the tiles' states
+  void (*full)(Survivors& self) = nullptr;  // makes room, for half of the list at least
 };
 
 // A sample, by its number in the block, and where its scores belong.
@@ -176,7 +176,6 @@ struct TileState {
   int64_t k;                                               // targets wanted
   int32_t row;                                             // number of its first sample in the block
   Survivors* survivors;                                    // of the block
-  void* search;                                            // for the function that follows
   void (*raise)(TileState& state, int lane, float lower);  // the floor, by a lower bound of another group
 };
 
@@ -212,6 +211,7 @@ class Search {
   class Block {
    public:
     Block(const Search& search, int tiles);
+    Block(const Block&) = delete;  // its survivors know where it is
 
     // The samples of a tile, (d, kTile): written by the caller before `run`, which wants unused lanes zero.
     X* samples(int tile) { return exact_.get() + size_t(tile) * search_.d() * kTile; }
@@ -219,8 +219,8 @@ class Search {
     // One of them after `run`, (d,).
     const X* row(int tile, int lane) const { return rows_.data() + size_t(tile * kTile + lane) * search_.d(); }
 
-    // Finds the k best targets of every sample in the first `tiles` tiles.
-    void run(int tiles);
+    // Finds the k best targets of every sample in the first `tiles` tiles, of the last of them in its first `lanes`.
+    void run(int tiles, int lanes = kTile);
 
     const int64_t* index(int tile, int lane) const { return &best_index_[(tile * kTile + lane) * search_.k()]; }
     const double* score(int tile, int lane) const { return &best_score_[(tile * kTile + lane) * search_.k()]; }
@@ -228,7 +228,7 @@ class Search {
    private:
     static void make_room(Survivors& survivors);
     static void raise_floor(TileState& state, int lane, float lower);
-    void begin(int tile);
+    void begin(int tile, int lanes);
     void drop_survivors();
     void sort_survivors();
     void score_survivors();
@@ -252,10 +252,11 @@ class Search {
     std::vector<int> scored_;                 // by sample: how many those are
     std::vector<std::vector<float>> lowers_;  // for k > 2, by sample: min-heap of the k largest lower bounds of groups
     Survivors survivors_;
-    std::vector<int32_t> row_ends_, group_ends_;  // of what is sorted by sample, and by group
-    std::vector<int32_t> groups_;                 // of the survivors, by sample
-    std::vector<Place> places_;                   // likewise, by group
-    LineVector<float> scores_;                    // (survivors, kMaxGroup) by sample
+    std::vector<int32_t> row_ends_, group_ends_;  // of what is sorted by sample, and by group from the first listed on
+    int32_t first_group_ = 0;
+    std::vector<int32_t> groups_;  // of the survivors, by sample
+    std::vector<Place> places_;    // likewise, by group
+    LineVector<float> scores_;     // (survivors, kMaxGroup) by sample
     std::vector<uint32_t> masks_;
     std::vector<Candidate> candidates_;
     std::shared_ptr<Pruning> pruning_;  // where targets are pruned; then the filter has nothing to do
@@ -324,6 +325,7 @@ OTGEN_HD float from_bfloat16(uint16_t b) {
 
 // A block holds this many tiles at most; enough to read a chunk of targets from L2 many times.
 constexpr int kMaxTiles = 32;
+constexpr int64_t kMaxNumbers = 1 << 22;  // and no more numbers, each of which takes 8 to 24 bytes in a thread
 
 // Tiles per block so that every thread gets some blocks.
 OTGEN_HD int tiles_per_block(int64_t n, int threads, int blocks = 4, int most = kMaxTiles) {

@@ -119,8 +119,7 @@ OTGEN_DEVICE void score_listed(const Filtered& p, L& lists, int64_t row, int r, 
     bool live = j < p.m;
     double s = -INFINITY;
     if (live)
-      with_numbers(p, row,
-                   [&](const auto* x, const auto* y, const auto* h) { s = score(x, 1, y + j * p.d, h[j], p.d); });
+      with_numbers(p, row, [&](const auto* x, const auto* y, const auto* h) { s = score(x, y + j * p.d, h[j], p.d); });
     if (!(s == s)) s = -INFINITY;  // not a number: last
     if (!few) {
       for (uint32_t wanted = ballot(live && best.wants(s, j)); wanted != 0; wanted &= wanted - 1) {

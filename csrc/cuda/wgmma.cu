@@ -185,7 +185,7 @@ OTGEN_DEVICE void score_own(const Filtered& p, const Lists& lists, int r, int co
       const decltype(y) ys[kMany] = {y + j[0] * p.d, y + j[1] * p.d, y + j[2] * p.d, y + j[3] * p.d};
       const std::decay_t<decltype(*h)> hs[kMany] = {h[j[0]], h[j[1]], h[j[2]], h[j[3]]};
       double s[kMany];
-      scores(xs, 1, ys, hs, p.d, s);
+      scores(xs, ys, hs, p.d, s);
 #pragma unroll
       for (int i = 0; i < kMany; ++i)
         if (i < found) best.offer(s[i] == s[i] ? s[i] : -INFINITY, j[i]);  // not a number: last

@@ -3,13 +3,14 @@
 //            largest
 //   kGroup   targets in a group
 
-constexpr int kRow = (kGroup + Vec::kWidth - 1) / Vec::kWidth;  // vectors of a group; the last may read past it
+constexpr int kAbreast = 4;                                     // sums, at least; eight were no faster
+constexpr int kRow = (kGroup + Vec::kWidth - 1) / Vec::kWidth;  // vectors of a group; the last may lie half past it
 
-// Scores of some samples against a group. Where there are few, several sums hide the latency of one.
+// Scores of some samples against a group; several sums hide the latency of one.
 template <int kSamples>
 static inline void score_samples(const float* x, const Panels& panels, int64_t group, const Place* places,
                                  float* scores) {
-  constexpr int kSums = kSamples * kRow < 4 ? 2 : 1;
+  constexpr int kSums = kSamples * kRow < kAbreast ? kAbreast / (kSamples * kRow) : 1;
   const int64_t d = panels.d;
   const float* y = panels.y + group * d * kGroup;
   const float* rows[kSamples];
@@ -30,10 +31,11 @@ static inline void score_samples(const float* x, const Panels& panels, int64_t g
   int64_t k = 0;
   for (; k + kSums <= d; k += kSums)
     for (int s = 0; s < kSums; ++s) add_product(k + s, sums[s]);
-  if (k < d) add_product(k, sums[0]);
+  for (; k < d; ++k) add_product(k, sums[0]);
   for (int i = 0; i < kSamples; ++i)
     for (int r = 0; r < kRow; ++r) {
-      const Vec sum = kSums == 2 ? add(sums[0][i][r], sums[kSums - 1][i][r]) : sums[0][i][r];
+      Vec sum = sums[0][i][r];
+      for (int s = 1; s < kSums; ++s) sum = add(sum, sums[s][i][r]);
       sum.store(scores + int64_t{places[i].slot} * kMaxGroup + r * Vec::kWidth);
     }
 }

@@ -1,8 +1,9 @@
 // What a filter does with the maxima of groups; a file includes it after it has defined, in its own namespace,
 //   Vec   a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max, below
 
-constexpr int64_t kInWord = 64 / Vec::kWidth;  // vectors whose lanes have a bit each in a word
-static_assert(kSpan % kInWord == 0);
+constexpr int64_t kWord = 64;                     // bits
+constexpr int64_t kInWord = kWord / Vec::kWidth;  // vectors whose lanes have a bit each in a word
+static_assert(kSpan % kInWord == 0 && kTile * kListed / 2 >= kWord);
 
 static inline Vec error_of(const Bound& bound, int64_t i, int lane0, const TileState& state) {
   const Vec rough =
@@ -30,11 +31,11 @@ static inline Vec risen(Vec floor, const float* maxima, int64_t first, int64_t c
   return floor;
 }
 
-// Lists the groups whose bits are set, kWidth samples for each from `first` on, if their own errors let them pass.
-static inline void list(uint64_t hits, const float* maxima, int64_t first, int lane0, const Panels& panels,
-                        TileState& state) {
+// Lists what may win, if its own error lets it pass: bit r kWidth + l is for group first + r and sample lane0 + l.
+static inline void list_hits(uint64_t hits, const float* maxima, int64_t first, int lane0, const Panels& panels,
+                             TileState& state) {
   Survivors& found = *state.survivors;
-  if (found.count + 64 > int64_t(found.list.size())) found.full(found);
+  if (found.count + kWord > int64_t(found.list.size())) found.full(found);
   const Bound& bound = panels.filter;
   int64_t count = found.count;
   for (; hits != 0; hits &= hits - 1) {
@@ -42,7 +43,7 @@ static inline void list(uint64_t hits, const float* maxima, int64_t first, int l
     const int64_t g = first + bit / Vec::kWidth;
     const float error = bound.alpha[g] + bound.gamma[g] * state.residual[lane] + bound.beta[g] * state.norm[lane];
     const float upper = maxima[bit] + error;
-    if (state.k > 2) state.raise(state, lane, maxima[bit] - error - bound.spread[g]);
+    if (state.k > 2 && !(upper < state.floor[lane])) state.raise(state, lane, maxima[bit] - error - bound.spread[g]);
     found.list[size_t(count)] = {state.row + lane, int32_t(g), upper};
     count += !(upper < state.floor[lane]);  // also where it is not a number
   }
@@ -51,11 +52,11 @@ static inline void list(uint64_t hits, const float* maxima, int64_t first, int l
 
 // Bits of `count` vectors. Not below, rather than at least: where |x| is infinite the threshold is NaN, and the group
 // must be scored again.
-static inline __attribute__((always_inline)) uint64_t not_below(const float* rows, int64_t count, Vec threshold) {
+static inline __attribute__((always_inline)) uint64_t not_below(const float* vectors, int64_t count, Vec threshold) {
   uint64_t bits = 0;
 #pragma GCC unroll 16
   for (int64_t r = 0; r < count; ++r)
-    bits |= uint64_t(~below(Vec::load(rows + r * Vec::kWidth), threshold) & Vec::kAllLanes) << (r * Vec::kWidth);
+    bits |= uint64_t(~below(Vec::load(vectors + r * Vec::kWidth), threshold) & Vec::kAllLanes) << (r * Vec::kWidth);
   return bits;
 }
 
@@ -69,10 +70,11 @@ static inline void scan(const float* maxima, int64_t first, int64_t count, int l
     const Vec threshold = sub(Vec::load(state.floor + lane0), error);
     const int64_t end = i + kSpan < count ? i + kSpan : count;
     for (int64_t j = i; j < end; j += kInWord) {
-      const float* rows = maxima + j * Vec::kWidth;
+      const float* vectors = maxima + j * Vec::kWidth;
+      const int64_t left = end - j;
       const uint64_t hits =
-          j + kInWord <= end ? not_below(rows, kInWord, threshold) : not_below(rows, end - j, threshold);
-      if (hits != 0) list(hits, rows, first + j, lane0, panels, state);
+          left >= kInWord ? not_below(vectors, kInWord, threshold) : not_below(vectors, left, threshold);
+      if (hits != 0) list_hits(hits, vectors, first + j, lane0, panels, state);
     }
   }
 }

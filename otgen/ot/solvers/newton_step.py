@@ -127,6 +127,7 @@ def conjugate_gradients(edges: Tensor, weights: Tensor, diagonal: Tensor, b: Ten
         s, (m,), float64.
     """
     m = b.shape[0]
+    assert bool((edges[1:, 0] >= edges[:-1, 0]).all())
     starts = torch.bincount(edges[:, 0] + 1, minlength=m + 1).cumsum(0)  # of rows
     upper = scipy.sparse.csr_array((weights.numpy(), edges[:, 1].numpy(), starts.numpy()), shape=(m, m))
     lower = upper.T
