@@ -47,6 +47,8 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     near = per_cell(winner, counted.gaps < width[winner], m)
     local = damping <= SURE
     edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n, local=local)
+    if local:
+        near = _telling(edges, weights, width, seen.n)
 
     w = (counts + 0.5) / seen.n
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
@@ -61,6 +63,21 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
     exchange = (per_cell(edges[:, 0], flow, m) + per_cell(edges[:, 1], flow, m)) / torch.maximum(nu, counts / seen.n)
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
+
+
+def _telling(edges: Tensor, weights: Tensor, width: Tensor, n: int) -> Tensor:
+    """How many samples the slopes of cells come from, (m,), where the narrower side of a facet counts almost alone.
+
+    A cell with a wide band whose neighbours have narrow ones may have many samples near its own side of the facets and,
+    by chance, none near theirs: its slope would seem to be nothing, and it would run away.
+    """
+    m = width.shape[0]
+    narrow, wide = width[edges].sort(dim=1).values.unbind(1)
+    one = 1 / (n * narrow * (1 + (narrow / wide).square()))  # what a sample on the narrower side adds to a weight
+    ones = per_cell(edges[:, 0], one, m) + per_cell(edges[:, 1], one, m)
+    total = per_cell(edges[:, 0], weights, m) + per_cell(edges[:, 1], weights, m)
+    degree = torch.bincount(edges.flatten(), minlength=m)
+    return total * degree / ones.clamp_min(1e-300)
 
 
 def _secant(w: Tensor, ratio: Tensor, gain: Tensor | float, d: int) -> Tensor:

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from problems import on_a_line
 from torch.testing import assert_close
 
+from otgen.ops import Measure
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import newton_step, starts
 from otgen.ot.solvers.base import Run
-from otgen.ot.solvers.halves import measure
+from otgen.ot.solvers.halves import Seen, measure
 from otgen.ot.solvers.newton_step import conjugate_gradients
 from otgen.ot.sources import CHUNK, BuiltIn, Custom
 
@@ -84,6 +85,27 @@ def test_a_step_is_newtons():
     assert 0 < courant < 1
     left = oracles.uniform_1d(problem.y, h + move) - problem.nu
     assert float((left**2 / problem.nu).sum()) < 0.05 * float((seen.residual**2 / problem.nu).sum())
+
+
+@pytest.mark.parametrize("seen_from_both", [False, True])
+def test_a_wide_cell_does_not_run_away(seen_from_both):
+    """Its neighbours' sides are narrow, and it may be that no sample has been seen there."""
+    others, each = 40, 100
+    of_wide = torch.stack([torch.zeros(80), 1 + torch.arange(80) % others], dim=1)
+    best = 1 + torch.arange(others * each) % others
+    of_others = torch.stack([best, best % others + 1], dim=1)
+    gaps = torch.cat([torch.linspace(0.1, 20, 80), torch.linspace(0.01, 1, others * each)])
+    if seen_from_both:  # in proportion to the bands
+        of_others[:others, 1] = 0
+        of_others[:others, 0] = 1 + torch.arange(others)
+    pairs = torch.cat([of_wide, of_others]).int()
+    counts = pairs[:, 0].bincount()
+    n, nu = len(pairs), torch.full((others + 1,), 1 / (others + 1), dtype=torch.float64)
+    seen = Seen(Measure(counts, 0.0, pairs, gaps), n, counts / n - nu, 0.01, 0.01, 0.01)
+    problem = make_problem(BuiltIn("normal"), randn(others + 1, 16))
+    half = torch.full((others + 1,), 0.5).double()
+    move, _ = newton_step.newton_step(problem, seen, half, 0.01, torch.zeros(others + 1))
+    assert 0 < float(move[0]) < 0.5 * float(gaps[:80].mean())
 
 
 @pytest.mark.parametrize("d", [1, 2, 4, 16, 500])
