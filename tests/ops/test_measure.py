@@ -51,6 +51,11 @@ def test_equals_reference_on_device(device, dtype, source, kind):
     check(*targets(50, 5, dtype), source, 150, device, seed=2**63 - 1, first=7, **kind)
 
 
+def test_moments_of_many_numbers():
+    """They stand once for all threads; fewer every thread has for itself."""
+    check(*targets(300, 240), "normal", 3000)
+
+
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 255, 256, 257, 1000])
 @pytest.mark.parametrize("first", [0, 1, 31])
 @pytest.mark.parametrize("images", [1, 4, 16])
@@ -126,7 +131,7 @@ def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("n", "d"), [(20, 6), (10_007, 6), (10_007, 40)])
+@pytest.mark.parametrize(("n", "d"), [(20, 6), (10_007, 6), (10_007, 40), (10_007, 240)])
 def test_threads_change_nothing(each_thread_count, kind, n, d):
     y, h = targets(300, d)
     results = [ops.measure(y, h, "normal", n, first=9, **kind, pairs=True, centroids=True) for _ in each_thread_count()]
