@@ -48,9 +48,11 @@ def races(rows: list[Row], path: Path) -> None:
         panel.axhline(GOAL, color="0.4", lw=0.8, ls=":")
         panel.set(title=problem, xlabel="seconds", ylabel="chi²", xscale="log", yscale="log", ylim=(1e-3, 200))
         panel.grid(which="major", alpha=0.25)
-        panel.legend(frameon=False, fontsize=8)
     for panel in panels.flat[len(problems) :]:
         panel.set_visible(False)
+    of = [zip(*panel.get_legend_handles_labels(), strict=True) for panel in panels.flat]
+    lines = {name: line for pairs in of for line, name in pairs}  # one of each name
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=len(lines), frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -81,9 +83,9 @@ def roofline(rows: list[Row], path: Path) -> None:
             panel.plot(*zip(*seen, strict=True), color=f"C{color}", marker="o", ms=5, ls="none", label=label)
     for d in {row["d"] for row in rows}:
         same = [row for row in rows if row["d"] == d]
-        sizes = ", ".join(f"{row['m'] // 1000}k" for row in sorted(same, key=lambda row: row["m"]))
-        above = max(row["assign Gflop/s"] for row in same)
-        panel.annotate(sizes, (d, above), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
+        sizes = "\n".join(f"{row['m'] // 1000}k" for row in sorted(same, key=lambda row: row["m"]))
+        below = min(row["assign Gflop/s"] for row in same)
+        panel.annotate(sizes, (d, below), xytext=(0, -6), textcoords="offset points", ha="center", va="top", fontsize=7)
     ends = [rows[0]["d"], rows[-1]["d"]]
     peaks = sorted(row["peak Gflop/s"] for row in rows if "peak Gflop/s" in row)
     if peaks:
@@ -95,7 +97,7 @@ def roofline(rows: list[Row], path: Path) -> None:
     panel.set(xscale="log", yscale="log", xlabel="d", ylabel="Gflop/s (2nmd over time)")
     panel.set(xlim=(ends[0] / 1.3, ends[1] * 1.6), title=f"best of m targets ({fastest or 'fastest'}); numbers are m")
     panel.grid(which="major", alpha=0.25)
-    panel.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
