@@ -26,7 +26,7 @@ template <class V, int kBlocks, class Lane = typename V::Lane>
 static inline void image_max(const V (*sums)[kGroup][kVectors], int v, const Lane* h, V best[2 * kBlocks]) {
   for (int t = 0; t < kGroup; ++t) {
     V part[kBlocks];
-    // Loaded lane by lane, as it were: a plain copy goes through memory with GCC 12.
+    // By `load`: GCC 12 makes plain copies through memory.
 #pragma GCC unroll 8
     for (int b = 0; b < kBlocks; ++b) part[b] = V::load(reinterpret_cast<const Lane*>(&sums[b][t][v]));
 #pragma GCC unroll 3

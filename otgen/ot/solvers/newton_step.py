@@ -44,11 +44,9 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     winner = counted.pairs[:, 0].long()
     gap = _cell_gaps(per_cell(winner, counted.gaps, m), counts, float(counted.gaps.mean()))
     width = BANDWIDTH * gap
-    near = per_cell(winner, counted.gaps < width[winner], m)
     local = damping <= SURE
     edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n, local=local)
-    if local:
-        near = _telling(edges, weights, width, seen.n)
+    near = _telling(edges, weights, width, seen.n) if local else per_cell(winner, counted.gaps < width[winner], m)
 
     w = (counts + 0.5) / seen.n
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
@@ -61,7 +59,7 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     move[raised > 0] = 0.0
     move = move - move.mean()
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
-    exchange = (per_cell(edges[:, 0], flow, m) + per_cell(edges[:, 1], flow, m)) / torch.maximum(nu, counts / seen.n)
+    exchange = _at_ends(edges, flow, m) / torch.maximum(nu, counts / seen.n)
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
 
 
@@ -74,10 +72,13 @@ def _telling(edges: Tensor, weights: Tensor, width: Tensor, n: int) -> Tensor:
     m = width.shape[0]
     narrow, wide = width[edges].sort(dim=1).values.unbind(1)
     one = 1 / (n * narrow * (1 + (narrow / wide).square()))  # what a sample on the narrower side adds to a weight
-    ones = per_cell(edges[:, 0], one, m) + per_cell(edges[:, 1], one, m)
-    total = per_cell(edges[:, 0], weights, m) + per_cell(edges[:, 1], weights, m)
-    degree = torch.bincount(edges.flatten(), minlength=m)
-    return total * degree / ones.clamp_min(1e-300)
+    mean = _at_ends(edges, one, m) / torch.bincount(edges.flatten(), minlength=m)
+    return (_at_ends(edges, weights, m) / mean).nan_to_num()  # none without a facet
+
+
+def _at_ends(edges: Tensor, values: Tensor, m: int) -> Tensor:
+    """Sums over the edges of every cell, (m,), of a value of each."""
+    return per_cell(edges[:, 0], values, m) + per_cell(edges[:, 1], values, m)
 
 
 def _secant(w: Tensor, ratio: Tensor, gain: Tensor | float, d: int) -> Tensor:
