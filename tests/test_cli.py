@@ -304,7 +304,7 @@ BAD_OPTIONS = {
     "method": (["--method", "magic"], "method must be one of auto, "),
     "tol": (["--tol", "0"], "tol must be a positive number, got 0.0"),
     "tol nan": (["--tol", "nan"], "tol must be a positive number, got nan"),
-    "samples": (["--max-samples", "0"], "max_samples must be a positive int or None, got 0"),
+    "samples": (["--max-samples", "0"], "max_samples must be None or an int in [1, 2^63), got 0"),
     "seed": (["--seed", "-1"], "seed must be an int in [0, 2^63), got -1"),
     "weights": (["--weights", "CODES"], "weights must have shape (60,) to match the targets, got (60, 3)"),
     "weights file": (["--weights", "none.npy"], "none.npy: No such file or directory"),

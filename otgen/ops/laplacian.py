@@ -58,8 +58,8 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int, *, local: 
     pairs = pairs.contiguous()
     if pairs.is_cuda:
         return by_sorting(pairs, gaps, bandwidth, 1.0 / n, local)
-    edges = torch.empty(p, 2, dtype=torch.int64)
-    weights = torch.empty(p, dtype=torch.float64)
+    edges = torch.empty(p, 2, dtype=torch.int64, device="cpu")
+    weights = torch.empty(p, dtype=torch.float64, device="cpu")
     count = _ext.laplacian(
         pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, bool(local), p, threads(),
         edges.data_ptr(), weights.data_ptr(),

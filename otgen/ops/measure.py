@@ -20,6 +20,8 @@ class Measure:
         pairs: Best and second-best target of each sample, (n, 2), int32; `None` unless asked for.
         gaps: Difference of their scores, (n,), like the targets; `None` unless asked for.
         centroids: Mean of the samples in each cell, (m, d), float64, NaN for empty ones; `None` unless asked for.
+        mean: Mean of the samples, (d,), float64, where they are a user's own; `None` where that of the source is known.
+        second_moment: Likewise the mean of |x|^2.
     """
 
     counts: Tensor
@@ -27,23 +29,31 @@ class Measure:
     pairs: Tensor | None = None
     gaps: Tensor | None = None
     centroids: Tensor | None = None
+    mean: Tensor | None = None
+    second_moment: float | None = None
 
     def __add__(self, other: "Measure") -> "Measure":
         """Both together: what one call would have counted on the samples of two."""
         mine, its = int(self.counts.sum()), int(other.counts.sum())
         mean_u = (mine * self.mean_u + its * other.mean_u) / (mine + its)
+        mean, second = None, None
+        if self.mean is not None and other.mean is not None:
+            mean = (mine * self.mean + its * other.mean) / (mine + its)
+        if self.second_moment is not None and other.second_moment is not None:
+            second = (mine * self.second_moment + its * other.second_moment) / (mine + its)
         pairs = None if self.pairs is None or other.pairs is None else torch.cat((self.pairs, other.pairs))
         gaps = None if self.gaps is None or other.gaps is None else torch.cat((self.gaps, other.gaps))
         counts, centroids = self.counts + other.counts, None
         if self.centroids is not None and other.centroids is not None:
             sums = self.centroids.nan_to_num() * self.counts[:, None]
             centroids = (sums + other.centroids.nan_to_num() * other.counts[:, None]) / counts[:, None]
-        return Measure(counts, mean_u, pairs, gaps, centroids)
+        return Measure(counts, mean_u, pairs, gaps, centroids, mean, second)
 
     def cpu(self) -> "Measure":
         """Bring all tensors to the CPU."""
-        optional = (None if v is None else v.cpu() for v in (self.pairs, self.gaps, self.centroids))
-        return Measure(self.counts.cpu(), self.mean_u, *optional)
+        optional = (self.pairs, self.gaps, self.centroids, self.mean)
+        pairs, gaps, centroids, mean = (None if v is None else v.cpu() for v in optional)
+        return Measure(self.counts.cpu(), self.mean_u, pairs, gaps, centroids, mean, self.second_moment)
 
 
 def measure(
@@ -109,7 +119,7 @@ def measure(
         n, m, d, check.where(y, space), progress, counts.data_ptr(), _address(best_two), _address(gaps),
         _address(moments),
     )  # fmt: skip
-    means = None if moments is None else moments.double() / (_ext.moment_scale * counts[:, None])
+    means = None if moments is None else moments.double() / (_ext.moment_scale * counts.double()[:, None])
     return Measure(counts, mean_u, best_two, gaps, means)
 
 

@@ -76,8 +76,11 @@ def cube(source: str, d: int) -> Domain:
     check.source("power_diagram", source)
     low, high = (0.0, 1.0) if source == "uniform" else (-REACH, REACH)
     if d == 2:
-        return Domain(source, torch.tensor([[low, low], [high, low], [high, high], [low, high]], dtype=torch.float64))
-    return Domain(source, torch.tensor([[low] * d, [high] * d], dtype=torch.float64))
+        return Domain(
+            source,
+            torch.tensor([[low, low], [high, low], [high, high], [low, high]], dtype=torch.float64, device="cpu"),
+        )
+    return Domain(source, torch.tensor([[low] * d, [high] * d], dtype=torch.float64, device="cpu"))
 
 
 class Sites:
@@ -111,7 +114,7 @@ class Sites:
 
     def order(self) -> Tensor:
         """Targets in an order in which near ones stand close to each other, (m,), int64."""
-        numbers = torch.empty(self.m, dtype=torch.int64)
+        numbers = torch.empty(self.m, dtype=torch.int64, device="cpu")
         self._tree.order(numbers.data_ptr())
         return numbers
 
@@ -125,8 +128,8 @@ class Sites:
         """
         self._set(h, domain)
         check.progress("power_diagram", progress)
-        measures, second = torch.empty(2, self.m, dtype=torch.float64).unbind()
-        first = torch.empty(self.m, self.d, dtype=torch.float64)
+        measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
+        first = torch.empty(self.m, self.d, dtype=torch.float64, device="cpu")
         pairs, facets = self._tree.diagram(
             domain.source, domain.corners.data_ptr(), domain.corners.shape[0], threads(), progress,
             measures.data_ptr(), first.data_ptr(), second.data_ptr(),
@@ -179,8 +182,8 @@ class Sites:
 def _edges(corners: int, d: int) -> list[Tensor]:
     """Facets of an interval, its ends, or of a polygon, its edges."""
     if d == 1:
-        return [torch.tensor([k]) for k in range(corners)]
-    return [torch.tensor([k, (k + 1) % corners]) for k in range(corners)]
+        return [torch.tensor([k], device="cpu") for k in range(corners)]
+    return [torch.tensor([k, (k + 1) % corners], device="cpu") for k in range(corners)]
 
 
 def _tensor(column: "_ext.IntColumn | _ext.DoubleColumn") -> Tensor:

@@ -54,13 +54,13 @@ def _problems(n: int, k: int, generator: torch.Generator) -> dict[str, tuple[Ten
     """Matrices (n, 16, k), (n, 8, k), (n, 16, 8), float64, to be rounded to bfloat16."""
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(n, *shape, generator=generator, dtype=torch.float64)
+        return torch.randn(n, *shape, generator=generator, dtype=torch.float64, device="cpu")
 
     def power(*shape: int, reach: int) -> Tensor:
         return 2.0 ** torch.randint(-reach, reach + 1, (n, *shape), generator=generator).double()
 
     a, b, c = normal(16, k), normal(8, k), normal(16, 8)
-    small = 2.0**-12 * (1 + torch.rand(n, 16, k, generator=generator, dtype=torch.float64))
+    small = 2.0**-12 * (1 + torch.rand(n, 16, k, generator=generator, dtype=torch.float64, device="cpu"))
     return {
         "normal": (a, b, c),
         "all positive": (a.abs(), b.abs(), c.abs()),

@@ -54,7 +54,7 @@ def sample(
     check.images("sample", images)
     place = check.device("sample", device)
     table = directions(d, place) if sobol else None
-    x = torch.empty(n, d, device=place)
+    x = torch.empty(n, d, dtype=torch.float32, device=place)
     address = 0 if table is None else table.data_ptr()
     _ext.sample(source, seed, first, address, images, n, d, check.where(x), x.data_ptr())
     return x
@@ -64,9 +64,10 @@ def sample(
 def directions(d: int, device: torch.device) -> Tensor:
     """Sobol direction numbers as the kernels read them: (d, 32) int32, bits reversed."""
     check.integer("sobol", "d", d, 1, MAX_SOBOL_DIM)
-    state = torch.quasirandom.SobolEngine(d).sobolstate.to(torch.int64)  # (d, 30), the first bit on top
+    with torch.device("cpu"):  # whatever the default device is
+        state = torch.quasirandom.SobolEngine(d).sobolstate.to(torch.int64)  # (d, 30), the first bit on top
     bits = state.shape[1]
-    table = torch.zeros(d, 32, dtype=torch.int64)
+    table = torch.zeros(d, 32, dtype=torch.int64, device="cpu")
     for b in range(bits):
         table[:, :bits] |= ((state >> (bits - 1 - b)) & 1) << b
     return table.where(table < 2**31, table - 2**32).to(torch.int32).to(device)

@@ -67,8 +67,8 @@ class Shortlist:
         unit = 0.0 if x.dtype == torch.float64 else 2.0**-24
         sums = 2.01 * (d + 4) * 2.0**-53
         size = float(h.abs().max()) + float(self._h.abs().max())
-        winner = torch.empty(n, dtype=torch.int64)
-        score = torch.empty(n, dtype=x.dtype)
+        winner = torch.empty(n, dtype=torch.int64, device="cpu")
+        score = torch.empty(n, dtype=x.dtype, device="cpu")
         _ext.reassign(
             check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), rise.data_ptr(), self._index.data_ptr(),
             self._score.data_ptr(), self._norm.data_ptr(), float(rise.max()), 2.01 * unit, 2 * sums * self._y_norm,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from otgen.ops import Measure
+from otgen.ops import Measure, torch_on_one_thread
 from otgen.ot.problem import Problem
 
 CONFIDENCE = 0.95
@@ -67,10 +67,12 @@ class Certificate:
 
     def upper(self, confidence: float = CONFIDENCE) -> float:
         """Upper confidence bound on the true chi2."""
+        _check_confidence(confidence)
         return self.chi2 + NormalDist().inv_cdf(confidence) * self.chi2_se_upper
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Two-sided confidence interval for the true chi2."""
+        _check_confidence(confidence)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         return max(0.0, self.chi2 - z * self.chi2_se), max(0.0, self.chi2 + z * self.chi2_se_upper)
 
@@ -83,18 +85,30 @@ class Certificate:
         return asdict(self) | {"chi2_upper": self.upper()}
 
 
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
+
+
 def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
     """Certificate of a problem's heights, (m,), from a count of fresh samples."""
+    with torch_on_one_thread():  # so that sums do not depend on the number of threads
+        return _certify(problem, h, counted, seed)
+
+
+def _certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
     c, nu = counted.counts.double(), problem.nu
     n = float(c.sum())
     chi2, se = chi2_estimate(c, nu)
     w = c / n
     # In the given units: score and potential scale with the targets, distances are taken to the true centre.
     y2 = (problem.y * problem.scale + problem.centre).square().sum(1)
-    centre_term = float((problem.source.mean(problem.d) * problem.centre).sum())
+    mean = problem.source.mean(problem.d) if counted.mean is None else counted.mean
+    second = problem.source.second_moment(problem.d) if counted.second_moment is None else counted.second_moment
+    centre_term = float(mean @ problem.centre)
     g = y2 + 2 * problem.scale * h  # the Kantorovich potential for |x - y|^2
     mean_u = problem.scale * counted.mean_u + centre_term
-    base = problem.source.second_moment(problem.d) - 2 * mean_u
+    base = second - 2 * mean_u
     primal, dual = base + float(w @ g), base + float(nu @ g)
     return Certificate(
         samples=int(n),

@@ -38,6 +38,15 @@ def save(path: Path, state: Any, history: list[dict[str, float]], used: int, ide
     write_safetensors(path, tensors, {"format": FORMAT, "record": json.dumps(record)})
 
 
+def owner(path: Path | None) -> str:
+    """Identity of the run that wrote a checkpoint, or "" where there is none to be read; `load` says what is wrong."""
+    try:
+        metadata = read_safetensors(path)[1] if path is not None and path.exists() else {}
+        return str(json.loads(metadata["record"])["identity"]) if metadata.get("format") == FORMAT else ""
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return ""
+
+
 def load(path: Path, kind: type[S], identity: str, m: int) -> tuple[S, list[dict[str, float]], int] | None:
     """State, history and samples used of the run on m targets that wrote `path`; `None` where there is no file.
 
@@ -60,7 +69,7 @@ def load(path: Path, kind: type[S], identity: str, m: int) -> tuple[S, list[dict
         wanted = get_type_hints(kind)
         wrong = [name for name, value in fields.items() if not _fits(value, wanted[name], m)]
         numbers = [value for row in history for value in row.values()]
-    except (AttributeError, LookupError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: damaged checkpoint ({error})") from None
     if wrong or not _fits(used, int, m) or not all(_fits(value, float, m) for value in numbers):
         raise ValueError(f"{path}: damaged checkpoint ({', '.join(wrong) or 'its record'} cannot be right)")

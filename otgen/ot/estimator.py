@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from dataclasses import fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -37,6 +38,9 @@ from otgen.ot.streams import stream
 DEFAULT_BUDGET = 100
 """Default `max_samples` in units of m / tol, where sampling noise alone is the tolerance; solved ones take 2 to 4."""
 
+LEAST_TOL = 1e-100
+"""Far below what rounding leaves; the default budget stays a number."""
+
 
 class ConvergenceWarning(UserWarning):
     """The tolerance was not reached within the budget."""
@@ -59,12 +63,14 @@ class SemiDiscreteOT:
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
-        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 5 m / tol).
+        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 5 m / tol). The start,
+            the step at hand when it is spent, and the last certificate with its centroids are made all the same, and
+            come on top: 40 m, and the step.
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.
         checkpoint: File that holds the running fit, replaced after every step; a fit with the same data and settings
-            goes on from it. `None` for none.
+            goes on from it, and a `refit` replaces that of the fit it starts from. `None` for none.
         progress: Whether to show a bar once a fit lasts over two seconds.
 
     Attributes:
@@ -115,7 +121,8 @@ class SemiDiscreteOT:
         Args:
             targets: (m, d), or (m,) for d = 1; an array or tensor of any real dtype. Exact duplicates are merged and
                 share their mass; targets of weight zero get none.
-            weights: (m,), not negative, in any unit; `None` for equal ones.
+            weights: (m,), not negative, in any unit; `None` for equal ones. Below 1e-30 of the largest they count as
+                zero.
 
         Returns:
             The fitted estimator itself.
@@ -161,26 +168,34 @@ class SemiDiscreteOT:
             return make_problem(make_source(self.source, self.device), targets, weights)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
-        settings = self._saved() | {"source": problem.source.name}
+        settings, seed = self._saved() | {"source": problem.source.name}, int(self.seed)
         if start is not None:
             settings["start"] = checkpoints.digest(start)
+            seed = stream(seed, f"refit {settings['start']}")  # for the old fit's samples have chosen the start
         run = Run(
             problem,
-            tol=self.tol,
-            max_samples=self.max_samples or max(10**6, int(DEFAULT_BUDGET * problem.m / self.tol)),
-            seed=self.seed,
+            tol=float(self.tol),
+            max_samples=int(self.max_samples or max(10**6, DEFAULT_BUDGET * problem.m / self.tol)),
+            seed=seed,
             start=start,
             path=None if self.checkpoint is None else Path(self.checkpoint),
             progress=self.progress,
         )
         identity = checkpoints.fingerprint(problem, settings)
+        if run.path is not None and start is not None and self._identity in checkpoints.owner(run.path):
+            run.path.unlink()  # of the fit that is done, and the start of this one
         solution = solve(self.method, run, identity)
-        self._adopt(self._finish(problem, solution))
+        fit = self._finish(problem, solution)
+        with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
+            self._adopt(fit)
+        self._identity = identity
         if not solution.converged:
             c = solution.certificate
+            how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
+            mend = "raise tol or max_samples" if not c.exact else 'take method="auto", which samples where these fail'
             warnings.warn(
-                f"SemiDiscreteOT: chi2 <= {self.tol:g} was not certified after {solution.samples:,} samples: chi2 is"
-                f" {c.chi2:.3g} +- {c.chi2_se:.2g}, {c.empty_cells} cells are empty; raise tol or max_samples",
+                f"SemiDiscreteOT: chi2 <= {self.tol:g} was not certified {how}: chi2 is {c.chi2:.3g} +-"
+                f" {c.chi2_se:.2g}, {c.empty_cells} cells are empty; {mend}",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -221,20 +236,32 @@ class SemiDiscreteOT:
     def _check_settings(self) -> None:
         if not isinstance(self.method, str) or self.method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float)) or not 0 < self.tol < math.inf:
+        if isinstance(self.tol, bool) or not isinstance(self.tol, Real) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a positive number, got {self.tol!r}")
-        budget = self.max_samples
-        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
-            raise ValueError(f"max_samples must be a positive int or None, got {budget!r}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be an int in [0, 2^63), got {self.seed!r}")
-        if self.checkpoint is not None and not Path(self.checkpoint).absolute().parent.is_dir():
-            raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {os.fspath(self.checkpoint)}")
+        if self.tol < LEAST_TOL:
+            raise ValueError(f"tol must be at least {LEAST_TOL:g}, got {self.tol!r}")
+        if self.max_samples is not None:
+            _whole("max_samples", self.max_samples, 1, "None or an int")
+        _whole("seed", self.seed, 0)
+        if self.checkpoint is not None:
+            if not isinstance(self.checkpoint, (str, os.PathLike)) or not os.fspath(self.checkpoint):
+                raise TypeError(f"checkpoint must be the path of a file or None, got {self.checkpoint!r}")
+            if not Path(self.checkpoint).absolute().parent.is_dir():
+                raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {self.checkpoint}")
+            if Path(self.checkpoint).is_dir():
+                raise IsADirectoryError(f"checkpoint must be a file, got the folder {self.checkpoint}")
         cuda = ops.has_cuda() and torch.cuda.is_available()
         if str(self.device) not in ("cpu", "cpu:0") and not (cuda and str(self.device).partition(":")[0] == "cuda"):
             missing = "torch finds no GPU" if ops.has_cuda() else "for CUDA, install otgen where the compiler nvcc is"
             known = "cpu or cuda" if cuda else f"cpu ({missing})"
             raise ValueError(f"device must be {known}, got {self.device!r}")
+
+    def _seed(self, method: str, seed: int | None) -> int:
+        """The fit's seed if none is given."""
+        return _whole(f"{method}: seed", self.seed if seed is None else seed, 0)
+
+    _identity = "none"
+    """Of the last fit's checkpoint."""
 
     def _fitted(self) -> Problem:
         if not hasattr(self, "_problem"):
@@ -266,9 +293,7 @@ class SemiDiscreteOT:
             ValueError: A number or shape does not fit.
         """
         problem = self._fitted()
-        n = 100 * problem.m if n is None else n
-        if not isinstance(n, int) or n < 3:
-            raise ValueError(f"certificate: n must be an int of at least 3, got {n!r}")
+        n = _whole("certificate: n", 100 * problem.m if n is None else n, 3)
         h = self._h
         if heights is not None:
             values = as_matrix("certificate: heights", heights)
@@ -295,16 +320,13 @@ class SemiDiscreteOT:
             Estimate and interval.
         """
         problem = self._fitted()
-        if not isinstance(n, int) or n < 2:
-            raise ValueError(f"cost: n must be an int of at least 2, got {n!r}")
-        seed = self.seed if seed is None else seed
-        total = square = 0.0
+        n, seed = _whole("cost: n", n, 2), self._seed("cost", seed)
+        costs = torch.empty(n, dtype=torch.float64, device="cpu")
         for index, begin in enumerate(range(0, n, CHUNK)):
             x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
-            c = (x - self.transport(x)).square().sum(1)
-            total, square = total + float(c.sum()), square + float(c.square().sum())
-        mean = total / n
-        se = math.sqrt(max(0.0, square / n - mean**2) / (n - 1))
+            costs[begin : begin + CHUNK] = (x - self.transport(x)).square().sum(1)
+        unit = float(costs.max()) or 1.0  # squares of very large ones leave float64's range
+        mean, se = unit * float((costs / unit).mean()), unit * float((costs / unit).std()) / math.sqrt(n)
         return mean, (mean - 1.96 * se, mean + 1.96 * se)
 
     # ---- maps -------------------------------------------------------------------------------------------------------
@@ -332,7 +354,7 @@ class SemiDiscreteOT:
 
     def _samples(self, x: Tensor | NumericArray) -> Tensor:
         d = self._fitted().d
-        samples = as_matrix("x", x)
+        samples = as_matrix("x", x, least=0)
         if samples.shape[1] != d:
             raise ValueError(f"x must have shape (n, {d}) to match the targets, got {tuple(samples.shape)}")
         return samples
@@ -385,9 +407,8 @@ class SemiDiscreteOT:
             ValueError: A number does not fit, or the threshold rejects nearly everything.
         """
         problem = self._fitted()
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ValueError(f"sample: n must be a positive int, got {n!r}")
-        points, info = self._extension(angle_threshold).sample(n, self.seed if seed is None else seed)
+        n, seed = _whole("sample: n", n, 1), self._seed("sample", seed)
+        points, info = self._extension(angle_threshold).sample(n, seed)
         given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": problem.first_rows()[info.targets]}
         return (points, SampleInfo(**given)) if return_info else points
 
@@ -430,9 +451,10 @@ class SemiDiscreteOT:
             came = f"{problem.d} dimensions and the {problem.source.name} source"
             raise ValueError(f"cells: only targets of 1 to 3 dimensions under a named source have them, got {came}")
         domain = ops.cube(problem.source.name, problem.d)
-        found = ops.Sites(problem.y).cells(self._h, domain, torch.arange(problem.m))
+        found = ops.Sites(problem.y).cells(self._h, domain, torch.arange(problem.m, device="cpu"))
         first = problem.first_rows()
-        nothing = ops.Cell(torch.empty(0, problem.d, dtype=torch.float64), [], torch.empty(0, dtype=torch.int64))
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
+        nothing = ops.Cell(none.double().view(0, problem.d), [], none)
         cells = [
             ops.Cell(c.corners, c.faces, torch.where(c.neighbours < 0, c.neighbours, first[c.neighbours.clamp_min(0)]))
             for c in found
@@ -506,7 +528,7 @@ class SemiDiscreteOT:
         return files.pack(self._fit, self._saved())
 
     def _saved(self) -> dict[str, Any]:
-        return {"method": self.method, "tol": self.tol, "seed": self.seed}
+        return {"method": self.method, "tol": float(self.tol), "seed": int(self.seed)}
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], record: str, source: Sampler | None = None) -> "SemiDiscreteOT":
@@ -531,6 +553,13 @@ class SemiDiscreteOT:
             raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
         ot._adopt(fit)
         return ot
+
+
+def _whole(name: str, value: Any, least: int, wanted: str = "an int") -> int:
+    """A whole number, also numpy's."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
+        raise ValueError(f"{name} must be {wanted} in [{least}, 2^63), got {value!r}")
+    return int(value)
 
 
 __all__ = ["ConvergenceWarning", "NotFittedError", "SemiDiscreteOT"]

@@ -99,10 +99,13 @@ def unpack(tensors: dict[str, Tensor], text: str, source: Sampler | None, where:
     try:
         record = json.loads(text)
         custom = record["source"] == "custom"
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
-    if custom and source is None:
-        raise ValueError(f"{where}: this map was fitted with a custom source: pass load(path, source=...)")
+    if custom != (source is not None):
+        wanted = (
+            "a custom source: pass load(path, source=...)" if custom else f"source={record['source']!r}, not its own"
+        )
+        raise ValueError(f"{where}: this map was fitted with {wanted}")
     try:
         return _restore(tensors, record, source), {name: record["settings"][name] for name in SETTINGS}
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -119,6 +122,11 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
             raise ValueError(f"{name} must be float64 {shape}, got {held.dtype} {tuple(held.shape)}")
         if not bool(torch.isfinite(held).all()):
             raise ValueError(f"{name} must be finite")
+    if bool((tensors["measures"] < 0).any()):
+        raise ValueError("measures must not be negative")
+    converged, samples = record["converged"], record["samples"]
+    if type(converged) is not bool or type(samples) is not int or samples < 0:
+        raise ValueError(f"converged and samples must be a truth value and a count, got {converged!r} and {samples!r}")
     certificate = Certificate(**record["certificate"])
     numbers = [*asdict(certificate).values(), *(value for row in record["history"] for value in row.values())]
     if not all(isinstance(value, (int, float)) for value in numbers):
@@ -129,7 +137,7 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
         tensors["measures"],
         tensors["centroids"],
         certificate,
-        bool(record["converged"]),
+        converged,
         list(record["history"]),
-        int(record["samples"]),
+        samples,
     )

@@ -18,6 +18,9 @@ ANGLE_QUANTILE = 0.5
 NEIGHBOUR_SAMPLES = 50
 """Samples per target that find the neighbouring cells."""
 
+GATHERED = 1 << 24
+"""Numbers of neighbouring centroids that are gathered at a time: 128 MB."""
+
 GIVE_UP = 1e-3
 """A threshold that lets fewer than this part of the samples through is refused."""
 
@@ -94,7 +97,7 @@ def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
     """Neighbouring cells of heights `h`, (m,): best and second-best targets of fresh samples."""
     m = problem.m
     if m < 2:
-        none = torch.empty(0, dtype=torch.int64)
+        none = torch.empty(0, dtype=torch.int64, device="cpu")
         return Neighbours(none.view(0, 2), none, none.double())
     n = max(NEIGHBOUR_SAMPLES * m, 10_000)
     counted = problem.source.measure(problem.y, h, n, stream(seed, "neighbours"), kind=problem.kind, pairs=True)
@@ -112,15 +115,17 @@ def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
     Sikorski and Heida, arXiv:2405.10050).
     """
     if problem.m < 2:
-        return torch.empty(0, 2, dtype=torch.int64)
+        return torch.empty(0, 2, dtype=torch.int64, device="cpu")
     n = max(NEIGHBOUR_SAMPLES * problem.m, 10_000)
     x = problem.source.sample(n, problem.d, stream(seed, "rays"), kind=problem.kind).double()
-    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(stream(seed, "directions")), dtype=torch.float64)
+    v = torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(stream(seed, "directions")), dtype=torch.float64, device="cpu"
+    )
     v /= v.norm(dim=1, keepdim=True)
     start = ops.assign(x, problem.y, h)[0]
     t = problem.source.reach(x, v)
     found = start.clone()
-    active = torch.arange(n)
+    active = torch.arange(n, device="cpu")
     while active.numel():
         i = start[active]
         j = ops.assign(x[active] + t[active, None] * v[active], problem.y, h)[0]
@@ -194,12 +199,15 @@ class Extension:
         angles = plane_angles(self.y, near[:, :1], near)  # line 6
         mask = angles <= self.threshold  # line 7
         mask[:, 0] = True
-        kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0])  # line 8
+        kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0], device="cpu")  # line 8
         near, mask, x = near[kept], mask[kept], x[kept]
-        distance = (x[:, None, :] - self.centroids[near]).norm(dim=2)
-        weight = mask / distance.clamp_min(1e-300)  # line 9
-        weight = weight / weight.sum(1, keepdim=True)
-        return torch.einsum("nk,nkd->nd", weight, self.values[near]), kept, mask
+        points = torch.empty_like(x)
+        for rows in torch.arange(x.shape[0], device="cpu").split(max(1, GATHERED // (d * (d + 1)))):
+            distance = (x[rows, None, :] - self.centroids[near[rows]]).norm(dim=2)
+            weight = mask[rows] / distance.clamp_min(1e-300)  # line 9
+            weight = weight / weight.sum(1, keepdim=True)
+            points[rows] = torch.einsum("nk,nkd->nd", weight, self.values[near[rows]])
+        return points, kept, mask
 
     def sample(self, n: int, seed: int) -> tuple[Tensor, SampleInfo]:
         """Lines 4 to 11: draw and map until n points are made.
@@ -212,8 +220,7 @@ class Extension:
         xs: list[Tensor] = []
         masks: list[Tensor] = []
         drawn = made = 0
-        # twice what is wanted, as about half may be rejected; the gathered neighbours are (chunk, d + 1, d)
-        chunk = max(256, min(CHUNK, 2 * n, (1 << 24) // (d * (d + 1))))
+        chunk = max(256, min(CHUNK, 2 * n, GATHERED // (d * (d + 1))))  # twice what is wanted: half may be rejected
         while made < n:
             x = self.source.sample(chunk, d, stream(seed, "generate", len(points))).double()
             point, kept, mask = self(x)

@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from otgen import ops
-from otgen.ot.problem import NumericArray, as_matrix
+from otgen.ot.problem import NumericArray, as_matrix, own
 
 FLAT = 1e-12
 """A domain whose size this falls below, relative to its longest side, is taken for one without inside."""
+
+LEAST, LARGEST = 1e-60, 1e60
+"""Longest side of a domain, and coordinates of it and of sites, whose powers stay within float64's range."""
 
 
 class PowerDiagram:
@@ -56,14 +59,18 @@ class PowerDiagram:
         heights: Tensor | NumericArray | None = None,
         domain: Literal["uniform", "normal"] | Tensor | NumericArray = "uniform",
     ) -> None:
-        y = as_matrix("PowerDiagram: sites", sites)
+        y = own(as_matrix("PowerDiagram: sites", sites), sites)
         m, d = y.shape
         if d > ops.MAX_DIM:
             raise ValueError(f"PowerDiagram: sites must have at most {ops.MAX_DIM} coordinates, got {d}")
+        if float(y.abs().max()) > LARGEST:
+            raise ValueError(f"PowerDiagram: sites must be at most {LARGEST:g}, got {float(y.abs().max()):.3g}")
         at = _domain(domain, d)
         # Sites and source about their own centres, so that nothing cancels where either lies far from the origin:
         # <x, y> + h is <x - o, y - c> + (h + <o, y - c>) but for what is the same for all sites.
-        self._origin = at.corners.mean(0) if at.source == "uniform" else torch.zeros(d, dtype=torch.float64)
+        self._origin = (
+            at.corners.mean(0) if at.source == "uniform" else torch.zeros(d, dtype=torch.float64, device="cpu")
+        )
         self._domain = ops.Domain(at.source, (at.corners - self._origin).contiguous())
         centre = y.mean(0)
         away = y - centre
@@ -71,7 +78,7 @@ class PowerDiagram:
             self.heights = -0.5 * y.square().sum(1)
             self._h = -0.5 * away.square().sum(1) - away @ (centre - self._origin)
         else:
-            given = as_matrix("PowerDiagram: heights", heights)
+            given = own(as_matrix("PowerDiagram: heights", heights), heights)
             if tuple(given.shape) != (m, 1):
                 raise ValueError(f"PowerDiagram: heights must have shape ({m},), got {tuple(given.shape)}")
             self.heights = given[:, 0]
@@ -111,7 +118,9 @@ class PowerDiagram:
             Corners, facets and neighbours of each.
         """
         m = self.sites.shape[0]
-        rows = torch.arange(m) if which is None else torch.as_tensor(which)
+        rows = torch.arange(m, device="cpu") if which is None else torch.as_tensor(which, device="cpu")
+        if rows.numel() == 0 or not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool):
+            rows = rows.long()
         cells = self._index.cells(self._h, self._domain, rows)
         return [ops.Cell(cell.corners + self._origin, cell.faces, cell.neighbours) for cell in cells]
 
@@ -126,6 +135,9 @@ def _domain(domain: "str | Tensor | NumericArray", d: int) -> ops.Domain:
         wanted = f"(2, {d})" if d != 2 else "(2, 2) or (k, 2) with k >= 3"
         raise ValueError(f"PowerDiagram: domain must have shape {wanted}, got {tuple(corners.shape)}")
     size = float((corners.amax(0) - corners.amin(0)).max())
+    if size < LEAST or float(corners.abs().max()) > LARGEST:
+        came = f"a size of {size:.3g} and {float(corners.abs().max()):.3g}"
+        raise ValueError(f"PowerDiagram: domain must have sides from {LEAST:g} and lie within {LARGEST:g}, got {came}")
     if k == 2:
         low, high = corners
         if not bool((high - low > FLAT * size).all()):

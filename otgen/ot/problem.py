@@ -20,6 +20,9 @@ NORMALISED = 1e-14
 MARGIN = 1e-9
 """How far below the potential the plane of a target of weight zero lies, relatively and in scaled units."""
 
+LEAST_WEIGHT = 1e-30
+"""Of the largest: no sampling could find the cell of a smaller one, and its inverse would leave float64's range."""
+
 NumericArray = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
@@ -67,9 +70,9 @@ class Problem:
 
     def first_rows(self) -> Tensor:
         """For each distinct target the first row of the given ones that holds it, (m,), int64."""
-        rows = torch.arange(self.index.shape[0])
+        rows = torch.arange(self.index.shape[0], device="cpu")
         kept = self.index >= 0
-        first = torch.full((self.m,), rows.shape[0])
+        first = torch.full((self.m,), rows.shape[0], device="cpu")
         return first.scatter_reduce_(0, self.index[kept], rows[kept], "amin")
 
     def heights_out(self, h: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ class Problem:
 
     def heights_in(self, heights: Tensor) -> Tensor:
         """Heights of this problem, (m,), from those of the given targets; of duplicates the largest, which wins."""
-        h = torch.full((self.m,), -math.inf, dtype=torch.float64)
+        h = torch.full((self.m,), -math.inf, dtype=torch.float64, device="cpu")
         kept = self.index >= 0
         h.scatter_reduce_(0, self.index[kept], heights.double()[kept] / self.scale, "amax")
         return h - h.mean()
@@ -108,23 +111,26 @@ def make_problem(
     Args:
         source: Where the mass comes from.
         targets: (m, d) or, for d = 1, (m,); any real dtype.
-        weights: (m,), not negative, not all zero; scaled to sum to 1. `None` for equal ones.
+        weights: (m,), not negative, not all zero; scaled to sum to 1. `None` for equal ones. Below 1e-30 of the largest
+            they count as zero.
 
     Raises:
         ValueError: A shape or value does not fit.
         TypeError: A type or dtype does not fit.
     """
-    given = as_matrix("targets", targets)
+    given = own(as_matrix("targets", targets), targets)
     m = given.shape[0]
     nu = _weights(weights, m)
 
     y, index = torch.unique(given, dim=0, return_inverse=True)
-    merged = torch.zeros(y.shape[0], dtype=torch.float64).index_add_(0, index, nu)
+    merged = torch.zeros(y.shape[0], dtype=torch.float64, device="cpu").index_add_(0, index, nu)
     # Keep the order in which the distinct targets were given: it decides ties, and is what a reader expects.
-    first = torch.full((y.shape[0],), m).scatter_reduce_(0, index, torch.arange(m), "amin")
+    first = torch.full((y.shape[0],), m, device="cpu").scatter_reduce_(0, index, torch.arange(m, device="cpu"), "amin")
     order = torch.argsort(first)
     order = order[merged[order] > 0]
-    position = torch.full((y.shape[0],), -1).scatter_(0, order, torch.arange(order.shape[0]))
+    position = torch.full((y.shape[0],), -1, device="cpu").scatter_(
+        0, order, torch.arange(order.shape[0], device="cpu")
+    )
     y, merged = y[order], merged[order]
 
     centre = (merged[:, None] * y).sum(0)
@@ -138,8 +144,8 @@ def make_problem(
     return Problem(source, centred / scale, merged / merged.sum(), centre, scale, index, given, nu)
 
 
-def as_matrix(name: str, values: Tensor | NumericArray) -> Tensor:
-    """A finite (m, d) float64 tensor from an array or tensor of any real dtype.
+def as_matrix(name: str, values: Tensor | NumericArray, least: int = 1) -> Tensor:
+    """A finite (m, d) float64 tensor, m at least 1 or what is said, from an array or tensor of any real dtype.
 
     Raises:
         ValueError: A shape or value does not fit.
@@ -148,14 +154,20 @@ def as_matrix(name: str, values: Tensor | NumericArray) -> Tensor:
     x = _tensor(name, values)
     if x.dim() == 1:
         x = x[:, None]
-    if x.dim() != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+    if x.dim() != 2 or x.shape[0] < least or x.shape[1] == 0:
         raise ValueError(f"{name} must have shape (m, d) with m, d >= 1, got {tuple(x.shape)}")
     if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).any(1).sum())
         raise ValueError(f"{name} must be finite, got NaN or infinite values in {bad} of {x.shape[0]} rows")
-    if float(x.abs().max()) > 1e150:
+    if x.numel() and float(x.abs().max()) > 1e150:
         raise ValueError(f"{name} must be below 1e150 for their squares to stay finite, got {float(x.abs().max()):.3g}")
     return x
+
+
+def own(x: Tensor, given: Tensor | NumericArray) -> Tensor:
+    """A tensor whose memory is not that of what was given, which may change."""
+    shared = isinstance(given, Tensor) and x.data_ptr() == given.data_ptr()
+    return x.clone() if shared else x
 
 
 def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
@@ -176,8 +188,8 @@ def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
 
 def _weights(weights: Tensor | NumericArray | None, m: int) -> Tensor:
     if weights is None:
-        return torch.full((m,), 1 / m, dtype=torch.float64)
-    nu = _tensor("weights", weights)
+        return torch.full((m,), 1 / m, dtype=torch.float64, device="cpu")
+    nu = own(_tensor("weights", weights), weights)
     if tuple(nu.shape) != (m,):
         raise ValueError(f"weights must have shape ({m},) to match the targets, got {tuple(nu.shape)}")
     if not bool(torch.isfinite(nu).all()) or bool((nu < 0).any()):
@@ -186,6 +198,7 @@ def _weights(weights: Tensor | NumericArray | None, m: int) -> Tensor:
         )
     if float(nu.max()) <= 0:
         raise ValueError("weights must not all be zero")
+    nu = torch.where(nu < LEAST_WEIGHT * nu.max(), 0.0, nu)
     if abs(float(nu.sum()) - 1) < NORMALISED:
         return nu
     nu = nu / nu.max()  # first: the sum of very large or small numbers leaves float64's range

@@ -107,12 +107,12 @@ class _Targets:
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
-        self._last: tuple[Tensor, int, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def bring(self, y: Tensor) -> Tensor:
-        if self._last is None or self._last[0] is not y or self._last[1] != y._version:
-            self._last = y, y._version, y.to(self.device)
-        return self._last[2]
+        if self._last is None or self._last[0] is not y:
+            self._last = y, y.to(self.device)
+        return self._last[1]
 
 
 class BuiltIn:
@@ -129,7 +129,7 @@ class BuiltIn:
 
     def mean(self, d: int) -> Tensor:
         """Mean, (d,), float64."""
-        return torch.full((d,), 0.5 if self.name == "uniform" else 0.0, dtype=torch.float64)
+        return torch.full((d,), 0.5 if self.name == "uniform" else 0.0, dtype=torch.float64, device="cpu")
 
     def std(self, d: int) -> float:
         """Standard deviation of one coordinate."""
@@ -151,7 +151,7 @@ class BuiltIn:
         """To the faces of the cube; for the normal source, as far as two samples can lie apart."""
         if self.name == "uniform":
             return torch.where(v > 0, (1 - x) / v, -x / v).amin(dim=1)
-        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
+        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64, device="cpu")
 
     def sample(self, n: int, d: int, seed: int, *, kind: Kind = INDEPENDENT) -> Tensor:
         """Draw n samples, (n, d), float32."""
@@ -218,13 +218,14 @@ class Custom:
 
     def reach(self, x: Tensor, v: Tensor) -> Tensor:
         """Twice the radius: the support is not known."""
-        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64)
+        return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64, device="cpu")
 
     def sample(self, n: int, d: int, seed: int, *, kind: Kind = INDEPENDENT) -> Tensor:
         """Draw n samples, (n, d), float64, in chunks."""
         generator = torch.Generator().manual_seed(seed)
         sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
-        return torch.cat([self._draw(size, d, generator) for size in sizes] or [torch.empty(0, d, dtype=torch.float64)])
+        none = torch.empty(0, d, dtype=torch.float64, device="cpu")
+        return torch.cat([none, *(self._draw(size, d, generator) for size in sizes)])
 
     def measure(
         self,
@@ -241,8 +242,9 @@ class Custom:
         """Count n fresh samples by cell, a chunk at a time."""
         m, d = y.shape
         generator = torch.Generator().manual_seed(seed)
-        counts = torch.zeros(m, dtype=torch.int64)
-        sums = torch.zeros(m, d, dtype=torch.float64)
+        counts = torch.zeros(m, dtype=torch.int64, device="cpu")
+        sums = torch.zeros(m, d, dtype=torch.float64, device="cpu")
+        all_x, square = torch.zeros(d, dtype=torch.float64, device="cpu"), 0.0
         best_two, gaps, total = [], [], 0.0
         there, heights = self._targets.bring(y).double(), h.to(self._targets.device).double()
         for start in range(0, n, CHUNK):
@@ -251,6 +253,7 @@ class Custom:
             winner, score = (v.cpu() for v in found)
             counts += torch.bincount(winner[:, 0], minlength=m)
             total += float(score[:, 0].sum())
+            all_x, square = all_x + x.sum(0), square + float(x.square().sum())
             if pairs:
                 best_two.append(winner.int())
                 gaps.append((score[:, 0] - score[:, 1]).to(y.dtype))
@@ -264,6 +267,8 @@ class Custom:
             torch.cat(best_two) if pairs else None,
             torch.cat(gaps) if pairs else None,
             sums / counts[:, None] if centroids else None,
+            all_x / n,
+            square / n,
         )
 
     def _pilot_sample(self, d: int) -> Tensor:

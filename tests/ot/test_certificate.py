@@ -359,6 +359,29 @@ def test_exact_heights_of_two_targets():
     assert_close(c.gap, c.primal - c.dual, rtol=0, atol=1e-9)
 
 
+def test_primal_of_ones_own_sampler_is_of_the_samples_that_were_counted():
+    """A pilot's moments stay wrong however many samples there are."""
+
+    def wide(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64).exp()
+
+    y = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)) + 50
+    ot = SemiDiscreteOT(wide, tol=0.05, progress=False).fit(y)
+    for seed in range(3):
+        cost, (low, high) = ot.cost(400_000, seed=seed)
+        certificate = ot.certificate(400_000, seed=seed)
+        assert abs(certificate.primal - cost) < high - low
+        assert abs(certificate.dual - cost) < 10 * (high - low)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 1.5])
+def test_bounds_of_no_confidence_are_refused(confidence):
+    ot = SemiDiscreteOT(progress=False).fit(torch.eye(2))
+    for bound in (ot.certificate_.upper, ot.certificate_.interval):
+        with pytest.raises(ValueError, match=r"^confidence must be in \(0, 1\), got"):
+            bound(confidence)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
 def test_primal_and_dual_of_any_heights_in_one_dimension(shift):
     """The primal value is the squared distance to the measure reached, the dual value a lower bound of that wanted."""
@@ -436,6 +459,13 @@ def test_fresh_samples_are_fresh_each_time():
     assert again.certificate().seed == seeds[0]
 
 
+def test_a_refit_is_certified_on_samples_that_chose_nothing_before():
+    y = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    ot = SemiDiscreteOT(progress=False).fit(y)
+    seeds = {ot.certificate_.seed, *(ot.refit(y * scale).certificate_.seed for scale in (1.1, 1.2))}
+    assert len(seeds) == 3
+
+
 def test_bounds_go_with_the_confidence():
     c = Certificate(100, 5, 0.02, 0.001, 0.002, 0, 0, 0, 0, 0, 0, 0, 1)
     assert_close(c.upper(), 0.02 + 1.6449 * 0.002, rtol=1e-5, atol=0)
@@ -453,9 +483,9 @@ def test_bounds_go_with_the_confidence():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 2}, "n must be an int of at least 3, got 2"),
-        ({"n": 1.5}, "n must be an int of at least 3, got 1.5"),
-        ({"n": "5"}, "n must be an int of at least 3, got '5'"),
+        ({"n": 2}, r"n must be an int in \[3, 2\^63\), got 2"),
+        ({"n": 1.5}, r"n must be an int in \[3, 2\^63\), got 1.5"),
+        ({"n": "5"}, r"n must be an int in \[3, 2\^63\), got '5'"),
         ({"heights": np.zeros(3)}, r"heights must have shape \(10,\), got \(3, 1\)"),
         ({"heights": np.zeros((10, 2))}, r"heights must have shape \(10,\), got \(10, 2\)"),
         ({"heights": np.full(10, np.nan)}, "heights must be finite"),

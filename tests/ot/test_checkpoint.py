@@ -80,3 +80,21 @@ def test_a_map_is_not_a_checkpoint(tmp_path):
 def test_its_folder_is_looked_for_first(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint must be in a folder that exists"):
         SemiDiscreteOT(progress=False, checkpoint=tmp_path / "none" / "fit.safetensors").fit(torch.randn(5, 2))
+
+
+def test_a_refit_replaces_that_of_the_fit_it_starts_from(tmp_path):
+    path, y = tmp_path / "fit.safetensors", data.mixture(60, 4)
+    ot = SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+    plain = SemiDiscreteOT(progress=False).fit(y).refit(2 * y)
+    assert ot.refit(2 * y).heights_.tolist() == plain.heights_.tolist()
+    assert ot.refit(3 * y).converged_
+    other = SemiDiscreteOT(progress=False).fit(y)
+    other.checkpoint = path
+    with pytest.raises(ValueError, match="belongs to a fit with other targets, weights or settings"):
+        other.refit(4 * y)
+
+
+@pytest.mark.parametrize(("path", "error"), [("", TypeError), (3, TypeError), (".", IsADirectoryError)])
+def test_what_is_no_file_is_refused_first(path, error):
+    with pytest.raises(error, match="^checkpoint must be"):
+        SemiDiscreteOT(progress=False, checkpoint=path).fit(data.mixture(60, 4))

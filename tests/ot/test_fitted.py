@@ -152,6 +152,7 @@ FORGED_TENSORS = {
     "negative weights": {"weights": torch.full((40,), -1.0)},
     "nan weights": {"weights": torch.full((40,), math.nan)},
     "nan centroids": {"centroids": torch.full((33, 3), math.nan, dtype=torch.float64)},
+    "negative measures": {"measures": torch.full((33,), -1.0, dtype=torch.float64)},
     "flat centroids": {"centroids": torch.zeros(99, dtype=torch.float64)},
 }
 
@@ -175,6 +176,8 @@ FORGED_RECORDS = {
     "source a number": assign(source=3),
     "samples": assign(samples="many"),
     "infinite samples": assign(samples=math.inf),
+    "negative samples": assign(samples=-12),
+    "converged": assign(converged="no"),
     "history": assign(history=3),
     "history of letters": assign(history="abc"),
     "certificate": assign(certificate={"chi2": 1}),
@@ -193,6 +196,19 @@ def test_forged_records_are_refused(saved, change):
     _, path = saved
     rewrite(path, change)
     refused(path, "not a whole map of otgen")
+
+
+def test_a_record_nested_without_end_is_refused(saved):
+    _, path = saved
+    held, metadata = read_safetensors(path)
+    write_safetensors(path, held, metadata | {"record": "[" * 100_000})
+    refused(path, "not a whole map of otgen")
+
+
+def test_a_source_of_ones_own_is_refused_where_there_was_none(saved):
+    _, path = saved
+    with pytest.raises(ValueError, match="this map was fitted with source='[a-z]+', not its own"):
+        SemiDiscreteOT.load(path, source=lambda n, generator: torch.rand(n, 3, generator=generator))
 
 
 def test_a_file_sets_nothing_but_what_is_saved(saved, tmp_path):

@@ -396,9 +396,31 @@ def test_extending_given_samples_is_what_sampling_does(fitted):
         fitted.extend(torch.zeros(4, 2))
 
 
+def test_neighbours_are_gathered_a_few_samples_at_a_time(fitted, monkeypatch):
+    x = randn(500, 3, seed=6)
+    whole = fitted.extend(x, 1.0)
+    monkeypatch.setattr("otgen.ot.maps.GATHERED", 100)
+    assert_close(fitted.extend(x, 1.0), whole, equal_nan=True)
+    monkeypatch.setattr("otgen.ot.maps.GATHERED", 1)
+    assert_close(fitted.extend(x[:20], 1.0), whole[:20], equal_nan=True)
+
+
+def test_no_samples_have_no_cells(fitted):
+    none = torch.empty(0, 3)
+    assert fitted.assign(none).shape == (0,)
+    assert fitted.transport(none).shape == fitted.extend(none).shape == (0, 3)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", 2**70])
+def test_bad_seeds_are_refused(fitted, seed):
+    for call in (fitted.sample, fitted.cost):
+        with pytest.raises(ValueError, match=r"seed must be an int in \[0, 2\^63\), got"):
+            call(10, seed=seed)
+
+
 @pytest.mark.parametrize("n", [0, -1, 1.5, True, "3", None])
 def test_bad_number_of_points_is_refused(fitted, n):
-    with pytest.raises(ValueError, match=r"^sample: n must be a positive int, got [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^sample: n must be an int in \[1, 2\^63\), got [^\n]*$"):
         fitted.sample(n)
 
 
@@ -451,7 +473,22 @@ def test_cost_is_a_function_of_its_seed(fitted):
     assert fitted.cost(1000) != fitted.cost(1000, seed=4)
 
 
+@pytest.mark.parametrize("away", [1e4, 1e8, 1e10])
+def test_interval_of_a_cost_far_away(away):
+    """The standard deviation of |x - y|^2 is there 2 |y| times that of a coordinate; its square would cancel."""
+    cost, (low, high) = SemiDiscreteOT(progress=False).fit(torch.full((1, 2), away, dtype=torch.float64)).cost(1000)
+    assert_close(cost, 2 * away**2, rtol=1e-3, atol=0)
+    assert_close(high - low, 2 * 1.96 * 2 * away * (2 / 12) ** 0.5 / 1000**0.5, rtol=0.1, atol=0)
+
+
+def test_cost_of_any_scale():
+    """Squares of costs would leave float64's range; the source is nothing beside such targets."""
+    small, large = (SemiDiscreteOT(progress=False).fit(scale * randn(20, 2)).cost(1000) for scale in (1e60, 1e140))
+    assert_close(large[0] / small[0], 1e160, rtol=1e-9, atol=0)
+    assert_close((large[1][1] - large[1][0]) / (small[1][1] - small[1][0]), 1e160, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("n", [1, 0, 2.5, "10"])
 def test_bad_number_of_samples_is_refused(fitted, n):
-    with pytest.raises(ValueError, match="^cost: n must be an int of at least 2, got [^\n]*$"):
+    with pytest.raises(ValueError, match=r"^cost: n must be an int in \[2, 2\^63\), got [^\n]*$"):
         fitted.cost(n)

@@ -66,7 +66,14 @@ def test_a_single_point_is_left_unscaled(y):
     assert torch.equal(p.nu, torch.ones(1, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("small", [1e-12, 1e-80, 1e-200, 1e-320])
+@pytest.mark.parametrize("small", [1e-31, 1e-200, 5e-324])
+def test_weights_that_no_sample_could_find_are_zero(small):
+    p = problem(points(20, 3), torch.tensor([1.0] * 18 + [small] * 2, dtype=torch.float64))
+    assert p.m == 18
+    assert p.weights[18:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("small", [1e-12, 1e-20, 1e-29])
 def test_a_weight_of_all_but_one_keeps_the_rest_in_range(small):
     p = problem(points(20, 3), torch.tensor([1.0] + [small] * 19, dtype=torch.float64))
     assert bool(torch.isfinite(p.y.float()).all())

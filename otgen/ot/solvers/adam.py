@@ -49,7 +49,7 @@ class Adam:
 
     def start(self, problem: Problem, run: Run) -> AdamState:
         """Line 3: h = 0, whatever was asked for before."""
-        zero = torch.zeros(problem.m, dtype=torch.float64)
+        zero = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
         return AdamState(
             zero if run.start is None else run.start, n=max(FIRST * problem.m, 1000), first=zero, second=zero
         )

@@ -201,7 +201,10 @@ class _Search:
     def step(self, point: Point) -> tuple[Point, bool]:
         """A damped Newton step, and whether it was the last that helps."""
         missing = self.nu - point.diagram.measures
-        direction = self._linear.solve(self._hessian(point), missing, self.error(point))
+        try:
+            direction = self._linear.solve(self._hessian(point), missing, self.error(point))
+        except RuntimeError:  # SuperLU's, of a cell whose facets have no area: targets differ too much in distance
+            return point, True
         norm, error, damping = float(missing.norm()), self.error(point), 1.0
         while damping >= SMALLEST_STEP:
             after = self.at(point.h + damping * direction)

@@ -114,7 +114,7 @@ def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
 
 def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -> Tensor:
     """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach."""
-    raised = torch.zeros(problem.m, dtype=torch.float64)
+    raised = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
     empty = torch.nonzero((seen.counted.counts == 0) & (seen.n * problem.nu > SEEN))[:, 0]
     if empty.numel() == 0:
         return raised

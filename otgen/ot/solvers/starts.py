@@ -119,7 +119,7 @@ def on_a_line(problem: Problem) -> Tensor | None:
     ends = problem.source.quantile(problem.nu[order].cumsum(0)[:-1].clamp(1e-300, 1 - 2**-53))
     if ends is None:
         return None
-    h = torch.zeros(problem.m, dtype=torch.float64)
+    h = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
     h[order[1:]] = -(ends * y.diff()).cumsum(0)
     return h
 

@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from draws import randn
+from fits import assert_same_fit, fit
 
 from otgen import data
-from otgen.ot import SemiDiscreteOT
+from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import auto
 from otgen.ot.solvers.auto import Auto
@@ -109,3 +111,41 @@ def test_without_progress_it_anneals_once():
     assert again.idle > auto.PATIENCE
     patient = Auto().step(problem, replace(state, idle=auto.PATIENCE - 2, best_tv=0.0), run)
     assert not patient.annealed
+
+
+def far(d, away):
+    """A hundred targets and one that is far from them."""
+    return torch.cat([randn(100, d), torch.full((1, d), away, dtype=torch.float64)])
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize("away", [1e6, 1e9])
+def test_cells_too_small_to_compute_are_sampled(source, away):
+    """Exact cells know no way from here: facets without area, or cells without mass, in float64."""
+    y = far(3, away)
+    with pytest.warns(ConvergenceWarning, match='was not certified by exact cells.*take method="auto"'):
+        assert not fit(y, source=source, method="exact").converged_
+    ot = fit(y, source=source)
+    assert ot.converged_
+    assert not ot.certificate_.exact
+    assert ot.certificate(50_000, seed=5).chi2 < 0.02
+
+
+def test_sampling_instead_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    y, path, plain = far(3, 1e6), tmp_path / "fit.safetensors", fit(far(3, 1e6))
+    step, steps = Auto.step, []
+
+    def killed(self, problem, state, run):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return step(self, problem, state, run)
+
+    monkeypatch.setattr(Auto, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(y, checkpoint=path)
+    assert_same_fit(fit(y, checkpoint=path), plain)
+    assert len(steps) > 3
+    made = len(steps)
+    assert_same_fit(fit(y, checkpoint=path), plain)
+    assert len(steps) == made

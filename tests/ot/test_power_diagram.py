@@ -1,0 +1,154 @@
+"""Power diagrams as users ask for them: integrals against samples and closed forms, domains of all kinds, bad input."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from draws import rand, randn
+from torch.testing import assert_close
+
+from otgen import PowerDiagram, SemiDiscreteOT
+
+TRIANGLE = torch.tensor([[-1.0, 0.0], [2.0, 0.0], [0.5, 3.0]], dtype=torch.float64)
+
+
+def drawn(domain, n, d):
+    """Samples of a domain, (n, d)."""
+    if isinstance(domain, str):
+        return rand(n, d, seed=5) if domain == "uniform" else randn(n, d, seed=5)
+    u = rand(n, d, seed=5)
+    if len(domain) == 2:
+        return domain[0] + u * (domain[1] - domain[0])
+    a, b = u.sum(1, keepdim=True).gt(1), domain[1:] - domain[0]
+    return domain[0] + torch.where(a, 1 - u, u) @ b
+
+
+DOMAINS = {
+    "cube": ("uniform", 1), "cube 2": ("uniform", 2), "cube 3": ("uniform", 3),
+    "normal": ("normal", 1), "normal 2": ("normal", 2), "normal 3": ("normal", 3),
+    "box": (torch.tensor([[-3.0], [1.0]], dtype=torch.float64), 1),
+    "box 2": (torch.tensor([[4.0, -1.0], [6.0, 0.5]], dtype=torch.float64), 2),
+    "box 3": (torch.tensor([[4.0, -1.0, 0.0], [6.0, 0.5, 0.1]], dtype=torch.float64), 3),
+    "triangle": (TRIANGLE, 2), "clockwise": (TRIANGLE.flip(0), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("domain", "d"), DOMAINS.values(), ids=DOMAINS)
+@pytest.mark.parametrize("far", [0.0, 1000.0])
+def test_integrals_are_those_of_samples(domain, d, far):
+    n = 200_000
+    x = drawn(domain, n, d)
+    y = x[:12] + far
+    h = -0.5 * y.square().sum(1) + 0.05 * rand(12, seed=2) + far * 0.0
+    found = PowerDiagram(y, h, domain)
+    scores = x @ y.T + h
+    winner = scores.argmax(1)
+    share = torch.bincount(winner, minlength=12).double() / n
+    assert_close(float(found.measures.sum()), 1.0, rtol=1e-12, atol=0)
+    assert_close(found.measures, share, rtol=0, atol=5 / n**0.5)
+    size = float(x.abs().max())
+    for j in range(12):
+        mine = x[winner == j]
+        if len(mine) > 1000:
+            assert_close(found.centroids[j], mine.mean(0), rtol=0, atol=6 * size / len(mine) ** 0.5)
+    second = torch.zeros(12, dtype=torch.float64).index_add_(0, winner, x.square().sum(1) / n)
+    cost = torch.zeros(12, dtype=torch.float64).index_add_(0, winner, (x - y[winner]).square().sum(1) / n)
+    assert_close(found.second_moments, second, rtol=0, atol=6 * d * size**2 / n**0.5)
+    assert_close(found.costs, cost, rtol=0, atol=6 * d * (2 * size + far) ** 2 / n**0.5)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_without_heights_cells_are_those_of_voronoi(d):
+    x, y = rand(5000, d, seed=1), rand(40, d)
+    found = PowerDiagram(y)
+    nearest = torch.cdist(x, y).argmin(1)
+    assert_close(found.heights, -0.5 * y.square().sum(1))
+    assert_close(found.measures, torch.bincount(nearest, minlength=40) / 5000, rtol=0, atol=0.05, check_dtype=False)
+    assert_close(float(found.measures.sum()), 1.0, rtol=1e-12, atol=0)
+    centre, size = found.centroids, found.measures
+    assert_close((centre * size[:, None]).sum(0), torch.full((d,), 0.5, dtype=torch.float64))
+    assert_close(float(found.second_moments.sum()), d / 3)
+
+
+def test_a_fitted_map_has_the_diagram_of_its_heights():
+    ot = SemiDiscreteOT(progress=False).fit(randn(50, 2))
+    found = PowerDiagram(ot.targets_, ot.heights_)
+    assert_close(found.measures, ot.weights_, rtol=1e-8, atol=0)
+    assert_close(float(found.costs.sum()), ot.certificate_.primal)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_the_hessian_is_how_fast_mass_moves(d):
+    y, step = rand(15, d), 1e-6
+    found = PowerDiagram(y)
+    i = int(found.pairs[0, 0])
+    h = found.heights.clone()
+    h[i] += step
+    moved = (PowerDiagram(y, h).measures - found.measures) / step
+    rate = found.hessian()
+    for (a, b), r in zip(found.pairs.tolist(), rate.tolist(), strict=True):
+        if a == i:
+            assert_close(float(moved[b]), -r, rtol=1e-3, atol=1e-6)
+
+
+def test_hidden_sites_have_nothing():
+    y = torch.tensor([[0.2, 0.5], [0.8, 0.5], [0.5, 0.5]], dtype=torch.float64)
+    found = PowerDiagram(y, [0.0, -0.3, -9.0])
+    assert found.measures[2] == found.costs[2] == 0
+    assert bool(found.centroids[2].isnan().all())
+    assert len(found.cells([2])[0].corners) == 0
+    assert repr(found) == "PowerDiagram(3 sites in 2 dimensions, 2 cells)"
+
+
+@pytest.mark.parametrize("which", [[0, 3], np.array([0, 3], np.int32), torch.tensor([0, 3]), (0, 3)], ids=type)
+def test_cells_by_any_whole_numbers(which):
+    found = PowerDiagram(rand(9, 2), domain=TRIANGLE)
+    every = found.cells()
+    for cell, j in zip(found.cells(which), (0, 3), strict=True):
+        assert torch.equal(cell.corners, every[j].corners)
+    assert found.cells([]) == []
+    area = sum(float(torch.det(torch.stack([b, a]).T)) for c in every for a, b in _edges(c.corners)) / 2
+    assert_close(abs(area), 4.5)  # of the triangle
+
+
+def _edges(corners):
+    return zip(corners, corners.roll(-1, 0), strict=True)
+
+
+@pytest.mark.parametrize("which", [[0.5], [True], [9], [-1], [[0]]], ids=str)
+def test_other_rows_are_refused(which):
+    with pytest.raises((TypeError, ValueError), match="^power_diagram: which must"):
+        PowerDiagram(rand(9, 2)).cells(which)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1e-60, 1e-20, 1e20, 1e60])
+def test_any_scale_within_the_limits(d, scale):
+    y = 0.5 * rand(50, d)
+    one = PowerDiagram(y, domain=torch.tensor([[0.0] * d, [1.0] * d]))
+    other = PowerDiagram(scale * y, domain=torch.tensor([[0.0] * d, [scale] * d], dtype=torch.float64))
+    assert_close(other.measures, one.measures, rtol=1e-9, atol=1e-12)
+    assert_close(other.costs / scale / scale, one.costs, rtol=1e-9, atol=1e-12)
+
+
+BAD = {
+    "four dimensions": (lambda: PowerDiagram(rand(5, 4)), "sites must have at most 3 coordinates, got 4"),
+    "huge sites": (lambda: PowerDiagram(1e70 * rand(5, 2)), r"sites must be at most 1e\+60, got"),
+    "nan": (lambda: PowerDiagram([[math.nan, 0.0]]), "sites must be finite"),
+    "heights": (lambda: PowerDiagram(rand(5, 2), rand(4)), r"heights must have shape \(5,\), got \(4, 1\)"),
+    "tiny domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e-70]]), "domain must have sides from 1e-60"),
+    "huge domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e70]]), "domain must have sides from 1e-60"),
+    "flat domain": (lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 0]]), "domain must be a lowest and a highest"),
+    "no polygon": (
+        lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 1], [1, 0], [0, 1]]),
+        "domain must be a convex",
+    ),
+    "corners": (lambda: PowerDiagram(rand(5, 3), domain=TRIANGLE), r"domain must have shape \(2, 3\), got \(3, 2\)"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(ValueError, match=f"^PowerDiagram: {message}[^\n]*$"):
+        make()
