@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from otgen.models.adversarial import Adversarial, Betas
 from otgen.nn import adversarial
@@ -59,7 +60,7 @@ class SNGAN(Adversarial):
             seed=seed,
             device=device,
         )
-        if not any(is_parametrized(part) for part in self.critic.modules()):
+        if not any(_is_spectral(part) for part in self.critic.modules()):
             wanted = "spectral normalisation (torch.nn.utils.parametrizations.spectral_norm)"
             raise ValueError(f"{self._name}: critic must have {wanted}, got {type(self.critic).__name__} without")
         self._optimise(self._adam(lr, betas))
@@ -69,3 +70,9 @@ class SNGAN(Adversarial):
 
     def _generator_loss(self, f_fake: Tensor) -> Tensor:
         return adversarial.wasserstein_generator(f_fake)
+
+
+def _is_spectral(part: nn.Module) -> bool:
+    """Whether a part is a spectral normalisation, or has one of torch's older kind."""
+    old = any(isinstance(hook, SpectralNorm) for hook in part._forward_pre_hooks.values())
+    return old or isinstance(part, _SpectralNorm)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from generators import Line, line
 from torch import nn
+from torch.nn.utils import parametrizations, spectral_norm
 from torch.testing import assert_close
 
 from otgen.models import SNGAN
@@ -45,3 +46,13 @@ def test_hinge_between_parallel_lines():
     gap = sum(value["gap"] for value in values[-20:]) / 20
     assert 0.7 < gap < 1.05
     assert_close(values[-1]["critic"], 2 - values[-1]["gap"], rtol=1e-4, atol=1e-4)  # nothing is beyond ±1
+
+
+def test_only_spectral_normalisation_counts():
+    def critic(norm):
+        return nn.Sequential(norm(nn.Linear(2, 1)), nn.Flatten(0))
+
+    for norm in (parametrizations.spectral_norm, spectral_norm):
+        SNGAN((2,), 3, width=2, critic=critic(norm))
+    with pytest.raises(ValueError, match="^SNGAN: critic must have spectral normalisation .* got Sequential without$"):
+        SNGAN((2,), 3, width=2, critic=critic(parametrizations.weight_norm))
