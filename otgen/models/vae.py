@@ -11,6 +11,7 @@ from otgen.nn import losses
 from otgen.nn.networks import Shape
 
 LIKELIHOODS = ("gaussian", "bernoulli")
+WARMUP = 500  # steps, for vectors: on four sets in the plane codes lived with it for every seed, and died without
 LOG_VAR = 10.0  # log-variances are kept in [-10, 10], beyond which their exponentials blow the first steps up
 
 
@@ -21,7 +22,9 @@ class VAE(Autoencoder, Generative):
     their section 5's successors; beta: Higgins et al. 2017. The encoder gives mean and log-variance of q(z|x), a normal
     distribution. `encode` returns the mean, and samples are the decoder's means, which is why they are smoother than
     the data. A mean squared error in place of the Gaussian likelihood would multiply beta by the number of pixels and
-    let all codes collapse to the prior.
+    let all codes collapse to the prior. So would, among vectors of a few numbers, the divergence's full weight from the
+    first step on, when the decoder makes nothing yet of what a code tells; hence the warm-up (Bowman et al. 2016,
+    section 3.1; Sønderby et al. 2016).
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
@@ -29,7 +32,10 @@ class VAE(Autoencoder, Generative):
         beta: Weight of the divergence; 1 is the paper's bound on the likelihood.
         likelihood: "gaussian", or "bernoulli" for images that are nearly black and white (on grey ones it is a loss, no
             likelihood).
-        gamma: Variance of the Gaussian; `None` for the likeliest one for each batch, which needs no tuning.
+        gamma: Variance of the Gaussian; `None` for the likeliest one for each batch, at least 1e-6. For vectors take a
+            unit in which errors of 0.001 do not matter.
+        warmup: Steps in which the divergence's weight grows from 0 to `beta`, in a line; `None` for 500 for vectors and
+            0 for images. If the codes of vectors die all the same (a "kl" near 0), take more, or a small `gamma`.
         lr: Learning rate of Adam.
         width: Channels of our networks at full resolution.
         network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
@@ -37,7 +43,12 @@ class VAE(Autoencoder, Generative):
         decoder: A network of your own from (b, d) to samples as they are to be, (b, *shape); `None` for ours.
         seed: Decides the initial weights and the noise of training.
         device: Where the model lives.
+
+    Attributes:
+        steps: How many steps were made, int64.
     """
+
+    steps: Tensor
 
     def __init__(
         self,
@@ -47,6 +58,7 @@ class VAE(Autoencoder, Generative):
         beta: float = 1.0,
         likelihood: str = "gaussian",
         gamma: float | None = None,
+        warmup: int | None = None,
         lr: float = 1e-3,
         width: int = 32,
         network: str = "plain",
@@ -56,6 +68,8 @@ class VAE(Autoencoder, Generative):
         device: str | torch.device = "cpu",
     ):
         self._positive(lr=lr, beta=beta, **({} if gamma is None else {"gamma": gamma}))
+        if warmup is not None:
+            self._at_least(0, warmup=warmup)
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"VAE: likelihood must be one of {', '.join(LIKELIHOODS)}, got {likelihood!r}")
         if likelihood == "bernoulli" and gamma is not None:
@@ -65,13 +79,16 @@ class VAE(Autoencoder, Generative):
         )
         self._images_only(likelihood == "bernoulli", 'likelihood="bernoulli"')
         self.beta, self.likelihood, self.gamma = beta, likelihood, gamma
+        self.warmup = (WARMUP if len(self.shape) == 1 else 0) if warmup is None else warmup
+        self.register_buffer("steps", torch.tensor(0, device=self._device))
         self.optimiser = Adam(self.parameters(), lr=lr)
 
     def step(self, batch: Tensor) -> dict[str, float]:
         """Train on one batch (b, *shape).
 
         Returns:
-            "loss", "reconstruction" (minus log-likelihood) and "kl", in nats per sample, as they were before the step.
+            "loss", "reconstruction" (minus log-likelihood) and "kl", in nats per sample, as they were before the step;
+            "loss" with the weight that "kl" had.
         """
         self._check_samples("step", batch)
         mean, log_var = self._posterior(batch)
@@ -81,8 +98,10 @@ class VAE(Autoencoder, Generative):
         else:
             reconstruction = losses.gaussian(self._decode(z), batch, self.gamma)
         kl = losses.kl(mean, log_var)
-        loss = reconstruction + self.beta * kl
+        share = min(1.0, self.steps.item() / self.warmup) if self.warmup else 1.0
+        loss = reconstruction + share * self.beta * kl
         descend(self.optimiser, loss)
+        self.steps += 1
         return {"loss": loss.item(), "reconstruction": reconstruction.item(), "kl": kl.item()}
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # widths of MMD's kernels, those of the WAE authors' code
-LEAST_VARIANCE = 1e-6  # below what eight bits can tell apart: (1/255)^2 / 12
+LEAST_VARIANCE = 1e-6  # below what eight bits can tell apart, (1/255)^2 / 12; among vectors, a deviation of 0.001
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -51,7 +51,8 @@ def gaussian(x_hat: Tensor, x: Tensor, gamma: float | None = None) -> Tensor:
         x_hat: Means, (b, ...), floating.
         x: Samples, like `x_hat`.
         gamma: Variance of one number; `None` for the likeliest one for this batch, which is the mean squared error
-            (Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders", equation 6).
+            (Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders", equation 6), but at least
+            1e-6.
 
     Returns:
         Scalar, like `x_hat`: `mean_b |x_b - x_hat_b|^2 / (2 gamma) + D/2 log(2 pi gamma)`, D numbers in a sample.

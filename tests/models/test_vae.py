@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from otgen.data import eight_gaussians
 from otgen.models import VAE
 from otgen.nn import losses
 
@@ -61,11 +62,28 @@ def test_a_larger_beta_draws_codes_to_the_prior():
     assert 0 <= kl[100.0] < 0.1 < kl[0.01]
 
 
+def test_the_divergence_comes_in_slowly():
+    vae, x = VAE((2,), 2, width=2, beta=2.0, warmup=4), torch.randn(16, 2)
+    weights = [(v["loss"] - v["reconstruction"]) / v["kl"] for v in (vae.step(x) for _ in range(6))]
+    assert weights == pytest.approx([0, 0.5, 1, 1.5, 2, 2], abs=1e-3)
+    assert (VAE((2,), width=2).warmup, VAE(SHAPE, width=2).warmup, VAE(SHAPE, width=2, warmup=3).warmup) == (500, 0, 3)
+
+
+def test_codes_in_the_plane_live():
+    """Without the warm-up all codes are the prior's, and all samples the mean."""
+    x = eight_gaussians(1000)
+    for warmup, lives in ((100, True), (0, False)):
+        vae = VAE((2,), 2, width=8, lr=3e-3, warmup=warmup).fit(x, steps=300, batch_size=64, progress=False)
+        assert (vae.history_["kl"][-20:].mean() > 1) == lives
+        assert ((vae.sample(500, 0).std(0) > 0.5 * x.std(0)).all()) == lives
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
         ({"likelihood": "poisson"}, "VAE: likelihood must be one of gaussian, bernoulli, got 'poisson'"),
         ({"beta": 0.0}, "VAE: beta must be a positive number, got 0.0"),
+        ({"warmup": -1}, "VAE: warmup must be a whole number >= 0, got -1"),
         ({"gamma": -1.0}, "VAE: gamma must be a positive number, got -1.0"),
         ({"likelihood": "bernoulli", "gamma": 1.0}, 'VAE: gamma is the variance of likelihood="gaussian"'),
         (
