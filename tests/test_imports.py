@@ -20,7 +20,7 @@ ALLOWED = {
     "metrics": {"ops", "ot", "files", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
-    "train": {"files", "torch", "numpy", "tqdm"},
+    "train": {"files", "ot", "torch", "numpy", "tqdm"},
     "plots": {"torch", "numpy", "matplotlib"},
     "charts": {"plots", "torch", "matplotlib"},
 }

@@ -104,8 +104,7 @@ class Adversarial(Generative):
     def _optimise(self, make: Callable[[Iterator[nn.Parameter]], Optimizer]) -> None:
         """Give each network an optimiser; the last thing that a constructor does."""
         for name, network in (("critic", self.critic), ("generator", self.generator)):
-            if not list(network.parameters()):
-                raise ValueError(f"{self._name}: {name} must have parameters to learn, got {type(network).__name__}")
+            self._learning(name, network)
         self.critic_optimiser = make(self.critic.parameters())
         self.generator_optimiser = make(self.generator.parameters())
 
@@ -133,9 +132,7 @@ class Adversarial(Generative):
         """
         self._check_samples("step", batch)
         if len(batch) < self.pack:
-            raise ValueError(
-                f"{self._name}.step: a batch must hold at least pack={self.pack} samples, got {len(batch)}"
-            )
+            raise self._too_small(f"pack={self.pack} samples", batch)
         real = self._packs(batch)
         with torch.no_grad():
             fake = self._fake(len(real))

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from otgen.models.ae import AE
 from otgen.models.generative import Generative
-from otgen.models.ot_prior import OTPrior
+from otgen.models.ot_prior import OTPrior, not_fitted
 from otgen.nn.networks import Shape
-from otgen.train import Data, Samples, as_samples
+from otgen.train import Data, Samples, Setup, as_samples
 
 
 class AEOT(AE, Generative):
@@ -89,16 +89,27 @@ class AEOT(AE, Generative):
             The model itself.
         """
         samples = as_samples(data, self.shape, 1)
+        self._need_an_end(samples)
         for piece in samples.look():
             self.check(piece)
         codes = torch.cat([self.encode(piece.to(self._like.dtype)) for piece in samples.once()])
         self.prior.fit(codes, progress=progress)
         return self
 
-    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def prepare(self, data: Samples, setup: Setup) -> None:
+        """Refuse data that are not known to end, as the transport needs the codes of all."""
+        self._need_an_end(data)
+
+    def finish(self, data: Samples, setup: Setup) -> None:
         """Solve the transport from noise to the codes."""
-        self.fit_prior(data, progress=progress)
+        self.fit_prior(data, progress=setup.progress)
+
+    def _need_an_end(self, data: Samples) -> None:
+        if data.size[0] < 0:
+            raise TypeError(f"{self._name} needs the codes of all data: they must have a length, got a stream without")
 
     def _noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes by the extended map, (n, d)."""
+        if not self.fitted:
+            raise not_fitted(self._name, "data")
         return self.prior.sample(n, self.rng if generator is None else generator).to(self.device)

@@ -1,6 +1,6 @@
 """AE-OT-GAN: a generator that starts as AE-OT's decoder, and is fed by the extended map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -10,10 +10,11 @@ from torch.optim import Adam
 from otgen.models.ae_ot import AEOT
 from otgen.models.base import descend
 from otgen.models.generative import Generative
+from otgen.models.ot_prior import not_fitted
 from otgen.models.state import evaluating
 from otgen.nn.adversarial import gan_critic, nonsaturating_generator
 from otgen.nn.networks import Shape
-from otgen.train import Samples
+from otgen.train import Samples, Setup
 
 BETAS = (0.5, 0.999)  # of both Adams, as in DCGAN
 
@@ -45,7 +46,6 @@ class AEOTGAN(Generative):
         device: Where the model lives.
     """
 
-    hints = {"sample": "fit it first"}
     steps: Tensor
 
     def __init__(
@@ -68,17 +68,17 @@ class AEOTGAN(Generative):
         self._positive(lr=lr)
         self._at_least(0, head_start=head_start)
         self._at_least(1, ae_epochs=ae_epochs)
-        if not (0 <= content < float("inf") and 0 <= feature < float("inf")):
+        if not all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in (content, feature)):
             raise ValueError(f"AEOTGAN: content and feature must be numbers >= 0, got {content!r} and {feature!r}")
         if aeot is None:
             aeot = AEOT(shape, d, width=width, tol=tol, seed=seed, device=device)
         elif not isinstance(aeot, AEOT):
             raise TypeError(f"AEOTGAN: aeot must be an AEOT, got {type(aeot).__name__}")
-        elif tuple(shape) != aeot.shape or d not in (None, aeot.d):
+        elif (tuple(shape) if isinstance(shape, Sequence) else shape) != aeot.shape or d not in (None, aeot.d):
             raise ValueError(f"AEOTGAN: shape and d must be those of aeot, {aeot.shape} and {aeot.d}, got {shape}, {d}")
         super().__init__(shape, aeot.d, seed=seed, device=device)
         self.ae_epochs, self.content, self.feature, self.head_start = ae_epochs, content, feature, head_start
-        with self._building():
+        with self._building("critic"):
             self.aeot = aeot
             self.generator = nn.Sequential(deepcopy(aeot.decoder), deepcopy(aeot.squash))
             self.critic = self._critic(critic, width, "spectral")
@@ -86,13 +86,16 @@ class AEOTGAN(Generative):
         if feature > 0 and not callable(self.features):
             raise TypeError("AEOTGAN: critic must have a method features(x), or feature must be 0")
         self.register_buffer("steps", torch.tensor(0, device=self._device))
+        self._learning("generator", self.generator)
+        self._learning("critic", self.critic)
         self.generator_optimiser = Adam(self.generator.parameters(), lr=lr, betas=BETAS)
         self.critic_optimiser = Adam(self.critic.parameters(), lr=lr, betas=BETAS)
 
-    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def prepare(self, data: Samples, setup: Setup) -> None:
         """Train AE-OT if that is still to be done, and start the generator from its decoder."""
         if not self.aeot.fitted:
-            self.aeot.fit(data, epochs=self.ae_epochs, batch_size=batch_size, seed=self.seed, progress=progress)
+            self.aeot._need_an_end(data)
+            self.aeot.fit(data, epochs=self.ae_epochs, **vars(setup))
         if self.steps == 0:
             self.generator[0].load_state_dict(self.aeot.decoder.state_dict())
 
@@ -133,4 +136,6 @@ class AEOTGAN(Generative):
 
     def _noise(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw codes by the extended map, (n, d)."""
+        if not self.aeot.fitted:
+            raise not_fitted(self._name, "data")
         return self.aeot._noise(n, self.rng if generator is None else generator)

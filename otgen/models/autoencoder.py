@@ -53,6 +53,7 @@ class Autoencoder(Model):
             else:
                 self.decoder = self._given("decoder", decoder, (d,), self.shape)
             self.squash = networks.squash(self.shape) if decoder is None else nn.Identity()
+        self._learning("encoder or decoder", self.encoder, self.decoder)
 
     def _encode(self, x: Tensor) -> Tensor:
         codes: Tensor = self.encoder(x)
@@ -70,7 +71,9 @@ class Autoencoder(Model):
         """Binary cross-entropy of the images decoded from z, summed over each, averaged over the batch."""
         if isinstance(self.squash, nn.Sigmoid):
             return losses.bce(self.decoder(z), x)
-        return binary_cross_entropy(self._decode(z), x, reduction="sum") / len(x)  # a network of the user's own
+        samples = self._decode(z).to(x.dtype)  # a network of the user's own
+        with torch.autocast(x.device.type, enabled=False):  # which refuses this loss on a GPU
+            return binary_cross_entropy(samples, x, reduction="sum") / len(x)
 
     def _images_only(self, asked: bool, what: str) -> None:
         """Refuse a choice that is for numbers in [0, 1] where samples are any real numbers."""

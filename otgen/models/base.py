@@ -51,7 +51,7 @@ resuming, devices, and a clear error for each of them that makes no sense for it
   another `Model`; a file holds them as JSON, with the class's name. All but `shape` (and `d`) are given by name.
 - What training changes is in submodules, buffers, optimisers and `torch.Generator`s (see `Stateful`). Noise that `step`
   draws comes from `_noise`, or from `self.rng` alone.
-- What is not a step on a batch has its place in `prepare` and `finish`.
+- What is not a step on a batch has its place in `prepare` and `finish`; a training among it gets the run's `Setup`.
 - `step` returns the same names at every call; the first is the loss to look at first.
 - Losses are pure functions in `otgen.nn`.
 """
@@ -74,7 +74,7 @@ from otgen.models.storage import Recipe
 from otgen.nn import critic
 from otgen.nn.networks import Shape, check_shape
 from otgen.ot.streams import stream
-from otgen.train import Callback, Data, History, Samples, train
+from otgen.train import Callback, Data, History, Samples, Setup, train
 
 M = TypeVar("M", bound="Model")
 
@@ -89,7 +89,7 @@ class Model(Face, ABC):
 
     Attributes:
         shape: As given.
-        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,).
+        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,), also if it ended early.
         rng: Noise of training, on the CPU, so that a seed means the same numbers on every device.
     """
 
@@ -118,11 +118,11 @@ class Model(Face, ABC):
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"{self._name}: seed must be a whole number >= 0 and below 2^63, got {seed!r}")
         try:
-            torch.empty(0, device=device)
+            self._device = torch.device(device)
+            torch.empty(0, device=self._device)
         except (AssertionError, RuntimeError, TypeError) as error:
             raise ValueError(f"{self._name}: device must be one that torch finds here, got {device!r}") from error
         self.shape, self.seed = shape, seed
-        self._device = torch.device(device)
         self.history_: History = {}
         self.rng = torch.Generator().manual_seed(stream(seed, "noise"))
 
@@ -159,7 +159,7 @@ class Model(Face, ABC):
         Returns:
             The model itself, with its `history_`.
         """
-        self.history_ = train(
+        train(
             self,
             data,
             epochs=epochs,
@@ -175,20 +175,19 @@ class Model(Face, ABC):
         )
         return self
 
-    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def prepare(self, data: Samples, setup: Setup) -> None:
         """Do what comes before the first step of a run that starts at the beginning; by default nothing.
 
         Args:
             data: Training data; `data.once()` gives them all, in order, in pieces.
-            batch_size: Of the run.
-            progress: Whether to show bars.
+            setup: The run's settings, and a checkpoint for a training that has its place here.
         """
 
     def step_rows(self, batch: Tensor, rows: Tensor | None) -> dict[str, float]:
         """Train on one batch whose row numbers (b,) are known, or `None`; by default they do not matter."""
         return self.step(batch)
 
-    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def finish(self, data: Samples, setup: Setup) -> None:
         """Do what comes after the last step of a run; by default nothing. The arguments are those of `prepare`."""
 
     def check(self, data: Tensor) -> None:
@@ -221,9 +220,13 @@ class Model(Face, ABC):
     _arguments: dict[str, Any]
 
     @contextmanager
-    def _building(self) -> Iterator[None]:
-        """Make the networks inside: weights come from the seed, drawn on the CPU, and go to the device at the end."""
-        with seeded(self.seed):
+    def _building(self, purpose: str | None = None) -> Iterator[None]:
+        """Make the networks inside: weights come from the seed, drawn on the CPU, and go to the device at the end.
+
+        Args:
+            purpose: What for, where a model builds more than once: each has random numbers of its own.
+        """
+        with seeded(self.seed if purpose is None else stream(self.seed, purpose)):
             yield
         self.to(self._device)
 

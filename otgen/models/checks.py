@@ -53,6 +53,12 @@ class Checked(Stateful):
             raise ValueError(f"{self._name}: {name} must make {sized(outputs)} from {sized(inputs)}, got {came}")
         return network
 
+    def _learning(self, name: str, *networks: nn.Module) -> None:
+        """Refuse networks of which none has parameters."""
+        if not any(list(network.parameters()) for network in networks):
+            came = " and ".join(type(network).__name__ for network in networks)
+            raise ValueError(f"{self._name}: {name} must have parameters to learn, got {came}")
+
     def _positive(self, **numbers: float) -> None:
         """Refuse an argument that is not a positive finite number."""
         for name, value in numbers.items():
@@ -82,6 +88,12 @@ class Checked(Stateful):
         if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"{self._name}.{method}: vectors must be finite, got {low:g} to {high:g}")
 
+    def _too_small(self, least: str, batch: Tensor) -> ValueError:
+        return ValueError(
+            f"{self._name}.step: a batch must hold at least {least}, got {len(batch)}; a DataLoader leaves the rest"
+            " of an epoch out with drop_last=True"
+        )
+
     def _check_codes(self, method: str, z: Tensor) -> None:
         self._check_tensor(method, "codes", z, (self.d,))
 
@@ -89,7 +101,7 @@ class Checked(Stateful):
         if not isinstance(x, Tensor):
             raise TypeError(f"{self._name}.{method}: {what} must be a torch tensor, got {type(x).__name__}")
         if x.shape[1:] != shape or x.ndim != 1 + len(shape):
-            fits = x.ndim > 1 and x[0].numel() == torch.Size(shape).numel()
+            fits = x.ndim > 1 and x.shape[1:].numel() == torch.Size(shape).numel()
             mend = f": take x.reshape(-1, {', '.join(map(str, shape))})" if fits else ""
             raise ValueError(
                 f"{self._name}.{method}: {what} must have shape {sized(shape, 'n')}, got {tuple(x.shape)}{mend}"

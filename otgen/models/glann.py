@@ -13,7 +13,7 @@ from otgen.models.base import descend
 from otgen.models.generative import Generative
 from otgen.nn import MLP, losses
 from otgen.nn.networks import Shape
-from otgen.train import Samples
+from otgen.train import Samples, Setup
 from otgen.train.loop import BAR_DELAY
 
 NOISE = 32  # numbers of noise that the sampler maps to a code; this and the next four are the paper's
@@ -74,11 +74,12 @@ class GLANN(Generative):
         with self._building():
             self.generator = self._generator(generator, width)
             self.sampler = MLP((NOISE, *HIDDEN, d), nn.ReLU, nn.BatchNorm1d)
+        self._learning("generator", self.generator)
         self.generator_optimiser = Adam(self.generator.parameters(), lr=lr, betas=BETAS)
         self.sampler_optimiser = Adam(self.sampler.parameters(), lr=SAMPLER_LR, weight_decay=SAMPLER_DECAY)
         self._allocate(0)
 
-    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def prepare(self, data: Samples, setup: Setup) -> None:
         """Give every sample a code, drawn uniformly from the sphere; those of an earlier `fit` on as many are kept."""
         n = data.size[0]
         if not data.numbered:
@@ -104,11 +105,10 @@ class GLANN(Generative):
             self.codes.copy_(normalize(self.codes))
         return {"loss": loss.item()}
 
-    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def finish(self, data: Samples, setup: Setup) -> None:
         """Fit the sampler to the codes: IMLE."""
-        self.sampler.train()
         codes = self.codes.detach()
-        for _ in tqdm(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not progress):
+        for _ in tqdm(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not setup.progress):
             noise = self._nearest_noise(codes)
             order = torch.randperm(len(codes), generator=self.rng)
             for rows in torch.split(order, SAMPLER_BATCH):

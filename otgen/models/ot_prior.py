@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from otgen.models.state import as_generator
 from otgen.ot import NotFittedError, SemiDiscreteOT
+from otgen.ot.problem import NumericArray
+from otgen.ot.sources import make_source
 
 PREFIX = "ot."  # of the map's tensors among those of the module
-RECORD = "record"
+RECORD, LIKE = "record", "like"
 
 
 class OTPrior(nn.Module):
@@ -54,24 +56,48 @@ class OTPrior(nn.Module):
             "max_samples": max_samples,
             "seed": seed,
         }
+        self._check_settings()
         self.ot_: SemiDiscreteOT | None = None
         self.register_buffer("like", torch.empty(0), persistent=False)  # the codes' dtype and device
 
     like: Tensor
 
-    def fit(self, codes: Tensor, weights: Tensor | None = None, *, progress: bool = True) -> "OTPrior":
+    def _check_settings(self) -> None:
+        ot = SemiDiscreteOT(**self.settings)
+        try:
+            ot._check_settings()
+            make_source(self.settings["source"])
+            if self.angle_threshold != "auto":
+                ot._threshold(self.angle_threshold)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"OTPrior: {error}") from None
+
+    def fit(
+        self,
+        codes: Tensor | NumericArray,
+        weights: Tensor | NumericArray | None = None,
+        *,
+        progress: bool = True,
+    ) -> "OTPrior":
         """Find the map from noise to codes.
 
         Args:
-            codes: (m, d), on any device.
+            codes: (m, d), floating, a tensor on any device or an array.
             weights: Their masses, (m,); `None` for equal ones.
             progress: Whether to show a bar once the fit lasts over two seconds.
 
         Returns:
             The prior itself. `ot_.converged_` says whether the goal was certified; if not, there is a warning, too.
+
+        Raises:
+            TypeError: The codes are not floating-point numbers.
+            ValueError: A shape or value does not fit.
         """
+        like = _none_of(codes)
+        if not like.is_floating_point():
+            raise TypeError(f"OTPrior.fit: codes must be floating-point numbers, got {like.dtype}")
         self.ot_ = SemiDiscreteOT(**self.settings, progress=progress).fit(codes, weights)
-        self.like = codes.new_empty(0)
+        self.like = like
         return self
 
     def sample(self, n: int, generator: torch.Generator | int | None = None) -> Tensor:
@@ -89,7 +115,7 @@ class OTPrior(nn.Module):
             ValueError: The threshold rejects nearly everything.
         """
         if self.ot_ is None:
-            raise NotFittedError("this OTPrior is not fitted yet: call fit(codes) first")
+            raise not_fitted("OTPrior", "codes")
         rng = as_generator(generator)
         seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
         return self.ot_.sample(n, self.angle_threshold, seed=seed).to(self.like)
@@ -97,7 +123,7 @@ class OTPrior(nn.Module):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map to one safetensors file, which `SemiDiscreteOT.load` and `otgen sample` read, too."""
         if self.ot_ is None:
-            raise NotFittedError("this OTPrior is not fitted yet: call fit(codes) first")
+            raise not_fitted("OTPrior", "codes")
         self.ot_.save(path)
 
     @classmethod
@@ -109,12 +135,13 @@ class OTPrior(nn.Module):
         return prior
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        """Add the map's tensors, and its record as bytes."""
+        """Add the map's tensors, its record as bytes, and no numbers of the codes' dtype."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.ot_ is not None:
             tensors, record = self.ot_.state()
             destination.update({f"{prefix}{PREFIX}{name}": value for name, value in tensors.items()})
             destination[f"{prefix}{PREFIX}{RECORD}"] = torch.frombuffer(bytearray(record.encode()), dtype=torch.uint8)
+            destination[f"{prefix}{PREFIX}{LIKE}"] = self.like
 
     def _load_from_state_dict(
         self,
@@ -132,9 +159,25 @@ class OTPrior(nn.Module):
         rest = {key: value for key, value in state_dict.items() if not key.startswith(start)}
         self.ot_ = None
         if tensors:
+            self.like = self.like.to(tensors.pop(LIKE, self.like).dtype)
             try:
                 record = bytes(tensors.pop(RECORD).tolist()).decode()
                 self.ot_ = SemiDiscreteOT.from_state({name: t.clone() for name, t in tensors.items()}, record)
             except (KeyError, ValueError) as error:
                 error_msgs.append(f"{start}*: {error}")
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+
+
+def not_fitted(name: str, data: str) -> NotFittedError:
+    """Say what to call first."""
+    return NotFittedError(f"this {name} is not fitted yet: call fit({data}) first")
+
+
+def _none_of(codes: Tensor | NumericArray) -> Tensor:
+    """A tensor without numbers, of the codes' dtype and on their device."""
+    if isinstance(codes, Tensor):
+        return codes.new_empty(0)
+    if not hasattr(codes, "dtype"):
+        raise TypeError(f"OTPrior.fit: codes must be a tensor or array (m, d), got {type(codes).__name__}")
+    none = codes.reshape(-1)[:0]
+    return torch.from_numpy(none.astype(none.dtype.newbyteorder("=")))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from otgen.ot.streams import stream
+from otgen.train.generators import torch_seeded
 
 
 class Stateful(nn.Module):
@@ -66,8 +67,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     Networks made inside are made on the CPU, so that a seed means the same weights on every device.
     """
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for the GPUs' as well
+    with torch.device("cpu"), torch_seeded(seed):
         yield
 
 

@@ -69,7 +69,7 @@ class WAE(Autoencoder, Generative):
         """
         self._check_samples("step", batch)
         if len(batch) < 2:
-            raise ValueError(f"{self._name}.step: a batch must hold at least 2 samples, got {len(batch)}")
+            raise self._too_small("2 samples", batch)
         codes, prior = self._encode(batch), self._noise(len(batch))
         penalty, values = self._penalty(codes, prior)
         reconstruction = self._mse(codes, batch)
@@ -136,11 +136,12 @@ class WAEGAN(WAE):
             seed=seed,
             device=device,
         )
-        with self._building():
+        with self._building("critic"):
             if critic is None:
                 self.critic: nn.Module = nn.Sequential(MLP((self.d, *ADVERSARY, 1)), nn.Flatten(0))
             else:
                 self.critic = self._given("critic", critic, (self.d,), ())
+        self._learning("critic", self.critic)
         self.critic_optimiser = Adam(self.critic.parameters(), lr=critic_lr, betas=BETAS)
 
     def _penalty(self, codes: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, float]]:

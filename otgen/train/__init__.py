@@ -3,6 +3,7 @@
 from otgen.train.checkpoint import Checkpoint, History, read_checkpoint, write_checkpoint
 from otgen.train.loop import Callback, Trainable, train
 from otgen.train.samples import Data, Samples, as_samples
+from otgen.train.setup import Setup
 
 __all__ = [
     "Callback",
@@ -10,6 +11,7 @@ __all__ = [
     "Data",
     "History",
     "Samples",
+    "Setup",
     "Trainable",
     "as_samples",
     "read_checkpoint",

@@ -73,7 +73,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def pack(state: dict[str, Tensor], history: History) -> dict[str, Tensor]:
-    """Put a model's state and history side by side, as `state.name` and `history.name`."""
+    """Put a model's state and history side by side, as `state.name` and `history.name`.
+
+    Raises:
+        TypeError: The state holds what is no tensor, such as a network's extra state.
+    """
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"a model's state must be tensors alone, got {type(value).__name__} for {name}")
     tensors = {f"state.{name}": value for name, value in state.items()}
     return tensors | {f"history.{name}": torch.from_numpy(np.asarray(v, np.float64)) for name, v in history.items()}
 

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import isfinite
 from pathlib import Path
 from types import FrameType
@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from otgen.ot.streams import stream
 from otgen.train.checkpoint import Checkpoint, History, one_line, read_checkpoint, write_checkpoint
+from otgen.train.generators import torch_seeded
 from otgen.train.samples import Data, Samples, as_samples
+from otgen.train.setup import Setup
 
 BAR_DELAY = 2.0  # seconds before the progress bar appears; what is over by then needs none
 
@@ -31,17 +34,19 @@ class Trainable(Protocol):
     """What the loop needs of a model; `otgen.models.Model` has it."""
 
     shape: tuple[int, ...]
+    training: bool
+    history_: History
 
     def check(self, data: Tensor) -> None:
         """Refuse data (n, ...) that it cannot be trained on."""
 
-    def prepare(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def prepare(self, data: Samples, setup: Setup) -> None:
         """What comes before the first step."""
 
     def step_rows(self, batch: Tensor, rows: Tensor | None) -> dict[str, float]:
         """Train on one batch, whose row numbers are known or not, and say how it went, by the same names each time."""
 
-    def finish(self, data: Samples, batch_size: int, progress: bool) -> None:
+    def finish(self, data: Samples, setup: Setup) -> None:
         """What comes after the last step."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -52,6 +57,12 @@ class Trainable(Protocol):
 
     def children(self) -> Iterator[nn.Module]:
         """Networks, each of which can be compiled."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The model and all its parts, each in training or evaluation mode."""
+
+    def train(self, mode: bool = True) -> object:
+        """Put all parts into training mode."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that training changes, as tensors."""
@@ -83,76 +94,101 @@ def train(
     with the same number of threads). Ctrl-C ends the run after the step at hand, with a checkpoint; a second one ends
     it at once, with the checkpoint before.
 
+    A model in evaluation mode as a whole is put into training mode for the run; one in training mode is left as it is,
+    so a part that is in evaluation mode stays there.
+
     Args:
         model: What to train, in place.
         data: Samples (n, ...) as a tensor or array on any device; a path to a .npy (which stays on the disk), .npz or
             .safetensors file, or to a folder of images; a `Dataset`; a `DataLoader`, which brings its own order and
-            batch size, for which torch's global generator is seeded in every epoch.
+            batch size, and whose generators are seeded in every epoch.
         epochs: Length of the whole run in epochs; either this or `steps`.
         steps: Length of the whole run in steps; either this or `epochs`.
         batch_size: Samples in a batch, at most n.
-        seed: Decides the order of the samples and nothing else.
+        seed: Decides the order of the samples, and what torch's own generators give to networks (dropout) and data sets
+            (random transforms) during the run; callbacks find these generators as they were.
         progress: Whether to show a bar on stderr once the run has lasted two seconds.
         checkpoint: File to keep the run in (safetensors), replaced as a whole or not at all; `None` keeps nothing.
         checkpoint_seconds: Time between two checkpoints; there is always one at the beginning and one at the end.
-        resume: Whether to go on from `checkpoint`. If there is no such file yet, the run starts at the beginning.
+        resume: Whether to go on from `checkpoint`. If there is no such file yet, the run starts at the beginning. The
+            model must have the sizes of the one that wrote it; learning rates, weights of losses and the like are its
+            own, as given now.
         callbacks: Called after each step with the model, the number of steps made and what `step` gave; if one returns
             True, the run ends there.
         amp: Whether to compute in bfloat16 where torch holds that to be safe. It has float32's range, so losses need no
             scaling.
-        compile: Whether to compile the networks with torch.compile, or by which of its backends.
+        compile: Whether to compile the networks with torch.compile for this run, or by which of its backends.
 
     Returns:
-        Every value that the model's step gave, by name, float64 (steps,), those before resuming included.
+        Every value that the model's step gave, by name, float64 (steps,), those before resuming included. It is the
+        model's `history_`, too, also where the run ends early.
 
     Raises:
-        TypeError: The data are of a kind or dtype that cannot be trained on.
+        TypeError: The data are of a kind or dtype that cannot be trained on, or a callback cannot be called.
         ValueError: A number, a shape or the range of the data does not fit, or the checkpoint is of another run.
         FloatingPointError: A loss or gradient is not finite.
     """
     _check_numbers(batch_size, seed, epochs, steps)
-    samples = as_samples(data, model.shape, batch_size)
-    for piece in samples.look():
-        model.check(piece)
+    _check_callbacks(callbacks)
+    like = next(model.parameters())
+
+    def lend(purpose: str, index: int = 0) -> AbstractContextManager[None]:
+        # a step's numbers hang on the seed and the step alone, or a resumed run would draw others
+        return torch_seeded(stream(seed, purpose, index), like.device)
+
+    with lend("look"):
+        samples = as_samples(data, model.shape, batch_size)
+        for piece in samples.look():
+            model.check(piece)
     total = steps if steps is not None else (epochs or 0) * samples.epoch_steps(batch_size)
     settings = {"model": type(model).__name__, "data": list(samples.size), "batch_size": batch_size, "seed": seed}
     path = _checkpoint_path(checkpoint, resume)
-    _compile(model, compile)
+    before = None if path is None else _preparing(path)
+    setup = Setup(batch_size, seed, progress, amp, compile, before, resume)
     start, history = 0, Values()
 
     def keep(step: int) -> None:
         if path:
             write_checkpoint(path, Checkpoint(settings, step, _arrays(history), model.state_dict()))
 
-    if path and path.exists():
-        start, history = _resume(model, path, settings, total)
-    else:
-        model.prepare(samples, batch_size, progress)
-        keep(0)
-    like, saved, ended = next(model.parameters()), time.monotonic(), start == total
-    batches = samples.batches(batch_size, seed, start)
-    with (
-        tqdm(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,
-        _patience() as hit,
-    ):
-        for step in range(start + 1, total + 1):
-            rows, batch = next(batches)
-            with torch.autocast(like.device.type, torch.bfloat16, enabled=amp):
-                values = model.step_rows(_like(batch, like), rows)
-            _record(model, history, values, step)
-            bar.set_postfix(values, refresh=False)
-            bar.update()
-            stops = [callback(model, step, values) for callback in callbacks]
-            ended = step == total or any(stops)
-            if ended or hit() or time.monotonic() - saved >= checkpoint_seconds:
-                keep(step)
-                saved = time.monotonic()
-            if hit():
-                raise KeyboardInterrupt
-            if ended:
-                break
-    model.finish(samples, batch_size, progress)
-    return _arrays(history)
+    with _training(model), _compiled(model, compile):
+        if path and path.exists():
+            start, history = _resume(model, path, settings, total)
+        else:
+            with lend("prepare"):
+                model.prepare(samples, setup)
+            keep(0)
+        if before:
+            before.unlink(missing_ok=True)  # the run's own checkpoint holds all of it
+        saved, ended = time.monotonic(), start == total
+        batches = samples.batches(batch_size, seed, start)
+        try:
+            with (
+                tqdm(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,
+                _patience() as hit,
+            ):
+                for step in range(start + 1, total + 1):
+                    with lend("step", step):
+                        rows, batch = next(batches)
+                        with torch.autocast(like.device.type, torch.bfloat16, enabled=amp):
+                            values = model.step_rows(_like(batch, like), rows)
+                    _record(model, history, values, step)
+                    bar.set_postfix(values, refresh=False)
+                    bar.update()
+                    stops = [callback(model, step, values) for callback in callbacks]
+                    ended = step == total or any(stops)
+                    if ended or hit() or time.monotonic() - saved >= checkpoint_seconds:
+                        keep(step)
+                        saved = time.monotonic()
+                    if hit():
+                        raise KeyboardInterrupt
+                    if ended:
+                        break
+            with lend("finish"):
+                model.finish(samples, setup)
+        finally:
+            model.history_ = _arrays(history)
+    return model.history_
 
 
 def _check_numbers(batch_size: int, seed: int, epochs: int | None, steps: int | None) -> None:
@@ -167,6 +203,11 @@ def _check_numbers(batch_size: int, seed: int, epochs: int | None, steps: int | 
         raise ValueError(f"train: epochs or steps must be at least 1, got epochs={epochs}, steps={steps}")
 
 
+def _check_callbacks(callbacks: Sequence[Callback]) -> None:
+    if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
+        raise TypeError(f"train: callbacks must be a list of functions, got {callbacks!r}")
+
+
 def _checkpoint_path(checkpoint: str | os.PathLike[str] | None, resume: bool) -> Path | None:
     """Find out before the first step what would spoil the last."""
     if checkpoint is None:
@@ -176,9 +217,15 @@ def _checkpoint_path(checkpoint: str | os.PathLike[str] | None, resume: bool) ->
     path = Path(checkpoint)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"train: the checkpoint's folder must exist, got {path.parent}")
-    if path.exists() and not resume:
-        raise FileExistsError(f"train: {path} is there already; go on from it with resume=True, or remove it")
+    for file in (path, _preparing(path)):
+        if file.exists() and not resume:
+            raise FileExistsError(f"train: {file} is there already; go on from it with resume=True, or remove it")
     return path
+
+
+def _preparing(path: Path) -> Path:
+    """The checkpoint of what comes before the first step of the run whose checkpoint is given."""
+    return path.with_name(f"{path.name}.prepare")
 
 
 def _resume(model: Trainable, path: Path, settings: dict[str, Any], total: int) -> tuple[int, Values]:
@@ -196,14 +243,39 @@ def _resume(model: Trainable, path: Path, settings: dict[str, Any], total: int) 
     return old.step, {name: values.tolist() for name, values in old.history.items()}
 
 
-def _compile(model: Trainable, how: bool | str) -> None:
-    """Compile each network in place, which leaves the names in `state_dict` as they are."""
-    if how is False:
-        return
-    if getattr(model, "second_order", False):
+@contextmanager
+def _training(model: Trainable) -> Iterator[None]:
+    """Let a model train that is in evaluation mode as a whole, and give its parts their modes back."""
+    modes = {} if model.training else {part: part.training for part in model.modules()}
+    if modes:
+        model.train()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def _compiled(model: Trainable, how: bool | str) -> Iterator[None]:
+    """Compile each network in place, which leaves the names in `state_dict` as they are, and undo it afterwards."""
+    if how is not False and getattr(model, "second_order", False):
         raise ValueError(f"train: {type(model).__name__} takes gradients of gradients, which torch.compile cannot")
-    for network in model.children():
+    before = {} if how is False else {network: network._compiled_call_impl for network in model.children()}
+    try:
+        for network in before:
+            _compile(network, how)
+        yield
+    finally:
+        for network, call in before.items():
+            network._compiled_call_impl = call
+
+
+def _compile(network: nn.Module, how: bool | str) -> None:
+    try:
         network.compile(**({} if how is True else {"backend": how}))
+    except Exception as error:  # torch's message fills two lines
+        raise ValueError(f"train: compile must be a truth value or one of torch's backends, got {how!r}") from error
 
 
 @contextmanager
@@ -229,7 +301,7 @@ def _patience() -> Iterator[Callable[[], bool]]:
 
 def _like(batch: Tensor, like: Tensor) -> Tensor:
     """The batch on the model's device, and floating-point numbers in its precision."""
-    return batch.to(like.device, like.dtype if batch.dtype.is_floating_point else batch.dtype)
+    return batch.detach().to(like.device, like.dtype if batch.dtype.is_floating_point else batch.dtype)
 
 
 def _record(model: Trainable, history: Values, values: dict[str, float], step: int) -> None:

@@ -2,7 +2,8 @@
 
 Rows that can be reached by number (a tensor, an array, a .npy file that stays on the disk, a `Dataset`, a folder of
 images) are shuffled here, so that a batch depends on the seed and the number of the step alone. A `DataLoader` or an
-`IterableDataset` brings its own order; torch's global generator, from which it draws, is private to it while it works.
+`IterableDataset` brings its own order; the generators from which it draws, torch's own or one that it was given, start
+every epoch at a seed of the run, and torch's own is private to it while it works.
 """
 
 import os
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from otgen.files import image_paths, load_array, map_array, read_images
+from otgen.train.generators import torch_seeded
 
 CHUNK = 4096  # rows that are looked at in one piece
 
@@ -83,7 +85,7 @@ def as_samples(data: Data, shape: tuple[int, ...], batch_size: int) -> Samples:
         samples = Stream(DataLoader(data, batch_size))
     elif isinstance(data, Dataset) and hasattr(data, "__len__"):
         count = len(data)
-        samples = Rows(count, lambda rows: torch.stack([_first(data[int(row)]) for row in rows]))
+        samples = Rows(count, lambda rows: _stack([_first(data[int(row)]) for row in rows]))
     else:
         raise TypeError(
             "train: data must be a tensor or array (n, ...), a path, a Dataset or a DataLoader, got"
@@ -143,7 +145,8 @@ class Stream(Samples):
     """Batches that a `DataLoader` makes, in its own order and of its own size.
 
     Args:
-        loader: The loader.
+        loader: The loader. A generator that it or its sampler was given is its to draw from, but what it draws is the
+            run's to decide: each epoch seeds it anew.
     """
 
     def __init__(self, loader: DataLoader[Any]):
@@ -184,10 +187,11 @@ class Stream(Samples):
         yield self._first
 
     def _epoch(self, seed: int) -> Iterator[Tensor]:
-        """Batches of one epoch, for which torch's global generator starts at `seed`."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        """Batches of one epoch, for which torch's own generator and the loader's start at `seed`."""
+        with torch_seeded(seed):
             state = torch.get_rng_state()
+        for generator in self._generators():
+            generator.manual_seed(seed)
         iterator = None
         while True:
             with torch.random.fork_rng(devices=[]):
@@ -199,11 +203,18 @@ class Stream(Samples):
                 return
             yield _first(batch)
 
+    def _generators(self) -> list[torch.Generator]:
+        """The loader's own."""
+        batches = self.loader.batch_sampler
+        parts = (self.loader, self.loader.sampler, batches, getattr(batches, "sampler", None))
+        found = [getattr(part, "generator", None) for part in parts]
+        return [generator for generator in found if isinstance(generator, torch.Generator)]
+
 
 def _from_path(path: Path, shape: tuple[int, ...]) -> Samples:
     if path.is_dir():
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"train: a folder of images needs a model with shape (c, h, h), got {shape}")
+        if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
+            raise ValueError(f"train: a folder of images needs a model with shape (1, h, h) or (3, h, h), got {shape}")
         paths = image_paths(path)
         return Rows(
             len(paths),
@@ -216,7 +227,8 @@ def _from_array(data: Tensor | NDArray[Any]) -> Rows:
     if data.ndim < 2 or len(data) < 1:
         raise ValueError(f"train: data must have shape (n, ...) with n >= 1, got {tuple(data.shape)}")
     if isinstance(data, Tensor):
-        return Rows(len(data), lambda rows: data[rows], lambda: iter(torch.split(data, CHUNK)))
+        detached = data.detach()  # what made the data is not trained here
+        return Rows(len(data), lambda rows: detached[rows], lambda: iter(torch.split(detached, CHUNK)))
     return Rows(
         len(data),
         lambda rows: _tensor(data[rows.numpy()]),
@@ -227,6 +239,14 @@ def _from_array(data: Tensor | NDArray[Any]) -> Rows:
 def _tensor(piece: NDArray[Any]) -> Tensor:
     """A copy, as a piece of a file on the disk may not be written to."""
     return torch.from_numpy(np.array(piece, dtype=piece.dtype.newbyteorder("=")))
+
+
+def _stack(items: list[Tensor]) -> Tensor:
+    other = next((item for item in items if item.shape != items[0].shape), None)
+    if other is not None:
+        came = f"{tuple(items[0].shape)} and {tuple(other.shape)}"
+        raise ValueError(f"train: a Dataset must give samples of one shape, got {came}")
+    return torch.stack(items)
 
 
 def _first(item: Any) -> Tensor:

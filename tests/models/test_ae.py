@@ -1,8 +1,10 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy
 from torch.testing import assert_close
 
-from otgen.models import AE, MODELS, Generative, Model
+from otgen.models import AE, MODELS, VAE, Generative, Model, autoencoder
 
 SHAPE = (1, 8, 8)
 
@@ -198,3 +200,19 @@ def test_bad_codes_and_empty_batch():
         ae.decode(torch.zeros(5, 3))
     with pytest.raises(ValueError, match=r"AE.step: images must be at least one, got none"):
         ae.step(blobs(3)[:0])
+
+
+@pytest.mark.parametrize("kind", [AE, VAE])
+def test_cross_entropy_of_a_decoder_of_ones_own_is_left_out_of_autocast(kind, monkeypatch):
+    """That of a GPU refuses it."""
+    seen = []
+
+    def watch(samples, x, reduction):
+        seen.append((torch.is_autocast_enabled("cpu"), samples.dtype))
+        return binary_cross_entropy(samples, x, reduction=reduction)
+
+    monkeypatch.setattr(autoencoder, "binary_cross_entropy", watch)
+    decoder = nn.Sequential(nn.Linear(2, 64), nn.Sigmoid(), nn.Unflatten(1, SHAPE))
+    settings = {"loss": "bce"} if kind is AE else {"likelihood": "bernoulli"}
+    kind(SHAPE, 2, width=2, decoder=decoder, **settings).fit(blobs(8), steps=1, batch_size=8, progress=False, amp=True)
+    assert seen == [(False, torch.float32)]

@@ -1,11 +1,14 @@
 """OTPrior, AE-OT and AE-OT-GAN: what stands on the transport map."""
 
 import copy
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import IterableDataset
 
 from otgen import data
 from otgen.models import AE, AEOT, AEOTGAN, OTPrior, load
@@ -74,6 +77,47 @@ def test_prior_is_kept_in_files_and_states(fitted, tmp_path):
         inside.load_state_dict({name: value for name, value in state.items() if name != "1.ot.record"})
 
 
+def test_prior_takes_arrays_and_refuses_whole_numbers(codes):
+    prior = OTPrior(tol=0.5, seed=2).fit(codes.numpy()[::-1].astype(">f4"), progress=False)
+    assert prior.sample(4, 0).dtype == torch.float32
+    for wrong, wanted in [(codes.long(), "torch.int64"), (codes.long().numpy(), "torch.int64")]:
+        prior = OTPrior()
+        with pytest.raises(TypeError, match=f"^OTPrior.fit: codes must be floating-point numbers, got {wanted}$"):
+            prior.fit(wrong, progress=False)
+        assert prior.ot_ is None
+    with pytest.raises(TypeError, match=r"^OTPrior.fit: codes must be a tensor or array \(m, d\), got list$"):
+        OTPrior().fit([[1.0]])
+
+
+def test_precision_comes_back_with_the_state(codes):
+    prior, again = OTPrior(tol=0.5).fit(codes.double(), progress=False), OTPrior()
+    again.load_state_dict(prior.state_dict())
+    assert_close(again.sample(4, 0), prior.sample(4, 0), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"source": "cauchy"}, "source must be one of uniform, normal or a callable, got 'cauchy'"),
+        ({"tol": -1}, "tol must be a positive number, got -1"),
+        ({"tol": "a"}, "tol must be a positive number, got 'a'"),
+        ({"angle_threshold": "wide"}, r'angle_threshold must be "auto" or an angle in \(0, pi\], got \'wide\''),
+        ({"angle_threshold": -0.1}, r'angle_threshold must be "auto" or an angle in \(0, pi\], got -0.1'),
+        ({"method": "magic"}, "method must be one of .*, got 'magic'"),
+        ({"max_samples": 0}, "max_samples must be a positive int or None, got 0"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_trained(settings, wanted):
+    kinds = [OTPrior]
+    kinds += (
+        [lambda **s: AEOT((2,), 2, width=2, **s)] if settings.keys() <= {"source", "tol", "angle_threshold"} else []
+    )
+    kinds += [lambda **s: AEOTGAN((2,), 2, width=2, **s)] if "tol" in settings else []
+    for kind in kinds:
+        with pytest.raises(ValueError, match=f"^OTPrior: {wanted}$"):
+            kind(**settings)
+
+
 # --- AE-OT -----------------------------------------------------------------------------------------------------------
 
 
@@ -100,6 +144,28 @@ def test_aeot_takes_trained_networks(tmp_path):
     assert aeot.sample(5, 0).shape == (5, *SHAPE)
     with pytest.raises(ValueError, match=r"images must lie in \[0, 1\]"):
         aeot.fit_prior(images() * 255, progress=False)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(lambda: torch.rand(2), None)
+
+
+@pytest.mark.parametrize("kind", [AEOT, AEOTGAN])
+def test_data_without_an_end_are_refused_before_training(kind):
+    model = kind((2,), 2, width=2)
+    seen = []
+    with pytest.raises(TypeError, match="^AEOT needs the codes of all data: they must have a length, got a stream"):
+        model.fit(Endless(), steps=1, batch_size=4, progress=False, callbacks=[lambda *_: seen.append(1)])
+    with pytest.raises(TypeError, match="^AEOT needs the codes of all data"):
+        AEOT((2,), 2, width=2).fit_prior(Endless())
+    assert seen == []
+
+
+@pytest.mark.parametrize("kind", [AEOT, AEOTGAN])
+def test_sampling_before_fit_names_the_model(kind):
+    with pytest.raises(NotFittedError, match=rf"^this {kind.__name__} is not fitted yet: call fit\(data\) first$"):
+        kind((2,), 2, width=2).sample(3)
 
 
 # --- AE-OT-GAN -------------------------------------------------------------------------------------------------------
@@ -143,12 +209,75 @@ def test_aeotgan_with_a_fitted_aeot_is_saved_whole(aeot, tmp_path):
     assert_close(again.reconstruct(images(3)), gan.reconstruct(images(3)), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("stop", [3, 14])
+def test_pretraining_that_was_stopped_goes_on_exactly(stop, tmp_path, monkeypatch):
+    """Seven steps make an epoch of the autoencoder's two; after the last comes the transport, stopped, too."""
+
+    def build():
+        return AEOTGAN(SHAPE, 3, width=2, tol=5.0, ae_epochs=2, head_start=1)
+
+    run = {"steps": 3, "batch_size": 8, "seed": 4, "amp": True, "progress": False}
+    whole, path = build().fit(images(), **run), tmp_path / "run"
+    taught, step = [], AEOT.step
+
+    def stopped(self, batch):
+        taught.append(torch.is_autocast_enabled("cpu"))
+        if len(taught) == stop:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch)
+
+    monkeypatch.setattr(AEOT, "step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build().fit(images(), checkpoint=path, **run)
+    assert os.listdir(tmp_path) == ["run.prepare"]
+    with pytest.raises(FileExistsError, match=r"run.prepare is there already; go on from it with resume=True"):
+        build().fit(images(), checkpoint=path, **run)
+    rest = build().fit(images(), checkpoint=path, resume=True, **run)
+    assert taught == [True] * 14
+    assert os.listdir(tmp_path) == ["run"]
+    a, b = rest.state_dict(), whole.state_dict()
+    assert a.keys() == b.keys()
+    for name in [name for name in a if not name.endswith("ot.record")]:  # it says how long the solver took
+        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_runs_seed_reaches_the_pretraining():
+    a, b = (
+        AEOTGAN((2,), 2, width=2, tol=5.0, ae_epochs=1).fit(
+            torch.rand(20, 2, generator=torch.Generator().manual_seed(1)),
+            steps=1,
+            batch_size=8,
+            seed=seed,
+            progress=False,
+        )
+        for seed in (1, 2)
+    )
+    assert not torch.equal(a.aeot.encoder[0].weight, b.aeot.encoder[0].weight)
+
+
+def test_the_critic_has_random_numbers_of_its_own():
+    gan = AEOTGAN(SHAPE, 2, width=8)
+    assert not torch.equal(gan.critic.trunk[0].parametrizations.weight.original, gan.aeot.encoder[0].weight)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "wanted"),
     [
         ({"aeot": 3}, TypeError, "AEOTGAN: aeot must be an AEOT, got int"),
         ({"aeot": AEOT((2,), 2, width=2)}, ValueError, r"AEOTGAN: shape and d must be those of aeot, \(2,\) and 2"),
         ({"content": -1.0}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got -1.0 and 0.1"),
+        ({"content": "a"}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got 'a' and 0.1"),
+        ({"feature": None}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got 1.0 and None"),
+        (
+            {"aeot": AEOT((2,), 2, width=2), "shape": 2},
+            ValueError,
+            r"AEOTGAN: shape and d must be those of aeot, \(2,\) and 2, got 2",
+        ),
+        (
+            {"critic": nn.Sequential(nn.Flatten(), nn.AvgPool1d(64), nn.Flatten(0)), "feature": 0.0},
+            ValueError,
+            "AEOTGAN: critic must have parameters to learn, got Sequential",
+        ),
         ({"head_start": -1}, ValueError, "AEOTGAN: head_start must be a whole number >= 0, got -1"),
         (
             {"critic": nn.Sequential(nn.Flatten(), nn.Linear(64, 1), nn.Flatten(0))},

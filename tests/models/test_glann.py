@@ -5,6 +5,7 @@ from torch.utils.data import DataLoader
 
 from otgen.models import GLANN
 from otgen.nn import losses
+from otgen.train import Setup
 
 SHAPE = (1, 8, 8)
 
@@ -59,7 +60,8 @@ def test_the_sampler_learns_the_codes():
         glann.codes.copy_(torch.stack([angle.cos(), angle.sin()], 1))
     glann.eval()
     far = (glann._noise(500) < -0.1).any(1).float().mean()
-    glann.finish(None, 8, False)
+    glann.train()
+    glann.finish(None, Setup(batch_size=8, progress=False))
     glann.eval()
     near = (glann._noise(500) < -0.1).any(1).float().mean()
     assert near < 0.15

@@ -87,5 +87,10 @@ def test_lecture_discriminator_and_bad_arguments():
     for kind in (WAEGAN, WAEMMD):
         with pytest.raises(ValueError, match="penalty_weight must be a positive number, got 0"):
             kind(SHAPE, penalty_weight=0)
-        with pytest.raises(ValueError, match="step: a batch must hold at least 2 samples, got 1"):
+        with pytest.raises(ValueError, match="step: a batch must hold at least 2 samples, got 1; .* drop_last=True$"):
             kind(SHAPE, width=2).step(images(1))
+
+
+def test_the_adversary_has_random_numbers_of_its_own():
+    wae = WAEGAN((16,), width=64)
+    assert not torch.equal(wae.encoder[2].weight, wae.critic[0][2].weight)

@@ -90,3 +90,9 @@ def test_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
         read_checkpoint(tmp_path / "nothing.safetensors")
+
+
+def test_a_state_of_other_things_than_tensors_is_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"^a model's state must be tensors alone, got dict for net._extra_state$"):
+        write_checkpoint(tmp_path / "a", Checkpoint({}, 0, {}, {"w": torch.ones(1), "net._extra_state": {}}))
+    assert os.listdir(tmp_path) == []

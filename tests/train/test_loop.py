@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 from torch.testing import assert_close
+from torch.utils.data import Dataset
 
 from otgen.models import AE, Model
-from otgen.train import loop, read_checkpoint, train
+from otgen.train import Setup, loop, read_checkpoint, train
 
 SHAPE = (1, 8, 8)
 
@@ -187,6 +188,84 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     assert written == [0, 9]
 
 
+class Dropping(Line):
+    """Draws from torch's own generator in every step, before the first and after the last."""
+
+    def prepare(self, data, setup):
+        self.b.data += torch.rand(2)
+
+    def step(self, batch):
+        return super().step(nn.functional.dropout(batch)) | {"drawn": torch.rand(()).item()}
+
+    def finish(self, data, setup):
+        self.a.data += torch.rand(2)
+
+
+class Jittered(Dataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return points()[index] + torch.rand(2)
+
+
+def test_what_torchs_own_generator_gives_hangs_on_the_seed_alone(tmp_path):
+    run, drawn = {"steps": 8, "batch_size": 4, "progress": False}, []
+    torch.manual_seed(1)
+    wanted = train(whole := Dropping(), Jittered(), **run)
+    assert_close(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(1)), rtol=0, atol=0)
+    train(Dropping(), Jittered(), checkpoint=tmp_path / "a", callbacks=[lambda m, step, v: step == 3], **run)
+    torch.manual_seed(2)
+    callbacks = [lambda *_: drawn.append(torch.rand(1))]
+    history = train(rest := Dropping(), Jittered(), checkpoint=tmp_path / "a", resume=True, callbacks=callbacks, **run)
+    assert_same_run(rest, history, whole, wanted)
+    assert_close(torch.cat(drawn), torch.rand(5, generator=torch.Generator().manual_seed(2)), rtol=0, atol=0)
+    assert len(set(wanted["drawn"])) == 8
+    assert not set(wanted["drawn"]) & set(train(Dropping(), Jittered(), seed=1, **run)["drawn"])
+
+
+class Moded(Line):
+    """Has two layers whose mode counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.BatchNorm1d(2), nn.BatchNorm1d(2)])
+        self.modes = []
+
+    def step(self, batch):
+        self.modes.append([layer.training for layer in self.layers])
+        return super().step(batch)
+
+
+def test_a_model_in_evaluation_mode_trains_all_the_same():
+    def end(model, step, values):
+        raise InterruptedError
+
+    run = {"steps": 2, "batch_size": 4, "progress": False}
+    model = Moded().eval()
+    model.layers[1].train()
+    train(model, points(), **run)
+    with pytest.raises(InterruptedError):
+        train(model, points(), callbacks=[end], **run)
+    assert model.modes == [[True, True]] * 3
+    assert [part.training for part in (model, *model.layers)] == [False, False, True]
+    frozen = Moded()
+    frozen.layers[0].eval()
+    train(frozen, points(), **run)
+    assert frozen.modes == [[False, True]] * 2
+    assert [part.training for part in (frozen, *frozen.layers)] == [True, False, True]
+
+
+def test_the_history_of_a_run_that_ends_early_is_kept():
+    model = Line(stop_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(points(), steps=9, batch_size=4, progress=False)
+    assert model.history_["count"].tolist() == [1, 2, 3]
+    with pytest.raises(ZeroDivisionError):
+        model.fit(points(), steps=9, batch_size=4, progress=False, callbacks=[lambda m, step, v: step == 2 and 1 / 0])
+    assert model.history_["count"].tolist() == [4, 5]
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +311,9 @@ def test_resume_with_another_architecture(tmp_path):
         ({"steps": None}, ValueError, "either epochs or steps must be given, got epochs=None, steps=None"),
         ({"steps": 0}, ValueError, "epochs or steps must be at least 1, got epochs=None, steps=0"),
         ({"resume": True}, ValueError, "resume needs the path of a checkpoint, got None"),
+        ({"callbacks": None}, TypeError, "callbacks must be a list of functions, got None"),
+        ({"callbacks": print}, TypeError, "callbacks must be a list of functions, got <built-in function print>"),
+        ({"callbacks": [3]}, TypeError, r"callbacks must be a list of functions, got \[3\]"),
         ({"checkpoint": "no/such/folder/a"}, FileNotFoundError, "the checkpoint's folder must exist, got no/such/"),
     ],
 )
@@ -297,19 +379,19 @@ def test_callbacks_see_every_step_and_end_the_run(tmp_path):
 
 def test_prepare_and_finish_frame_the_run(tmp_path):
     class Framed(Line):
-        def prepare(self, data, batch_size, progress):
-            self.seen.append(("prepare", sum(len(piece) for piece in data.once()), batch_size, progress))
+        def prepare(self, data, setup):
+            self.seen.append(("prepare", sum(len(piece) for piece in data.once()), setup))
 
-        def finish(self, data, batch_size, progress):
+        def finish(self, data, setup):
             self.seen.append(("finish", *next(data.once()).shape))
 
     model, path = Framed(), tmp_path / "a"
     run = {"batch_size": 4, "checkpoint": path, "progress": False}
-    train(model, points(), steps=1, **run)
-    assert model.seen[0] == ("prepare", 20, 4, False)
+    train(model, points(), steps=1, seed=3, **run)
+    assert model.seen[0] == ("prepare", 20, Setup(4, 3, False, checkpoint=tmp_path / "a.prepare"))
     assert model.seen[2:] == [("finish", 20, 2)]
     again = Framed()
-    train(again, points(), steps=2, resume=True, **run)
+    train(again, points(), steps=2, seed=3, resume=True, **run)
     assert [seen if isinstance(seen, tuple) else "step" for seen in again.seen] == ["step", ("finish", 20, 2)]
 
 
@@ -323,6 +405,7 @@ def test_bfloat16_and_compile_train_too():
         history = train(ae, x, epochs=20, batch_size=8, progress=False, **options)
         assert {z.dtype for z in codes} == {torch.bfloat16 if options.get("amp") else torch.float32}
         assert 0 < history["loss"][-4:].sum() < 0.8 * history["loss"][:4].sum()
+        assert ae.encoder._compiled_call_impl is None  # the run's alone
         assert {value.dtype for value in ae.state_dict().values()} == {torch.float32, torch.uint8}
         assert ae.state_dict().keys() == AE(SHAPE, 8, width=8).state_dict().keys() | {
             key for key in ae.state_dict() if key.startswith("optimiser.")
@@ -335,3 +418,18 @@ def test_gradients_of_gradients_are_not_compiled():
 
     with pytest.raises(ValueError, match="train: Second takes gradients of gradients, which torch.compile cannot"):
         train(Second(), points(), steps=1, batch_size=4, compile=True, progress=False)
+
+
+def test_an_unknown_backend_is_refused_in_one_line():
+    ae = AE((2,), 2, width=2)
+    with pytest.raises(ValueError, match="^train: compile must be .* one of torch's backends, got 'abacus'$"):
+        train(ae, points(), steps=1, batch_size=4, compile="abacus", progress=False)
+    assert ae.encoder._compiled_call_impl is None
+
+
+def test_a_checkpoint_from_before_the_first_step_is_not_lost(tmp_path):
+    before = tmp_path / "a.prepare"
+    before.touch()
+    with pytest.raises(FileExistsError, match="a.prepare is there already; go on from it with resume=True, or remove"):
+        train(Line(), points(), steps=1, batch_size=4, checkpoint=tmp_path / "a", progress=False)
+    assert os.listdir(tmp_path) == ["a.prepare"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
 
 from otgen.files import save_array
 from otgen.models import AE, Model
@@ -105,14 +105,27 @@ def test_a_folder_of_images(tmp_path, channels):
     assert_close(got, wanted)
     ae = AE((channels, 8, 8), 2, width=4).fit(tmp_path, epochs=2, batch_size=3, progress=False)
     assert len(ae.history_["loss"]) == 4
-    with pytest.raises(ValueError, match=r"train: a folder of images needs a model with shape \(c, h, h\), got \(2,\)"):
-        as_samples(tmp_path, (2,), 2)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 8, 8), (1, 8, 12)])
+def test_a_folder_gives_grey_or_coloured_squares(tmp_path, shape):
+    with pytest.raises(
+        ValueError, match=r"a folder of images needs a model with shape \(1, h, h\) or \(3, h, h\), got"
+    ):
+        as_samples(tmp_path, shape, 2)
+
+
+def drawn_from(x):
+    return RandomSampler(x, generator=torch.Generator().manual_seed(5))
 
 
 LOADERS = {
     "in order": lambda x: DataLoader(x, 4),
     "shuffled": lambda x: DataLoader(Listed(x, lambda row: (row, 1)), 4, shuffle=True),
     "augmented": lambda x: DataLoader(Listed(x, lambda row: row + torch.rand(2)), 4, shuffle=True),
+    "of a generator": lambda x: DataLoader(x, 4, shuffle=True, generator=torch.Generator().manual_seed(5)),
+    "of batches": lambda x: DataLoader(x, batch_sampler=BatchSampler(drawn_from(x), 4, drop_last=False)),
+    "of a sampler's": lambda x: DataLoader(x, 4, sampler=drawn_from(x)),
 }
 
 
@@ -129,6 +142,14 @@ def test_a_loader_is_resumed_exactly(tmp_path, kind, stop):
     assert torch.equal(whole[:5], whole[5:10]) == (kind == "in order")
     assert read_checkpoint(tmp_path / "a").settings["data"] == [5, 2]
     assert len(seen_by(loader, epochs=2)) == 10
+
+
+def test_what_made_the_data_is_not_trained():
+    encoder = torch.nn.Linear(2, 2)
+    for form in (encoder(points()), Listed(encoder(points()))):
+        AE((2,), 2, width=2).fit(form, steps=2, batch_size=4, progress=False)
+        assert encoder.weight.grad is None
+    assert not next(as_samples(encoder(points()), (2,), 4).once()).requires_grad
 
 
 def test_a_stream_of_unknown_length(tmp_path):
@@ -196,3 +217,11 @@ def test_data_that_do_not_fit_the_output_are_refused_with_the_mend(data, kind, m
     late = torch.cat([torch.zeros(5000, 2), torch.tensor([[float("nan"), 0.0]])])
     with pytest.raises(ValueError, match="AE.fit: vectors must be finite, got nan to nan"):
         AE((2,), 2, width=4).fit(late, steps=1, batch_size=2, progress=False)
+
+
+def test_samples_of_different_shapes():
+    data = Listed([torch.ones(2)] * 9 + [torch.ones(3)])
+    with pytest.raises(
+        ValueError, match=r"^train: a Dataset must give samples of one shape, got \([23],\) and \([23],\)$"
+    ):
+        seen_by(data, steps=3)
