@@ -101,6 +101,8 @@ class Face(Checked):
         self._require("interpolate", "_decode")
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
             raise ValueError(f"{self._name}.interpolate: steps must be a whole number >= 2, got {steps!r}")
+        for given in (a, b):
+            (self._check_samples if self._has("_encode") else self._check_codes)("interpolate", given)
         if a.shape != b.shape:
             raise ValueError(
                 f"{self._name}.interpolate: a and b must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
@@ -121,6 +123,7 @@ class Face(Checked):
         raise self._cannot("decode")
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
+        self._at_least(1, batch_size=batch_size)
         with evaluating(self):
             return torch.cat([function(part.to(self.device)) for part in torch.split(x, batch_size)])
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from otgen.models import storage
 from otgen.models.base import Model
@@ -31,10 +31,11 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", **net
     """
     stored = storage.read(path)
     try:
-        model = _build(stored.recipe, device, networks)
+        model = _build(stored.recipe, device, networks, None)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     try:
+        _take_dtype(model, stored.state)
         model.load_state_dict(stored.state)
     except Exception as error:  # a forged file can raise anything, and torch's message fills many lines
         raise ValueError(f"{path}: its weights do not fit the model: {' '.join(str(error).split())}") from error
@@ -42,19 +43,26 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", **net
     return model
 
 
-def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module]) -> Model:
+def _take_dtype(model: Model, state: dict[str, Tensor]) -> None:
+    """Bring a model to the precision of the stored one, if that has one."""
+    dtypes = {state[name].dtype for name, _ in model.named_parameters() if name in state}
+    if len(dtypes) == 1:
+        model.to(dtypes.pop())
+
+
+def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module], outer: str | None) -> Model:
+    """Build a model; one inside another goes to the outer one's constructor under the name `outer`."""
     known = {cls.__name__: cls for cls in _subclasses(Model)}
     if recipe.name not in known:
         raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")
     arguments = {
-        name: _build(value, device, {}) if isinstance(value, Recipe) and name not in networks else value
+        name: _build(value, device, {}, outer or name) if isinstance(value, Recipe) and name not in networks else value
         for name, value in recipe.arguments.items()
     } | networks
     for name, value in arguments.items():
         if isinstance(value, Foreign):
-            raise ValueError(
-                f"{recipe.name} was made with {name}=a {value.name} of your own: load(path, {name}=...) wants one"
-            )
+            wanted = f"{name}=...) wants one" if outer is None else f"{outer}=...) wants the {recipe.name} with one"
+            raise ValueError(f"{recipe.name} was made with {name}=a {value.name} of your own: load(path, {wanted}")
     model: Model = known[recipe.name](**arguments, device=device)
     return model
 

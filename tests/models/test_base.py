@@ -158,6 +158,7 @@ def test_bad_arguments_are_refused_in_one_line(kind):
         ({"shape": (2,), "lr": float("nan")}, ValueError, "lr must be a positive number, got nan"),
         ({"shape": (2,), "seed": -1}, ValueError, "seed must be a whole number >= 0"),
         ({"shape": (2,), "seed": True}, ValueError, "seed must be a whole number >= 0"),
+        ({"shape": (2,), "device": None}, ValueError, "device must be one that torch finds here, got None"),
         ({"shape": (2,), "device": "abacus"}, ValueError, "device must be one that torch finds here, got 'abacus'"),
         ({"shape": (2,), "shoes": 2}, TypeError, "unexpected keyword argument 'shoes'"),
     ]
@@ -211,6 +212,19 @@ def test_arguments_of_methods():
         mean.decode([1.0])
     with pytest.raises(ValueError, match="Mean.interpolate: steps must be a whole number >= 2, got 1"):
         mean.interpolate(torch.zeros(2, 1), torch.zeros(2, 1), steps=1)
+    with pytest.raises(TypeError, match="Mean.interpolate: codes must be a torch tensor, got list"):
+        mean.interpolate([1.0], [2.0])
+    with pytest.raises(ValueError, match=r"Mean.interpolate: codes must have shape \(n, 1\), got \(2, 3\)"):
+        mean.interpolate(torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"AE.interpolate: vectors must have shape \(n, 2\), got \(2, 3\)"):
+        AE((2,), width=2).interpolate(torch.zeros(2, 3), torch.zeros(2, 3))
+    ae, x = AE((2,), width=2), torch.zeros(2, 2)
+    for call in (ae.encode, ae.decode, ae.reconstruct, lambda x, batch_size: mean.sample(3, 0, batch_size)):
+        for batch_size in (0, -1, 2.5):
+            with pytest.raises(ValueError, match="batch_size must be a whole number >= 1, got"):
+                call(x, batch_size=batch_size)
+    with pytest.raises(ValueError, match=r"AE.encode: vectors must have shape \(n, 2\), got \(0, 5\)$"):
+        ae.encode(torch.empty(0, 5))
     with pytest.raises(ValueError, match=r"a and b must have one shape, got \(2, 1\) and \(3, 1\)"):
         mean.interpolate(torch.zeros(2, 1), torch.zeros(3, 1))
 
@@ -278,6 +292,22 @@ def test_an_autoencoder_of_ones_own_networks(kind, tmp_path):
     assert_close(again.reconstruct(data((1, 8, 8))), model.reconstruct(data((1, 8, 8))), rtol=0, atol=0)
 
 
+def test_networks_without_parameters_are_refused_where_they_must_learn():
+    flat = nn.Flatten(0)
+    for build, wanted in [
+        (
+            lambda: AE((2,), 2, encoder=nn.Identity(), decoder=nn.Identity()),
+            "AE: encoder or decoder .* got Identity and",
+        ),
+        (lambda: MODELS["wae-gan"]((2,), 1, width=2, critic=flat), "WAEGAN: critic .* got Flatten"),
+        (lambda: MODELS["glann"]((2,), 2, generator=nn.Identity()), "GLANN: generator .* got Identity"),
+        (lambda: MODELS["gan"]((2,), 2, generator=nn.Identity()), "GAN: generator .* got Identity"),
+    ]:
+        with pytest.raises(ValueError, match=wanted.replace(".*", "must have parameters to learn,")):
+            build()
+    AE((2,), 2, width=2, encoder=nn.Identity())
+
+
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +324,31 @@ def test_a_file_holds_the_recipe_and_tensors(tmp_path):
     assert {"state.mean", "state.rng", "state.other.mean", "state.other.rng"} == set(tensors)
     again = load(tmp_path / "m")
     assert (again.seed, again.other.rate, again.shape) == (6, 0.25, (1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", [VAE, AEOT, MODELS["glann"], MODELS["gan"]])
+def test_a_file_keeps_the_precision(kind, tmp_path):
+    model = fit(small(kind, (2,)).double(), data((2,)))
+    model.save(tmp_path / "m")
+    again = load(tmp_path / "m")
+    assert_close(again.sample(5, 7), model.sample(5, 7), rtol=0, atol=0)
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float64}
+    fit(model, data((2,)))
+    fit(again, data((2,)))
+    assert_same_state(again.state_dict(), model.state_dict())
+
+
+def test_networks_inside_an_inner_model_come_with_it(tmp_path):
+    def inner():
+        return AEOT((2,), 2, encoder=nn.Linear(2, 2), decoder=nn.Linear(2, 2), tol=5.0)
+
+    model = AEOTGAN((2,), aeot=inner(), width=2)
+    model.save(tmp_path / "m")
+    wanted = r"AEOT was made with encoder=a Linear of your own: load\(path, aeot=...\) wants the AEOT with one$"
+    with pytest.raises(ValueError, match=wanted):
+        load(tmp_path / "m")
+    again = load(tmp_path / "m", aeot=inner())
+    assert_close(again.reconstruct(data((2,))), model.reconstruct(data((2,))), rtol=0, atol=0)
 
 
 def test_a_model_of_ones_own_trains_and_resumes(tmp_path):
