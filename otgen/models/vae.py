@@ -11,7 +11,7 @@ from otgen.nn import losses
 from otgen.nn.networks import Shape
 
 LIKELIHOODS = ("gaussian", "bernoulli")
-WARMUP = 500  # steps, for vectors: on four sets in the plane codes lived with it for every seed, and died without
+WARMUP = 500  # steps, for vectors: on four sets in the plane the codes lived with it, and on three of them died without
 LOG_VAR = 10.0  # log-variances are kept in [-10, 10], beyond which their exponentials blow the first steps up
 
 
