@@ -104,7 +104,7 @@ def test_precision_comes_back_with_the_state(codes):
         ({"angle_threshold": "wide"}, r'angle_threshold must be "auto" or an angle in \(0, pi\], got \'wide\''),
         ({"angle_threshold": -0.1}, r'angle_threshold must be "auto" or an angle in \(0, pi\], got -0.1'),
         ({"method": "magic"}, "method must be one of .*, got 'magic'"),
-        ({"max_samples": 0}, "max_samples must be a positive int or None, got 0"),
+        ({"max_samples": 0}, "max_samples must be .*, got 0"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_trained(settings, wanted):
