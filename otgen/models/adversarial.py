@@ -161,7 +161,7 @@ class Adversarial(Generative):
 
     def _between(self, real: Tensor, fake: Tensor) -> Tensor:
         """Points on the segments from generated to real packs (b, ...), by the noise of training."""
-        share = torch.rand(len(real), generator=self.rng, dtype=real.dtype)
+        share = torch.rand(len(real), generator=self.rng, dtype=real.dtype, device="cpu")
         return adversarial.between(real, fake, share.to(real.device))
 
     @property

@@ -110,7 +110,7 @@ class GLANN(Generative):
         codes = self.codes.detach()
         for _ in tqdm(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not setup.progress):
             noise = self._nearest_noise(codes)
-            order = torch.randperm(len(codes), generator=self.rng)
+            order = torch.randperm(len(codes), generator=self.rng, device="cpu")
             for rows in torch.split(order, SAMPLER_BATCH):
                 if len(rows) > 1:  # one alone has no batch statistics
                     descend(self.sampler_optimiser, losses.mse(self.sampler(noise[rows]), codes[rows]))
@@ -138,7 +138,7 @@ class GLANN(Generative):
 
     def _allocate(self, n: int) -> None:
         """Make codes (n, d) uniform on the sphere, and their optimiser."""
-        drawn = torch.randn(n, self.d, generator=self.rng, dtype=self._like.dtype)
+        drawn = torch.randn(n, self.d, generator=self.rng, dtype=self._like.dtype, device="cpu")
         self.codes = nn.Parameter(normalize(drawn).to(self.device))
         self.codes_optimiser = Adam([self.codes], lr=self.codes_lr, betas=BETAS)
 

@@ -58,7 +58,7 @@ class OTPrior(nn.Module):
         }
         self._check_settings()
         self.ot_: SemiDiscreteOT | None = None
-        self.register_buffer("like", torch.empty(0), persistent=False)  # the codes' dtype and device
+        self.register_buffer("like", torch.empty(0, device="cpu"), persistent=False)  # the codes' dtype and device
 
     like: Tensor
 

@@ -59,7 +59,7 @@ def gaussian(x_hat: Tensor, x: Tensor, gamma: float | None = None) -> Tensor:
     """
     error, numbers = mse(x_hat, x), x[0].numel()
     # a batch that is met exactly would have density without bound
-    variance = (error.detach() / numbers).clamp_min(LEAST_VARIANCE) if gamma is None else torch.tensor(gamma).to(x)
+    variance = (error.detach() / numbers).clamp_min(LEAST_VARIANCE) if gamma is None else x.new_tensor(gamma)
     return error / (2 * variance) + 0.5 * numbers * (2 * math.pi * variance).log()
 
 

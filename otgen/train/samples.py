@@ -112,7 +112,7 @@ class Rows(Samples):
         if n < 1:
             raise ValueError("train: data must hold at least one row, got none")
         self.take, self._look = take, look
-        self.size = (n, *take(torch.arange(1)).shape[1:])
+        self.size = (n, *take(torch.arange(1, device="cpu")).shape[1:])
 
     def epoch_steps(self, batch_size: int) -> int:
         """Number of full batches; the rows left over differ from epoch to epoch."""
@@ -123,22 +123,22 @@ class Rows(Samples):
         generator = torch.Generator().manual_seed(seed)
         epoch = self.epoch_steps(batch_size)
         for _ in range(start // epoch):  # the past costs next to nothing to replay
-            torch.randperm(self.size[0], generator=generator)
+            torch.randperm(self.size[0], generator=generator, device="cpu")
         skip = start % epoch
         while True:
-            order = torch.randperm(self.size[0], generator=generator)
+            order = torch.randperm(self.size[0], generator=generator, device="cpu")
             for rows in torch.split(order[: epoch * batch_size], batch_size)[skip:]:
                 yield rows, self.take(rows)
             skip = 0
 
     def once(self) -> Iterator[Tensor]:
         """All rows in order."""
-        for rows in torch.split(torch.arange(self.size[0]), CHUNK):
+        for rows in torch.split(torch.arange(self.size[0], device="cpu"), CHUNK):
             yield self.take(rows)
 
     def look(self) -> Iterator[Tensor]:
         """What the constructor was given."""
-        return iter([self.take(torch.arange(1))]) if self._look is None else self._look()
+        return iter([self.take(torch.arange(1, device="cpu"))]) if self._look is None else self._look()
 
 
 class Stream(Samples):

@@ -71,6 +71,20 @@ class Mean(Generative):
 
 @each_shape
 @each_model
+def test_torchs_default_device_changes_nothing(kind, shape, tmp_path):
+    model = fit(small(kind, shape), data(shape))
+    samples = model.sample(5, generator=1) if isinstance(model, Generative) else None
+    with torch.device("meta"):  # without memory: whatever is made there by mistake cannot be read
+        new = small(kind, shape)
+        model.save(tmp_path / "m")
+        again = load(tmp_path / "m")
+        if samples is not None:
+            assert torch.equal(again.sample(5, generator=1), samples)
+    assert {part.device.type for part in new.parameters()} == {"cpu"}
+
+
+@each_shape
+@each_model
 def test_a_saved_model_is_the_same_model(kind, shape, tmp_path, monkeypatch):
     model, x = fit(small(kind, shape, seed=3), data(shape)), data(shape)
     model.save(tmp_path / "m")

@@ -36,6 +36,15 @@ class Streamed(IterableDataset):
         return iter(self.x)
 
 
+def test_torchs_default_device_changes_no_batch():
+    x = points()
+    plain = [next(as_samples(data, (2,), 4).batches(4, seed=1)) for data in (x, x.numpy(), Listed(x))]
+    with torch.device("meta"):
+        other = [next(as_samples(data, (2,), 4).batches(4, seed=1)) for data in (x, x.numpy(), Listed(x))]
+        assert [torch.equal(a, b) for a, b in zip(as_samples(x, (2,), 4).once(), [x], strict=True)] == [True]
+    assert all(torch.equal(a[i], b[i]) for a, b in zip(plain, other, strict=True) for i in (0, 1))
+
+
 class Watch(Model):
     """Keeps what it sees."""
 
