@@ -120,7 +120,7 @@ OTGEN_HD int64_t words_of(Packing packing, int64_t d) {
 OTGEN_HD constexpr int32_t zero_of(Whole whole) { return whole == Whole::kBytes ? 128 : 0; }
 
 // The largest magnitude of bytes, or norm of shorts.
-OTGEN_HD int32_t most_of(Whole whole) { return whole == Whole::kBytes ? 127 : 32767; }
+OTGEN_HD constexpr int32_t most_of(Whole whole) { return whole == Whole::kBytes ? 127 : 32767; }
 
 // alpha + beta |x| + gamma |x - x^| bounds the error of a score, by group; arrays of (groups,).
 struct Bound {

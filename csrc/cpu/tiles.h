@@ -37,7 +37,7 @@ struct StreamTiles {
 
   int64_t start() const { return stream.first / (stream.images * kTile) * (stream.images * kTile); }
   int64_t count() const {
-    return n == 0 ? 0 : ceil_div(stream.first + n - start(), stream.images * kTile) * stream.images;
+    return n == 0 ? 0 : ceil_div(n + (stream.first - start()), stream.images * kTile) * stream.images;
   }
 
   void make(int64_t tile, float* x) const {

@@ -3,7 +3,7 @@
 from otgen.ops.assign import assign
 from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
-from otgen.ops.measure import Measure, measure
+from otgen.ops.measure import MOST_CENTROIDS, Measure, measure
 from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
 from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
@@ -17,6 +17,7 @@ __all__ = [
     "Cell",
     "Diagram",
     "Domain",
+    "MOST_CENTROIDS",
     "Measure",
     "Shortlist",
     "Sites",

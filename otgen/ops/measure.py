@@ -9,6 +9,9 @@ from otgen import _ext
 from otgen.ops import check
 from otgen.ops.sample import directions
 
+MOST_CENTROIDS = 1 << 28
+"""Samples whose sums are sure to stay within 64 bits (`kMomentScale` in csrc/params.h)."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -85,7 +88,7 @@ def measure(
             variance of independent samples' where the targets vary in many coordinates alike; else, in the cell of the
             source's middle, and for `mean_u`, up to `images` times as much.
         pairs: Also record every sample's best and second-best target and their gap (12 or 16 bytes a sample; m >= 2).
-        centroids: Also average the samples of each cell.
+        centroids: Also average the samples of each cell, of at most 2^28.
         progress: Told the fraction done about ten times a second; `None` for nobody.
 
     Returns:
@@ -106,6 +109,8 @@ def measure(
     check.progress("measure", progress)
     if y.is_cuda and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("measure: reads its result, so it cannot be captured in a CUDA graph")
+    if centroids and n > MOST_CENTROIDS:
+        raise ValueError(f"measure: centroids are of at most {MOST_CENTROIDS} samples, got {n}")
     if pairs and m < 2:
         raise ValueError("measure: pairs wants at least two targets, got one")
     counts = torch.zeros(m, dtype=torch.int64, device=y.device)

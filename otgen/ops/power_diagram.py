@@ -1,6 +1,9 @@
 """Exact power diagrams in one, two and three dimensions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 
 import numpy as np
 import torch
@@ -12,6 +15,9 @@ from otgen.ops.threads import threads
 
 REACH = 10.0
 """The normal source is cut off at this coordinate; less than 1e-22 of its mass lies beyond."""
+
+MOST_REACH = 1e4
+"""Coordinates of a domain of the normal source, whose integrals take the longer the wider it is."""
 
 MAX_DIM = 3
 
@@ -110,6 +116,7 @@ class Sites:
             raise ValueError(f"power_diagram: y must be on the CPU, got {y.device}")
         self.m, self.d = y.shape
         self._y = y
+        self._lock, self._busy = RLock(), False
         self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, threads())
 
     def order(self) -> Tensor:
@@ -126,14 +133,14 @@ class Sites:
             domain: Of the source; as many dimensions as the targets.
             progress: Told the fraction done about ten times a second; `None` for nobody.
         """
-        self._set(h, domain)
         check.progress("power_diagram", progress)
         measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
         first = torch.empty(self.m, self.d, dtype=torch.float64, device="cpu")
-        pairs, facets = self._tree.diagram(
-            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], threads(), progress,
-            measures.data_ptr(), first.data_ptr(), second.data_ptr(),
-        )  # fmt: skip
+        with self._set(h, domain) as corners:
+            pairs, facets = self._tree.diagram(
+                domain.source, corners.data_ptr(), corners.shape[0], threads(), progress,
+                measures.data_ptr(), first.data_ptr(), second.data_ptr(),
+            )  # fmt: skip
         return Diagram(measures, first, second, _tensor(pairs).view(-1, 2), _tensor(facets))
 
     def cells(self, h: Tensor, domain: Domain, which: Tensor) -> list[Cell]:
@@ -144,16 +151,16 @@ class Sites:
             domain: Of the source.
             which: Targets, (k,), int64.
         """
-        self._set(h, domain)
         which = which.contiguous()
         if which.dtype != torch.int64 or which.dim() != 1:
             raise TypeError(f"power_diagram: which must be int64 (k,), got {which.dtype} {tuple(which.shape)}")
         if which.numel() and not (int(which.min()) >= 0 and int(which.max()) < self.m):
             came = f"{int(which.min())} to {int(which.max())}"
             raise ValueError(f"power_diagram: which must lie in [0, {self.m}), got {came}")
-        columns = self._tree.cells(
-            domain.source, domain.corners.data_ptr(), domain.corners.shape[0], which.data_ptr(), which.shape[0]
-        )
+        with self._set(h, domain) as corners:
+            columns = self._tree.cells(
+                domain.source, corners.data_ptr(), corners.shape[0], which.data_ptr(), which.shape[0]
+            )
         sizes, points, labels, loop_sizes, loops = (_tensor(column) for column in columns)
         corners, faces = sizes.view(-1, 2).unbind(dim=1)
         all_corners = points.view(-1, self.d).split(corners.tolist())
@@ -166,17 +173,29 @@ class Sites:
             all_faces = [_edges(count, self.d) for count in corners.tolist()]
         return [Cell(*parts) for parts in zip(all_corners, all_faces, all_labels, strict=True)]
 
-    def _set(self, h: Tensor, domain: Domain) -> None:
+    @contextmanager
+    def _set(self, h: Tensor, domain: Domain) -> Iterator[Tensor]:
+        """Keep the heights in the tree, for one caller at a time; gives the domain's corners, dense."""
         h = check.tensor("power_diagram", "h", h, (self.m,), like=self._y)
         if domain.d != self.d:
             raise ValueError(f"power_diagram: the domain must have {self.d} dimensions, got {domain.d}")
         check.source("power_diagram", domain.source)
-        check.tensor("power_diagram", "corners", domain.corners, ("k", self.d), like=self._y)
-        count = domain.corners.shape[0]
+        corners = check.tensor("power_diagram", "corners", domain.corners, ("k", self.d), like=self._y)
+        count = corners.shape[0]
         if not (count >= 3 if self.d == 2 else count == 2):
             wanted = "3 at least" if self.d == 2 else "2"
             raise ValueError(f"power_diagram: corners must be {wanted}, got {count}")
-        self._tree.set_heights(h.data_ptr(), threads())
+        if domain.source == "normal" and float(corners.abs().max()) > MOST_REACH:
+            raise ValueError(f"power_diagram: corners of the normal source must be within {MOST_REACH:g}")
+        with self._lock:
+            if self._busy:
+                raise RuntimeError("power_diagram: these sites are at work, on the diagram whose progress this is")
+            self._busy = True
+            try:
+                self._tree.set_heights(h.data_ptr(), threads())
+                yield corners
+            finally:
+                self._busy = False
 
 
 def _edges(corners: int, d: int) -> list[Tensor]:

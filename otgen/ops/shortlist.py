@@ -46,8 +46,10 @@ class Shortlist:
         self._index, self._score = topk(x, y, h, self._k)
         # Torch may have been told to take denormal numbers for zero.
         self._tiny = torch.finfo(x.dtype).tiny
-        self._norm = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) + math.sqrt(x.shape[1]) * self._tiny
-        self._y_norm = float(torch.linalg.vector_norm(y, dim=1, dtype=torch.float64).max())
+        # Squares of float64 numbers may have become zero, too.
+        lost = math.sqrt(x.shape[1]) * (self._tiny if x.dtype == torch.float32 else math.sqrt(self._tiny))
+        self._norm = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64) + lost
+        self._y_norm = float(torch.linalg.vector_norm(y, dim=1, dtype=torch.float64).max()) + lost
         self.scored = 0
 
     def assign(self, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -348,3 +348,8 @@ def test_progress_is_told_and_may_stop_the_call(isa):
         ops.measure(y, h, "normal", 10**9, progress=stop)
     assert time.perf_counter() - start < 3
     check(y, h, "normal", 100)  # and nothing is left behind
+
+
+def test_sums_that_would_leave_64_bits_are_refused():
+    with pytest.raises(ValueError, match="^measure: centroids are of at most 268435456 samples, got 268435457$"):
+        ops.measure(torch.zeros(1, 1), torch.zeros(1), "uniform", 2**28 + 1, centroids=True)

@@ -1,6 +1,7 @@
 """Exact power diagrams against exact arithmetic, closed forms, scipy, samples, and themselves."""
 
 import math
+import threading
 
 import numpy as np
 import oracles
@@ -510,3 +511,61 @@ def test_bad_heights_domains_and_numbers_are_refused(change, error, message):
     given = {"h": h, "domain": ops.cube("uniform", 2), "which": torch.arange(5)} | change
     with pytest.raises(error, match=f"^power_diagram: {message}[^\n]*$"):
         ops.Sites(y).cells(given["h"], given["domain"], given["which"])
+
+
+def test_corners_may_lie_anywhere_in_memory():
+    y, h = sites(50, 2)
+    square = torch.tensor([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    wide = torch.stack([square, torch.full_like(square, math.nan)], dim=2).flatten(1)[:, ::2]
+    plain = diagram(y, h, Domain("uniform", square))
+    for corners in (square.T.contiguous().T, wide):
+        assert not corners.is_contiguous()
+        assert torch.equal(diagram(y, h, Domain("uniform", corners)).measures, plain.measures)
+        found = ops.Sites(y).cells(h, Domain("uniform", corners), torch.arange(50))
+        assert_close(sum(float(area(cell.corners)) for cell in found), 2.0)
+
+
+def area(corners):
+    a, b = corners, corners.roll(-1, 0)
+    return (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2
+
+
+def test_sites_serve_one_thread_after_the_other():
+    y, h = sites(3000, 2)
+    shared, heights = (
+        ops.Sites(y),
+        [h, h + 1e-4 * torch.randn(3000, generator=torch.Generator().manual_seed(1)).double()],
+    )
+    wanted = [diagram(y, each).measures for each in heights]
+    wrong = []
+
+    def work(i):
+        for _ in range(10):
+            if not torch.equal(shared.diagram(heights[i], ops.cube("uniform", 2)).measures, wanted[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_sites_at_work_are_not_asked_for_more():
+    y, h = sites(300_000, 2)
+    shared = ops.Sites(y)
+    with pytest.raises(RuntimeError, match="^power_diagram: these sites are at work, on the diagram whose progress"):
+        shared.diagram(h, ops.cube("uniform", 2), lambda done: shared.diagram(h, ops.cube("uniform", 2)))
+    assert_close(float(shared.diagram(h, ops.cube("uniform", 2)).measures.sum()), 1.0)
+
+
+def test_a_wide_domain_of_the_normal_source_is_refused():
+    y, h = sites(5, 2, source="normal")
+    for half, fits in ((100.0, True), (1e17, False)):
+        box = Domain("normal", half * torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64))
+        if fits:
+            assert_close(float(diagram(y, h, box).measures.sum()), 1.0)
+        else:
+            with pytest.raises(ValueError, match="^power_diagram: corners of the normal source must be within 10000$"):
+                diagram(y, h, box)

@@ -87,3 +87,16 @@ def test_bad_heights():
     shortlist = ops.Shortlist(*random_problem(7, 5, 2))
     with pytest.raises(ValueError, match=r"Shortlist.assign: h must have shape \(5,\)"):
         shortlist.assign(torch.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "y_scale", "rise"), [(1e150, 1e-165, 1e-17), (1e-165, 1e150, 1e-17), (1.0, 1.0, 1e-2)]
+)
+def test_norms_whose_squares_leave_float64_are_not_forgotten(x_scale, y_scale, rise):
+    """Targets whose scores are equal but for rounding, which the slack must cover."""
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        one = y_scale * torch.randn(8, generator=generator, dtype=torch.float64)
+        y = torch.stack([one[torch.randperm(8, generator=generator)] for _ in range(40)])
+        x = x_scale * torch.randn(64, 1, generator=generator, dtype=torch.float64).expand(64, 8)
+        check(x.contiguous(), y, torch.zeros(40, dtype=torch.float64), torch.full((40,), rise, dtype=torch.float64))

@@ -248,23 +248,22 @@ bool amx_permitted() {
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-const Isa kAmx = [] {
+static Isa on_bfloat16() {
   Isa isa = kAvx512;
   isa.name = "amx";
   isa.group = amx::kGroup;
   isa.packing = Packing::kBfloat16;
-  isa.meant = amx::kMeant, isa.other = &kAvx512Vnni;
+  isa.meant = amx::kMeant, isa.other = &avx512_vnni_isa();
   isa.filter = amx::filter<amx::Bfloat16>, isa.filter_images = nullptr;
   isa.prepare = amx::prepare;
   isa.score_group = amx::score_group, isa.narrow = amx::narrow;
   isa.pack = amx::pack;
   isa.busy = amx::busy_bfloat16;
   return isa;
-}();
+}
 
-// To be asked for: no machine with AMX has timed it yet. Its winners are the same.
-const Isa kAmxInt8 = [] {
-  Isa isa = kAmx;
+static Isa on_bytes() {
+  Isa isa = on_bfloat16();
   isa.name = "amx_int8";
   isa.packing = Packing::kByteTiles;
   isa.meant = amx::kBytesMeant;
@@ -273,7 +272,18 @@ const Isa kAmxInt8 = [] {
   isa.pack_whole = amx::pack_bytes;
   isa.busy = amx::busy_bytes;
   return isa;
-}();
+}
+
+const Isa& amx_isa() {
+  static const Isa isa = on_bfloat16();
+  return isa;
+}
+
+// To be asked for: no machine with AMX has timed it yet. Its winners are the same.
+const Isa& amx_int8_isa() {
+  static const Isa isa = on_bytes();
+  return isa;
+}
 
 }  // namespace otgen
 #endif

@@ -65,11 +65,12 @@ constexpr int kTargets = 12;
 
 }  // namespace avx512_vnni
 
-static const Isa kWithShorts =
-    avx512_vnni::on_whole<avx512_vnni::Shorts>(kAvx512, "avx512_vnni", avx512_vnni::kShortsMeant, kAvx512);
-
-const Isa kAvx512Vnni =
-    avx512_vnni::on_whole<avx512_vnni::Bytes>(kAvx512, "avx512_vnni", avx512_vnni::kBytesMeant, kWithShorts);
+const Isa& avx512_vnni_isa() {
+  using namespace avx512_vnni;
+  static const Isa shorts = on_whole<Shorts>(kAvx512, "avx512_vnni", kShortsMeant, kAvx512);
+  static const Isa bytes = on_whole<Bytes>(kAvx512, "avx512_vnni", kBytesMeant, shorts);
+  return bytes;
+}
 
 }  // namespace otgen
 #endif

@@ -73,9 +73,12 @@ bool avx_vnni_present() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnniBit) != 0;
 }
 
-static const Isa kWithShorts = avx_vnni::on_whole<avx_vnni::Shorts>(kAvx2, "avx_vnni", avx_vnni::kShortsMeant, kAvx2);
-
-const Isa kAvxVnni = avx_vnni::on_whole<avx_vnni::Bytes>(kAvx2, "avx_vnni", avx_vnni::kBytesMeant, kWithShorts);
+const Isa& avx_vnni_isa() {
+  using namespace avx_vnni;
+  static const Isa shorts = on_whole<Shorts>(kAvx2, "avx_vnni", kShortsMeant, kAvx2);
+  static const Isa bytes = on_whole<Bytes>(kAvx2, "avx_vnni", kBytesMeant, shorts);
+  return bytes;
+}
 
 }  // namespace otgen
 #endif

@@ -21,12 +21,12 @@ std::vector<const Isa*> runnable() {
   if (avx512) all.push_back(&kAvx512);
 #if defined(OTGEN_VNNI)
   const bool avx512_vnni = avx512 && __builtin_cpu_supports("avx512vnni");
-  if (avx2 && avx_vnni_present()) all.push_back(&kAvxVnni);
-  if (avx512_vnni) all.push_back(&kAvx512Vnni);
+  if (avx2 && avx_vnni_present()) all.push_back(&avx_vnni_isa());
+  if (avx512_vnni) all.push_back(&avx512_vnni_isa());
 #if defined(OTGEN_AMX)
   // VNNI takes over in few dimensions.
   if (avx512_vnni && amx_permitted()) {
-    const std::initializer_list<const Isa*> both = {&kAmxInt8, &kAmx};  // in no measured order
+    const std::initializer_list<const Isa*> both = {&amx_int8_isa(), &amx_isa()};  // in no measured order
     all.insert(kTilesEmulated ? all.begin() + 1 : all.end(), both);
   }
 #endif

@@ -92,13 +92,14 @@ extern const Isa kScalar;
 extern const Isa kAvx2;
 extern const Isa kAvx512;
 #if defined(OTGEN_VNNI)
-extern const Isa kAvxVnni;
-extern const Isa kAvx512Vnni;
+// Made when they are first asked for: an initialiser in a file of newer instructions would run at import, anywhere.
+const Isa& avx_vnni_isa();
+const Isa& avx512_vnni_isa();
 bool avx_vnni_present();  // asks the processor, as compilers cannot name it
 #endif
 #if defined(OTGEN_AMX)
-extern const Isa kAmx;
-extern const Isa kAmxInt8;
+const Isa& amx_isa();
+const Isa& amx_int8_isa();
 #if defined(OTGEN_EMULATE)
 constexpr bool kTilesEmulated = true;  // emulate_tiles.h
 #else

@@ -40,6 +40,7 @@ template <class V>
 static float pack_whole(const double* raw, const double* centre, double scale, int64_t d, int count, double step,
                         double least, int32_t* words, int32_t* sums, PackedNorms& norms) {
   constexpr int kPerWord = V::kProducts, kBits = 32 / kPerWord;
+  constexpr double kMost = most_of(V::kWhole);
   double size[kMaxGroup] = {};  // the largest coordinate, for bytes; the norm's square, for shorts
   for (int64_t c = 0; c < d; ++c)
     for (int t = 0; t < kMaxGroup; ++t) {
@@ -49,7 +50,7 @@ static float pack_whole(const double* raw, const double* centre, double scale, i
   double largest = 0;
   for (int t = 0; t < count; ++t) largest = largest < size[t] ? size[t] : largest;
   if (V::kWhole == Whole::kShorts) largest = __builtin_sqrt(largest);
-  const double wanted = step * largest / double(most_of(V::kWhole));
+  const double wanted = step * largest / kMost;
   const float unit = float((wanted < least ? least : wanted) * (1 + 0x1p-22));  // not below it after rounding
   const double length = double(unit) / step, inverse = 1 / length;
   double square[kMaxGroup] = {}, residual[kMaxGroup] = {};
@@ -59,7 +60,9 @@ static float pack_whole(const double* raw, const double* centre, double scale, i
     for (int j = 0; j < kPerWord && c + j < d; ++j)
       for (int t = 0; t < kMaxGroup; ++t) {
         const double centred = (raw[(c + j) * kMaxGroup + t] - centre[c + j]) * scale;
-        const double q = t < count ? __builtin_rint(centred * inverse) : 0.0;
+        const double exact = t < count ? centred * inverse : 0.0;
+        const double low = exact < kMost ? exact : kMost;  // also what is not a number, where targets are too far apart
+        const double q = __builtin_rint(low > -kMost ? low : -kMost);
         const double left = __builtin_fabs(centred - q * length) + 4 * 0x1p-53 * __builtin_fabs(centred) + 0x1p-126;
         square[t] += q * length * (q * length);
         residual[t] += left * left;

@@ -175,7 +175,7 @@ class Run:
 
     def fresh(self, h: Tensor, n: int, look: int) -> ops.Measure:
         """Count n independent samples that serve no step, for a certificate."""
-        enough = n >= CENTROID_SAMPLES * self.problem.m
+        enough = CENTROID_SAMPLES * self.problem.m <= n <= ops.MOST_CENTROIDS
         return self.measure(h, n, "certificate", look, centroids=enough, independent=True)
 
     def certify(self, h: Tensor, counted: ops.Measure, look: int) -> Certificate:

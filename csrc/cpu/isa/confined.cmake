@@ -1,0 +1,10 @@
+# Stops the build where what an instruction set's object holds could run before the processor was asked for it.
+foreach(object IN LISTS OBJECTS)
+  if(NOT object MATCHES "/isa/(avx|amx)")
+    continue()
+  endif()
+  execute_process(COMMAND ${NM} ${object} OUTPUT_VARIABLE symbols)
+  if(symbols MATCHES "[^\n]*(_GLOBAL__sub_I| W )[^\n]*")
+    message(FATAL_ERROR "${object} must hold no initialiser and no shared function, got ${CMAKE_MATCH_0}")
+  endif()
+endforeach()
