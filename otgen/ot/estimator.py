@@ -57,7 +57,8 @@ class SemiDiscreteOT:
     then T = grad u is the optimal map (Brenier; Gu, Luo, Sun and Yau, 2013).
 
     Args:
-        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples.
+        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples; these
+            not farther from the origin than a million times their spread, as steps are computed in float32.
         method: "auto" (exact cells in up to three dimensions, otherwise Newton on fresh samples, annealed where
             needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for comparison).
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
@@ -284,7 +285,7 @@ class SemiDiscreteOT:
         Args:
             n: Number of samples; `None` for 100 per target.
             heights: Heights of the given targets, (m,), also from elsewhere; `None` for the fitted ones.
-            seed: Names the samples; `None` for ones that no fit and no earlier call without a seed has used.
+            seed: Names the samples; `None` for ones that neither the fit nor an earlier call on this object has used.
 
         Returns:
             The certificate.
