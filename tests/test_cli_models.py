@@ -135,6 +135,33 @@ def test_resume_goes_on_and_overwrite_begins_again(run, refused, tmp_path):
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--steps", 0],
+        ["--steps", 3, "--epochs", 1],
+        ["--steps", 3, "--batch-size", 2000],
+        ["--steps", 3, "--data", "negative.npy"],
+        ["--steps", 3, "--compile", "--critic"],
+    ],
+)
+def test_an_overwrite_that_is_refused_leaves_the_old_run(run, refused, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("negative.npy", np.full((70, 1, 8, 8), -1, np.float32))
+    kind = "wgan-gp" if words[-1] == "--critic" else "vae"
+    words = [word for word in words if word != "--critic"]
+    assert run("train", "vae", "--data", "digits", "-o", "r", *QUICK, "--quiet") == (0, [], [])
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    refused("train", kind, "--data", "digits", "-o", "r", "--batch-size", 8, "--set", "width=2", "--overwrite", *words)
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert len(before) == 3
+
+
+def test_a_refused_run_leaves_no_record(refused, tmp_path):
+    refused("train", "vae", "--data", "digits", "-o", tmp_path / "r", "--steps", 0)
+    assert not list((tmp_path / "r").iterdir())
+
+
 def test_what_is_somebody_elses_is_not_overwritten(run, refused, tmp_path):
     mine = tmp_path / "run.json"
     words = ("train", "vae", "--data", "two-moons-50", "-o", tmp_path, *QUICK, "--quiet")

@@ -73,22 +73,25 @@ def run(args: argparse.Namespace) -> int:
         "batch_size": args.batch_size,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
     }
-    begin(folder, record, args.resume)
-    try:
-        model.fit(
-            samples,
-            epochs=EPOCHS if args.epochs is None and args.steps is None else args.epochs,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            progress=not args.quiet,
-            checkpoint=folder / CHECKPOINT,
-            resume=args.resume,
-            amp=args.amp,
-            compile=args.compile,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command with --resume goes on") from None
+    with begin(folder, record, args.resume) as forget:
+        try:
+            model.fit(
+                samples,
+                epochs=EPOCHS if args.epochs is None and args.steps is None else args.epochs,
+                steps=args.steps,
+                batch_size=args.batch_size,
+                seed=args.seed,
+                progress=not args.quiet,
+                checkpoint=folder / CHECKPOINT,
+                resume=args.resume,
+                callbacks=[lambda model, step, values: forget()],
+                amp=args.amp,
+                compile=args.compile,
+            )
+        except KeyboardInterrupt:
+            if (folder / CHECKPOINT).exists():
+                raise KeyboardInterrupt("the same command with --resume goes on") from None
+            raise
     model.save(folder / MODEL)
     if not args.quiet:
         for line in _report(args, model, time.monotonic() - began):
