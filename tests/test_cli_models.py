@@ -208,11 +208,15 @@ def test_sample_writes_pictures_and_arrays(run, stored, tmp_path):
 
 def test_what_sample_refuses(refused, stored, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no model.safetensors: its training has not ended" in refused(
-        "sample", tmp_path / "empty", "-o", tmp_path / "x.npy"
-    )
+    words = ("sample", tmp_path / "empty", "-o", tmp_path / "x.npy")
+    assert "empty holds no model.safetensors: it is no run of otgen train" in refused(*words)
+    (tmp_path / "empty" / "checkpoint.safetensors").touch()
+    assert "empty holds no model.safetensors: its training has not ended" in refused(*words)
+    (tmp_path / "empty" / "model.safetensors").write_text("junk")
+    assert f"{tmp_path / 'empty' / 'model.safetensors'}: " in refused(*words)
+    assert "got 'meta'" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--device", "meta")
     assert "are for maps" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--hard")
-    assert "n must be a positive int, got 0" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "-n", 0)
+    assert "n must be a positive int below" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "-n", 0)
     assert "the output must end in" in refused("sample", stored / "digits", "-o", tmp_path / "x.jpg")
     VAE((5,), width=2).save(tmp_path / "m")
     assert "for samples of shape (5,)" in refused("sample", tmp_path / "m", "-o", tmp_path / "x.png")
@@ -226,7 +230,12 @@ def test_what_sample_refuses(refused, stored, tmp_path):
         (["ae", "--data", "digits", "--set", "shoes=2"], "AE knows the settings d, width, lr, loss, "),
         (["ae", "--data", "digits", "--set", "width"], "--set wants NAME=VALUE, got width"),
         (["ae", "--data", "digits", "--set", "lr=0"], "AE: lr must be a positive number, got 0"),
-        (["ae", "--data", "digits", "--device", "abacus"], "AE: device must be one that torch finds here"),
+        (["ae", "--data", "digits", "--device", "abacus"], "device must be one that torch can use here, got 'abacus'"),
+        (["ae", "--data", "digits", "--device", "meta"], "device must be one that torch can use here, got 'meta'"),
+        (["ae", "--data", "digits", "--set", 'd={"a": 1}'], "--set wants a number, true, false, null, a list of"),
+        (["ae", "--data", "digits", "--set", "d=[[1]]"], "--set wants a number, true, false, null, a list of"),
+        (["ae", "--data", ".", "--size", "0"], "--size must be from 1 to 1024, got 0"),
+        (["ae", "--data", ".", "--size", "100000000"], "--size must be from 1 to 1024, got 100000000"),
         (["ae", "--data", "digits", "--epochs", "1", "--steps", "1"], "either epochs or steps must be given"),
         (["ae", "--data", "digits", "--steps", "1", "--batch-size", "2000"], "batch_size must be from 1 to the 1797"),
         (["ae", "--data", "bytes.npy", "--steps", "1"], "images must be torch.float32 like the model, got torch.uint8"),
