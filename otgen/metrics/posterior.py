@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import Score, average, features
+from otgen.metrics.score import Score, average, features, on_cpu
+from otgen.ops import check
 from otgen.ot.streams import stream
 
 SATURATED = 0.9
@@ -69,9 +70,9 @@ def aggregate_posterior(
     mu = features("aggregate_posterior", "mu", mu)
     logvar = features("aggregate_posterior", "logvar", logvar, like=mu)
     n, d = mu.shape
-    if logvar.shape != mu.shape or draws < 1:
-        wanted = f"logvar must have shape {tuple(mu.shape)} and draws be at least 1"
-        raise ValueError(f"aggregate_posterior: {wanted}, got {tuple(logvar.shape)} and {draws}")
+    check.integer("aggregate_posterior", "draws", draws, 1)
+    if logvar.shape != mu.shape:
+        raise ValueError(f"aggregate_posterior: logvar must have shape {tuple(mu.shape)}, got {tuple(logvar.shape)}")
     if float(logvar.abs().max()) > LARGEST:
         low, high = (float(end) for end in logvar.aminmax())
         raise ValueError(
@@ -86,9 +87,7 @@ def aggregate_posterior(
         information += (own - log_marginal(mu, (0.5 * logvar).exp() * noise, mu, logvar)) / draws
     elbo = None
     if log_likelihood is not None:
-        likelihood = features("aggregate_posterior", "log_likelihood", log_likelihood.reshape(-1, 1))[:, 0]
-        if likelihood.shape != (n,):
-            raise ValueError(f"aggregate_posterior: log_likelihood must have shape ({n},), got {len(likelihood)}")
+        likelihood = check.tensor("aggregate_posterior", "log_likelihood", on_cpu(log_likelihood), (n,)).double()
         elbo = average(likelihood - kl)
     # the same draws serve both, so the parts add up to the whole exactly
     marginal = Score(float(kl.mean() - information.mean()), average(kl - information).spread, n)

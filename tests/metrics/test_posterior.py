@@ -87,5 +87,9 @@ def test_the_spread_is_honest():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"logvar must have shape \(9, 3\)"):
         aggregate_posterior(torch.zeros(9, 3), torch.zeros(8, 3))
-    with pytest.raises(ValueError, match=r"log_likelihood must have shape \(9,\), got 8"):
+    with pytest.raises(ValueError, match=r"log_likelihood must have shape \(9,\), got \(8,\)"):
         aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), torch.zeros(8))
+    with pytest.raises(TypeError, match="log_likelihood must be a torch.Tensor, got list"):
+        aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), [0.0] * 9)
+    with pytest.raises(TypeError, match="draws must be an int, got float"):
+        aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), draws=1.5)
