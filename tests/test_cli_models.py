@@ -162,6 +162,18 @@ def test_a_refused_run_leaves_no_record(refused, tmp_path):
     assert not list((tmp_path / "r").iterdir())
 
 
+def test_resume_knows_the_data_by_their_whole_path(run, refused, tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        save_array(tmp_path / folder / "x.npy", data.two_moons(50))
+    words = ("train", "vae", "-o", tmp_path / "r", *QUICK, "--quiet")
+    monkeypatch.chdir(tmp_path / "a")
+    assert run(*words, "--data", "x.npy") == (0, [], [])
+    monkeypatch.chdir(tmp_path / "b")
+    assert f"holds a run with data {tmp_path / 'a' / 'x.npy'}, got" in refused(*words, "--data", "x.npy", "--resume")
+    assert run(*words, "--data", "../a/x.npy", "--resume") == (0, [], [])
+
+
 def test_what_is_somebody_elses_is_not_overwritten(run, refused, tmp_path):
     mine = tmp_path / "run.json"
     words = ("train", "vae", "--data", "two-moons-50", "-o", tmp_path, *QUICK, "--quiet")

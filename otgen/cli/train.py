@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--size must be from 1 to {LARGEST}, got {args.size}")
     device_of(args.device)
     folder = check_folder(args.output, args.resume, args.overwrite)
-    samples, shape = _samples(args)
+    samples, shape, name = _samples(args)
     model = _model(args, shape)
     record = {
-        "data": args.data,
+        "data": name,
         "model": model.recipe.name,
         "batch_size": args.batch_size,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
@@ -105,23 +105,24 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...]]:
-    """What to train on, and the size of a sample."""
+def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...], str]:
+    """What to train on, the size of a sample, and the name of the set or the whole path of the file or folder."""
     made = data.training_set(args.data, args.seed)
     if made is not None:
-        return made, tuple(made.shape[1:])
+        return made, tuple(made.shape[1:]), args.data
     path = Path(args.data)
+    name = str(path.resolve())
     if path.is_dir():
         looked_at = read_images(image_paths(path)[:LOOKED_AT], 1)
-        return args.data, (looked_at.shape[1], args.size, args.size)
+        return args.data, (looked_at.shape[1], args.size, args.size), name
     if not path.exists():
         raise FileNotFoundError(
             f"--data must be one of {', '.join(data.TRAINING_SETS)}, a file or a folder, got {args.data}"
         )
     if path.suffix.lower() == ".npy" and args.name is None:
-        return args.data, tuple(map_array(path).shape[1:])  # it stays on the disk
+        return args.data, tuple(map_array(path).shape[1:]), name  # it stays on the disk
     array = load_array(path, args.name)
-    return array, tuple(array.shape[1:])
+    return array, tuple(array.shape[1:]), name
 
 
 def _model(args: argparse.Namespace, shape: tuple[int, ...]) -> Model:
