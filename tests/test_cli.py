@@ -94,7 +94,14 @@ def test_help_shows_options_and_defaults(run, command):
             "that of the fit or the training without it",
             "--hard",
         ],
-        "train": ["eight-gaussians", "--set NAME=VALUE", "[default: 64]", "--resume", "Exit code: 0"],
+        "train": [
+            "eight-gaussians",
+            "grey if its first 64 are",
+            "--set NAME=VALUE",
+            "[default: 64]",
+            "--resume",
+            "Exit code: 0",
+        ],
         "models": [],
         "info": [],
     }
