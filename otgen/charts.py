@@ -111,6 +111,8 @@ def chart(panels: Sequence[Panel], columns: int = 3) -> "Figure":
     """
     if not panels:
         raise ValueError("chart: there must be at least one panel, got none")
+    if columns < 1:
+        raise ValueError(f"chart: columns must be at least 1, got {columns}")
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = figure_of(WIDTH * columns, HEIGHT * rows, between=0.04)

@@ -1,7 +1,8 @@
 """Point sets and named problems, each made from a seed or read from an installed package; nothing is downloaded.
 
 A seed gives the same points whatever the number of threads: numbers are drawn one after another from a private
-`torch.Generator` and the arithmetic on them is NumPy's, in float64, without BLAS.
+`torch.Generator` and the arithmetic on them is NumPy's, in float64, without BLAS. Only `pca`, and with it
+mnist-pca-5000x50, is LAPACK's work, whose last digits may differ between machines and numbers of threads.
 """
 
 import hashlib

@@ -8,6 +8,7 @@ import errno
 import math
 import os
 import secrets
+import stat
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,12 +78,12 @@ def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
     """
     path = Path(path)
     write = _WRITERS[_ending("save_array", path)]
-    tensor = tensor.detach().cpu().contiguous()
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"save_array: the array must be a torch.Tensor, got {type(tensor).__name__}")
     try:
-        _replace(path, lambda file: write(file, tensor))
+        _replace(path, lambda file: write(file, _plain(tensor)))
     except OSError as error:
-        reason = error.strerror or _reason(error)
-        raise OSError(error.errno or errno.EIO, f"save_array: cannot write the file: {reason}", str(path)) from error
+        raise OSError(error.errno, f"save_array: {error.strerror}", str(path)) from error
     except Exception as error:  # each format refuses in its own way
         raise ValueError(f"save_array: {path} cannot hold {tensor.dtype}: {_reason(error)}") from error
 
@@ -106,15 +107,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and metadata to a .safetensors file, which appears whole or not at all."""
     # copies: safetensors refuses tensors that share memory, as tied weights do
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(copies, metadata)
-    path = Path(path)
-    try:
-        _replace(path, lambda file: file.write(data))
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EIO, f"cannot write the file: {error.strerror or error}", str(path)
-        ) from error
+    write_bytes(
+        path, safetensors.torch.save({name: _plain(tensor).clone() for name, tensor in tensors.items()}, metadata)
+    )
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -136,6 +131,11 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file that appears whole or not at all, in UTF-8."""
     write_bytes(path, text.encode())
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The numbers themselves, row by row on the CPU: no gradient, no strides, no pending sign or conjugate."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def _read_npy(path: Path, name: str | None) -> Tensor:
@@ -225,18 +225,25 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dty
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside `path` and move it there when it is complete and on the disk."""
+    """Write a file beside `path` and move it there when it is complete and on the disk, with the old one's mode.
+
+    A link is replaced, not followed. Errors name `path`.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
+            if path.is_file() and not path.is_symlink():
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))  # before there is anything to read
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
+    except OSError as error:
+        reason = f"cannot write the file: {error.strerror or _reason(error)}"
+        raise OSError(error.errno or errno.EIO, reason, str(path)) from error
+    finally:
+        with suppress(OSError):  # it is there no more if all went well
             temporary.unlink()
-        raise
 
 
 def _reason(error: BaseException) -> str:
@@ -315,6 +322,8 @@ def save_images(path: str | os.PathLike[str], images: Tensor) -> None:
         from PIL import Image
     except ImportError as error:
         raise ImportError('save_images: wanted Pillow, which is not installed: pip install "otgen[demo]"') from error
+    if not isinstance(images, Tensor):
+        raise TypeError(f"save_images: images must be a torch.Tensor, got {type(images).__name__}")
     if images.ndim != 4 or len(images) < 1 or images.shape[1] not in (1, 3):
         raise ValueError(f"save_images: images must have shape (n, c, h, w), c 1 or 3, got {tuple(images.shape)}")
     n, c, h, w = images.shape

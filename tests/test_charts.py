@@ -70,3 +70,8 @@ def test_short_logarithmic_axes_have_plain_numbers(high, plain):
     axes.figure.canvas.draw()
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert ("20" in labels and "50" in labels) == plain
+
+
+def test_no_columns():
+    with pytest.raises(ValueError, match="chart: columns must be at least 1, got 0"):
+        chart([Panel()], columns=0)

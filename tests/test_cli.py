@@ -94,7 +94,14 @@ def test_help_shows_options_and_defaults(run, command):
             "that of the fit or the training without it",
             "--hard",
         ],
-        "train": ["eight-gaussians", "--set NAME=VALUE", "[default: 64]", "--resume", "Exit code: 0"],
+        "train": [
+            "eight-gaussians",
+            "grey if its first 64 are",
+            "--set NAME=VALUE",
+            "[default: 64]",
+            "--resume",
+            "Exit code: 0",
+        ],
         "models": [],
         "info": [],
     }
@@ -126,6 +133,29 @@ def test_version(run):
 )
 def test_a_command_line_that_does_not_parse(refused, words, reason):
     assert reason in refused(*words)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("[fail at x.cpp:9] can't allocate memory: 9 bytes.\nException raised from f at x.cpp:9\n#0"), 2,
+         "otgen: error: [fail at x.cpp:9] can't allocate memory: 9 bytes."),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried it"), 2, "otgen: error: CUDA out of memory. Tried it"),
+        (ValueError("wrong.\nException raised from f at x.cpp:9\n#0"), 2, "otgen: error: wrong."),
+        (OverflowError("int too large"), 2, "otgen: error: int too large"),
+        (BrokenPipeError(), 1, None),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line(run, monkeypatch, error, code, line):
+    monkeypatch.setattr("otgen.cli.models.run", lambda args: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("otgen.cli.program._silence", lambda stream: None)
+    assert run("models") == (code, [], [] if line is None else [line])
+
+
+def test_mistakes_of_our_own_are_not_hidden(run, monkeypatch):
+    monkeypatch.setattr("otgen.cli.models.run", lambda args: (_ for _ in ()).throw(RuntimeError("a mistake")))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run("models")
 
 
 # --- info ------------------------------------------------------------------------------------------------------------
@@ -394,9 +424,10 @@ def test_bad_maps_are_refused(refused, no_work, fitted, tmp_path, kind, monkeypa
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["-n", "0"], "n must be a positive int, got 0"),
+        (["-n", "0"], "n must be a positive int below 2^63, got 0"),
+        (["-n", "1" + 399 * "0"], "n must be a positive int below 2^63, got 1000"),
         (["-n", "1000000000000000"], "take a smaller n"),
-        (["-n", "1" + 30 * "0"], "take a smaller n"),
+        (["-n", "1" + 18 * "0"], "take a smaller n"),
         (["--seed", "-1"], "seed must be an int in [0, 2^63), got -1"),
         (["--angle-threshold", "4"], 'angle_threshold must be "auto" or an angle in (0, pi], got 4.0'),
         (["--angle-threshold", "nan"], 'angle_threshold must be "auto" or an angle in (0, pi], got nan'),
@@ -565,6 +596,27 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert process.stderr.read() == ""
     assert process.wait(60) == 0
     process.stderr.close()
+
+
+def test_a_reader_that_leaves_early_does_not_change_the_code(codes, tmp_path):
+    words = ("fit", codes, "-o", tmp_path / "m.safetensors", "--method", "adam", "--tol", 1e-9, "--max-samples", 1000)
+    process = program(*words)
+    process.stdout.close()
+    assert "Error" not in process.stderr.read()
+    assert process.wait(60) == 1
+    process.stderr.close()
+    assert (tmp_path / "m.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_stdout_that_is_closed_or_knows_few_letters(fitted, tmp_path):
+    shell = f"{sys.executable} -m otgen"
+    name = tmp_path / "é.npy"
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(otgen.__file__).parents[1])}
+    for words, out in ((f"sample {fitted} -n 3 -o {name}", "wrote " + ascii(str(name))[1:-1]), ("info >&-", "")):
+        ended = subprocess.run(f"{shell} {words}", shell=True, env=environ, capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert out in ended.stdout
 
 
 def test_fit_needs_nothing_of_the_demo(codes, tmp_path):

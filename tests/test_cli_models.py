@@ -135,6 +135,45 @@ def test_resume_goes_on_and_overwrite_begins_again(run, refused, tmp_path):
         torch.testing.assert_close(resumed.state_dict()[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--steps", 0],
+        ["--steps", 3, "--epochs", 1],
+        ["--steps", 3, "--batch-size", 2000],
+        ["--steps", 3, "--data", "negative.npy"],
+        ["--steps", 3, "--compile", "--critic"],
+    ],
+)
+def test_an_overwrite_that_is_refused_leaves_the_old_run(run, refused, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("negative.npy", np.full((70, 1, 8, 8), -1, np.float32))
+    kind = "wgan-gp" if words[-1] == "--critic" else "vae"
+    words = [word for word in words if word != "--critic"]
+    assert run("train", "vae", "--data", "digits", "-o", "r", *QUICK, "--quiet") == (0, [], [])
+    before = {path.name: path.read_bytes() for path in Path("r").iterdir()}
+    refused("train", kind, "--data", "digits", "-o", "r", "--batch-size", 8, "--set", "width=2", "--overwrite", *words)
+    assert {path.name: path.read_bytes() for path in Path("r").iterdir()} == before
+    assert len(before) == 3
+
+
+def test_a_refused_run_leaves_no_record(refused, tmp_path):
+    refused("train", "vae", "--data", "digits", "-o", tmp_path / "r", "--steps", 0)
+    assert not list((tmp_path / "r").iterdir())
+
+
+def test_resume_knows_the_data_by_their_whole_path(run, refused, tmp_path, monkeypatch):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        save_array(tmp_path / folder / "x.npy", data.two_moons(50))
+    words = ("train", "vae", "-o", tmp_path / "r", *QUICK, "--quiet")
+    monkeypatch.chdir(tmp_path / "a")
+    assert run(*words, "--data", "x.npy") == (0, [], [])
+    monkeypatch.chdir(tmp_path / "b")
+    assert f"holds a run with data {tmp_path / 'a' / 'x.npy'}, got" in refused(*words, "--data", "x.npy", "--resume")
+    assert run(*words, "--data", "../a/x.npy", "--resume") == (0, [], [])
+
+
 def test_what_is_somebody_elses_is_not_overwritten(run, refused, tmp_path):
     mine = tmp_path / "run.json"
     words = ("train", "vae", "--data", "two-moons-50", "-o", tmp_path, *QUICK, "--quiet")
@@ -181,11 +220,15 @@ def test_sample_writes_pictures_and_arrays(run, stored, tmp_path):
 
 def test_what_sample_refuses(refused, stored, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no model.safetensors: its training has not ended" in refused(
-        "sample", tmp_path / "empty", "-o", tmp_path / "x.npy"
-    )
+    words = ("sample", tmp_path / "empty", "-o", tmp_path / "x.npy")
+    assert "empty holds no model.safetensors: it is no run of otgen train" in refused(*words)
+    (tmp_path / "empty" / "checkpoint.safetensors").touch()
+    assert "empty holds no model.safetensors: its training has not ended" in refused(*words)
+    (tmp_path / "empty" / "model.safetensors").write_text("junk")
+    assert f"{tmp_path / 'empty' / 'model.safetensors'}: " in refused(*words)
+    assert "got 'meta'" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--device", "meta")
     assert "are for maps" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--hard")
-    assert "n must be a positive int, got 0" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "-n", 0)
+    assert "n must be a positive int below" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "-n", 0)
     assert "the output must end in" in refused("sample", stored / "digits", "-o", tmp_path / "x.jpg")
     VAE((5,), width=2).save(tmp_path / "m")
     assert "for samples of shape (5,)" in refused("sample", tmp_path / "m", "-o", tmp_path / "x.png")
@@ -199,7 +242,12 @@ def test_what_sample_refuses(refused, stored, tmp_path):
         (["ae", "--data", "digits", "--set", "shoes=2"], "AE knows the settings d, width, lr, loss, "),
         (["ae", "--data", "digits", "--set", "width"], "--set wants NAME=VALUE, got width"),
         (["ae", "--data", "digits", "--set", "lr=0"], "AE: lr must be a positive number, got 0"),
-        (["ae", "--data", "digits", "--device", "abacus"], "AE: device must be one that torch finds here"),
+        (["ae", "--data", "digits", "--device", "abacus"], "device must be one that torch can use here, got 'abacus'"),
+        (["ae", "--data", "digits", "--device", "meta"], "device must be one that torch can use here, got 'meta'"),
+        (["ae", "--data", "digits", "--set", 'd={"a": 1}'], "--set wants a number, true, false, null, a list of"),
+        (["ae", "--data", "digits", "--set", "d=[[1]]"], "--set wants a number, true, false, null, a list of"),
+        (["ae", "--data", ".", "--size", "0"], "--size must be from 1 to 1024, got 0"),
+        (["ae", "--data", ".", "--size", "100000000"], "--size must be from 1 to 1024, got 100000000"),
         (["ae", "--data", "digits", "--epochs", "1", "--steps", "1"], "either epochs or steps must be given"),
         (["ae", "--data", "digits", "--steps", "1", "--batch-size", "2000"], "batch_size must be from 1 to the 1797"),
         (["ae", "--data", "bytes.npy", "--steps", "1"], "images must be torch.float32 like the model, got torch.uint8"),

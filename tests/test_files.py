@@ -83,6 +83,48 @@ def test_file_has_the_usual_permissions(path):
     assert path.stat().st_mode == other.stat().st_mode
 
 
+def test_a_replaced_file_keeps_its_permissions(path):
+    files.save_array(path, X)
+    path.chmod(0o600)
+    files.save_array(path, X)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_pending_signs_and_conjugates_are_written(path):
+    z = torch.tensor([1 + 2j, 3 - 1j]).conj()
+    for x in (z, z.imag):
+        files.save_array(path, x)
+        assert torch.equal(files.load_array(path), x.resolve_conj().resolve_neg())
+    files.write_safetensors(path, {"z": z, "sign": z.imag}, {})
+    tensors, _ = files.read_safetensors(path)
+    assert torch.equal(tensors["z"], z.resolve_conj())
+    assert torch.equal(tensors["sign"], z.imag.resolve_neg())
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "link").symlink_to(mine)
+    files.write_text(tmp_path / "link", "new")
+    assert (mine.read_text(), (tmp_path / "link").read_text()) == ("mine", "new")
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_an_array_of_numpy_is_refused_by_type(tmp_path):
+    with pytest.raises(TypeError, match=r"save_array: the array must be a torch.Tensor, got ndarray"):
+        files.save_array(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(TypeError, match=r"save_images: images must be a torch.Tensor, got ndarray"):
+        files.save_images(tmp_path / "x.png", np.zeros((1, 1, 8, 8)))
+
+
+@pytest.mark.parametrize("write", [files.write_text, lambda path, text: files.write_safetensors(path, {"x": X}, {})])
+def test_an_error_names_the_file_that_was_asked_for(tmp_path, write):
+    for name in ("none/x", "a" * 300):
+        with pytest.raises(OSError, match="cannot write the file: ") as caught:
+            write(tmp_path / name, "")
+        assert caught.value.filename == str(tmp_path / name)
+
+
 @pytest.mark.parametrize("array", [np.asfortranarray(X.numpy()), X.numpy().astype(">f4"), X.numpy()[:, ::2]])
 def test_other_layouts_and_byte_orders_are_read(tmp_path, array):
     np.save(tmp_path / "x.npy", array)

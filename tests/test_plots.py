@@ -256,3 +256,34 @@ def test_a_missing_matplotlib_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'matplotlib, which is not installed: pip install "otgen\[demo\]"'):
         plots.convergence([{"samples": 10, "tv": 0.5, "tv_floor": 0.1}])
+
+
+def test_arrays_are_drawn_as_tensors_are():
+    plots.points_figure(np.zeros((3, 2)))
+    assert (plots.sheet(np.ones((4, 2, 2))) == plots.sheet(torch.ones(4, 2, 2))).all()
+
+
+def test_groups_may_be_an_array_of_whole_numbers(plane):
+    ot, groups = plane
+    assert plots.power_diagram(ot, groups.numpy()).axes
+    assert plots.planar_map(ot, groups.numpy(), angle_threshold=0.15, n=20).axes
+    with pytest.raises(ValueError, match=r"groups must have shape .* whole numbers, got .* torch.float32"):
+        plots.power_diagram(ot, groups.float())
+
+
+def test_what_is_no_diagram_is_named():
+    with pytest.raises(
+        TypeError, match="a fitted map or an otgen.PowerDiagram, got a SemiDiscreteOT that is not fitted"
+    ):
+        plots.power_diagram(SemiDiscreteOT())
+    with pytest.raises(TypeError, match="got a SemiDiscreteOT that is not fitted"):
+        plots.planar_map(SemiDiscreteOT(), angle_threshold=0.2)
+    with pytest.raises(TypeError, match="got a Tensor"):
+        plots.power_diagram(torch.zeros(3, 2))
+
+
+def test_a_sheet_is_refused_in_its_own_name():
+    with pytest.raises(ValueError, match=r"sheet: images must have shape \(n, h, w\)"):
+        plots.contact_sheet({"a": torch.zeros(2, 3, 8, 8)})
+    with pytest.raises(ValueError, match="contact_sheet: there must be at least one row"):
+        plots.contact_sheet({})

@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,8 @@ def check_folder(name: str, resume: bool, overwrite: bool) -> Path:
             f"{folder} holds {there[0]}: choose another folder, go on with --resume, or begin again with --overwrite"
         )
     if folder.is_dir():
-        check_output(str(folder / MODEL), None, [], overwrite=True)
+        for file in (MODEL, CHECKPOINT, RECORD):
+            check_output(str(folder / file), None, [], overwrite=True)
     elif os.path.lexists(folder):
         raise NotADirectoryError(f"{folder} is a file, not a folder")
     if os.path.lexists(folder / RECORD) and not overwrite:
@@ -32,13 +37,20 @@ def check_folder(name: str, resume: bool, overwrite: bool) -> Path:
     return folder
 
 
-def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
+@contextmanager
+def begin(folder: Path, record: dict[str, Any], resume: bool) -> Iterator[Callable[[], None]]:
     """Make the folder ready for a run, or for going on with one that was asked for in the same words.
+
+    Files of an earlier run that is not gone on with are put aside. A run that ends in an error before it has a
+    checkpoint of its own was refused: the folder then holds what it held before.
 
     Args:
         folder: As `check_folder` gave it.
         record: What is asked for.
         resume: Whether to go on.
+
+    Yields:
+        A function that removes what was put aside, to be called once the run is under way.
     """
     if resume and (folder / RECORD).exists():
         old = _read_record(folder)
@@ -47,12 +59,24 @@ def begin(folder: Path, record: dict[str, Any], resume: bool) -> None:
                 raise ValueError(f"{folder} holds a run with {name} {old.get(name)}, got {value}: take another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".earlier-", dir=folder))
     except OSError as error:
         raise OSError(error.errno, f"cannot make this folder: {error.strerror}", str(folder)) from error
-    if not resume:
-        for file in (MODEL, CHECKPOINT):
-            (folder / file).unlink(missing_ok=True)
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    replaced = (RECORD,) if resume else (MODEL, CHECKPOINT, RECORD)
+    earlier = [file for file in replaced if os.path.lexists(folder / file)]
+    try:
+        for file in earlier:
+            os.replace(folder / file, aside / file)
+        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        yield lambda: shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        if not (folder / CHECKPOINT).exists():
+            (folder / RECORD).unlink(missing_ok=True)
+            for file in earlier:
+                os.replace(aside / file, folder / file)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

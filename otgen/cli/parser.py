@@ -9,6 +9,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 ARRAYS = (".npy", ".npz", ".safetensors")
 MAPS = (".safetensors",)
 PICTURES = (".png",)
+PAGES = (".html", ".htm")
 
 FORMATS = "files of arrays may be .npy, .npz or .safetensors"
 

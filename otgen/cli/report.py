@@ -2,7 +2,8 @@
 
 import argparse
 
-from otgen.cli.parser import OK, Commands, Parser
+from otgen.cli.checks import check_output
+from otgen.cli.parser import OK, PAGES, Commands, Parser
 from otgen.experiments import report
 
 
@@ -13,11 +14,14 @@ def add(commands: "Commands[Parser]") -> None:
     parser.add_argument("folder", nargs="?", default="otgen-results", help="of the results [default: %(default)s]")
     parser.add_argument("-o", "--output", metavar="FILE", help="the page [default: report.html in the folder]")
     parser.add_argument("--readme", metavar="FILE", help="a Markdown file whose tables between the marks are replaced")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE also if it is no earlier page")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page and name it."""
-    for output in report(args.folder, output=args.output, readme=args.readme):
+    if args.output is not None:  # whether an earlier file may be replaced depends on what is in it
+        check_output(args.output, PAGES, [] if args.readme is None else [args.readme], overwrite=True)
+    for output in report(args.folder, output=args.output, readme=args.readme, overwrite=args.overwrite):
         print(f"{output.path}  {output.what}")
     return OK

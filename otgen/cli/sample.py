@@ -8,8 +8,9 @@ from torch import Tensor
 
 from otgen import ops, plots
 from otgen.cli.checks import check_output, check_room
-from otgen.cli.folder import MODEL
+from otgen.cli.folder import CHECKPOINT, MODEL
 from otgen.cli.parser import ARRAYS, FORMATS, OK, PICTURES, Commands, Parser
+from otgen.experiments.run import device_of
 from otgen.files import read_metadata, save_array, save_images, write_bytes
 from otgen.models import Generative, load
 from otgen.models.storage import FORMAT as MODEL_FORMAT
@@ -50,27 +51,29 @@ def run(args: argparse.Namespace) -> int:
     """Generate."""
     source = Path(args.map) / MODEL if Path(args.map).is_dir() else Path(args.map)
     if source != Path(args.map) and not source.exists():
-        raise FileNotFoundError(
-            f"{args.map} holds no {MODEL}: its training has not ended (otgen train with --resume goes on)"
+        begun = (Path(args.map) / CHECKPOINT).exists()
+        why = (
+            "its training has not ended (otgen train with --resume goes on)" if begun else "it is no run of otgen train"
         )
+        raise FileNotFoundError(f"{args.map} holds no {MODEL}: {why}")
     check_output(args.output, (*ARRAYS, *PICTURES), [str(source)], args.overwrite)
     if args.seed is not None and not 0 <= args.seed < 2**63:
         raise ValueError(f"seed must be an int in [0, 2^63), got {args.seed}")
     picture = Path(args.output).suffix.lower() in PICTURES
     args.n = (TILES if picture else CODES) if args.n is None else args.n
-    if args.n < 1:
-        raise ValueError(f"n must be a positive int, got {args.n}")
+    if not 1 <= args.n < 2**63:
+        raise ValueError(f"n must be a positive int below 2^63, got {args.n}")
     of_model = read_metadata(source).get("format") == MODEL_FORMAT
-    lines = _model(args, source, picture) if of_model else _map(args, picture)
+    lines = (_model if of_model else _map)(args, source, picture)
     for line in [*lines, f"wrote {args.output}"]:
         print(line)
     return OK
 
 
-def _map(args: argparse.Namespace, picture: bool) -> list[str]:
+def _map(args: argparse.Namespace, path: Path, picture: bool) -> list[str]:
     if args.hard and args.angle_threshold != "auto":
         raise ValueError("--hard blends nothing, so --angle-threshold has no meaning beside it")
-    ot = SemiDiscreteOT.load(args.map)
+    ot = SemiDiscreteOT.load(path)
     if picture:
         raise ValueError(f"the output must end in {', '.join(ARRAYS)} for the codes of a map, got {args.output}")
     m, d = ot.targets_.shape
@@ -93,7 +96,7 @@ def _map(args: argparse.Namespace, picture: bool) -> list[str]:
 def _model(args: argparse.Namespace, path: Path, picture: bool) -> list[str]:
     if args.hard or args.angle_threshold != "auto":
         raise ValueError("--hard and --angle-threshold are for maps; a model's threshold is one of its settings")
-    model = load(path, args.device)
+    model = load(path, device_of(args.device))
     if picture and not (len(model.shape) == 3 and model.shape[0] in (1, 3)) and model.shape != (2,):
         raise ValueError(
             f"the output must end in {', '.join(ARRAYS)} for samples of shape {model.shape}, got {args.output}"

@@ -12,11 +12,13 @@ from torch import Tensor
 from otgen import data
 from otgen.cli.folder import CHECKPOINT, MODEL, begin, check_folder
 from otgen.cli.parser import OK, Commands, Parser
+from otgen.experiments.run import device_of
 from otgen.files import image_paths, load_array, map_array, read_images
 from otgen.models import MODELS, Generative, Model, OTPrior
 
 EPOCHS = 50  # enough for digits to be known again; most papers train longer
 LOOKED_AT = 64  # images of a folder by which it counts as grey
+LARGEST = 1024  # side of the largest images that the papers' GANs are trained on
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -32,7 +34,8 @@ def add(commands: "Commands[Parser]") -> None:
         "--data",
         required=True,
         help=f"{', '.join(data.TRAINING_SETS)} (with a number of points: swiss-roll-500), a .npy, .npz or .safetensors"
-        " file of samples (n, features) or (n, c, h, w), or a folder of images",
+        " file of samples (n, features) or (n, c, h, w), or a folder of images, which are grey if its first"
+        f" {LOOKED_AT} are",
     )
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the run's folder; made if need be")
     parser.add_argument("--name", help="which array of the file, if it holds several")
@@ -64,31 +67,37 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     if args.resume and args.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite begins again: take one of them")
+    if not 1 <= args.size <= LARGEST:
+        raise ValueError(f"--size must be from 1 to {LARGEST}, got {args.size}")
+    device_of(args.device)
     folder = check_folder(args.output, args.resume, args.overwrite)
-    samples, shape = _samples(args)
+    samples, shape, name = _samples(args)
     model = _model(args, shape)
     record = {
-        "data": args.data,
+        "data": name,
         "model": model.recipe.name,
         "batch_size": args.batch_size,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in model.recipe.arguments.items()},
     }
-    begin(folder, record, args.resume)
-    try:
-        model.fit(
-            samples,
-            epochs=EPOCHS if args.epochs is None and args.steps is None else args.epochs,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            progress=not args.quiet,
-            checkpoint=folder / CHECKPOINT,
-            resume=args.resume,
-            amp=args.amp,
-            compile=args.compile,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command with --resume goes on") from None
+    with begin(folder, record, args.resume) as forget:
+        try:
+            model.fit(
+                samples,
+                epochs=EPOCHS if args.epochs is None and args.steps is None else args.epochs,
+                steps=args.steps,
+                batch_size=args.batch_size,
+                seed=args.seed,
+                progress=not args.quiet,
+                checkpoint=folder / CHECKPOINT,
+                resume=args.resume,
+                callbacks=[lambda model, step, values: forget()],
+                amp=args.amp,
+                compile=args.compile,
+            )
+        except KeyboardInterrupt:
+            if (folder / CHECKPOINT).exists():
+                raise KeyboardInterrupt("the same command with --resume goes on") from None
+            raise
     model.save(folder / MODEL)
     if not args.quiet:
         for line in _report(args, model, time.monotonic() - began):
@@ -96,23 +105,24 @@ def run(args: argparse.Namespace) -> int:
     return OK
 
 
-def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...]]:
-    """What to train on, and the size of a sample."""
+def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...], str]:
+    """What to train on, the size of a sample, and the name of the set or the whole path of the file or folder."""
     made = data.training_set(args.data, args.seed)
     if made is not None:
-        return made, tuple(made.shape[1:])
+        return made, tuple(made.shape[1:]), args.data
     path = Path(args.data)
+    name = str(path.resolve())
     if path.is_dir():
-        looked_at = read_images(image_paths(path)[:LOOKED_AT], args.size)
-        return args.data, tuple(looked_at.shape[1:])
+        looked_at = read_images(image_paths(path)[:LOOKED_AT], 1)
+        return args.data, (looked_at.shape[1], args.size, args.size), name
     if not path.exists():
         raise FileNotFoundError(
             f"--data must be one of {', '.join(data.TRAINING_SETS)}, a file or a folder, got {args.data}"
         )
     if path.suffix.lower() == ".npy" and args.name is None:
-        return args.data, tuple(map_array(path).shape[1:])  # it stays on the disk
+        return args.data, tuple(map_array(path).shape[1:]), name  # it stays on the disk
     array = load_array(path, args.name)
-    return array, tuple(array.shape[1:])
+    return array, tuple(array.shape[1:]), name
 
 
 def _model(args: argparse.Namespace, shape: tuple[int, ...]) -> Model:
@@ -139,6 +149,9 @@ def _setting(text: str) -> tuple[str, Any]:
         parsed = json.loads(value)
     except ValueError:
         return name, value
+    items = parsed if isinstance(parsed, list) else [parsed]
+    if any(isinstance(item, (dict, list)) for item in items):
+        raise ValueError(f"--set wants a number, true, false, null, a list of these or a word, got {text}")
     return name, tuple(parsed) if isinstance(parsed, list) else parsed
 
 

@@ -75,6 +75,30 @@ def load(name: str) -> Recipe:
         raise ValueError(f"{path}: {error}") from error
 
 
+def check_settings(recipe: Recipe) -> None:
+    """Check the settings of a recipe against those of otgen's own recipes of the same experiment.
+
+    Raises:
+        ValueError: A setting is missing, of another type, or an empty list.
+    """
+    for own in filter(lambda own: own.experiment == recipe.experiment, map(load, names())):
+        missing = sorted(own.settings.keys() - recipe.settings.keys())
+        if missing:
+            raise ValueError(f"{recipe.name}: [settings] must have {', '.join(own.settings)}, got no {missing[0]}")
+        for key, like in own.settings.items():
+            for given in (recipe.settings[key], recipe.sized(True)[key]):
+                if not _alike(given, like):
+                    example = like[:1] if isinstance(like, list) else like
+                    raise ValueError(f"{recipe.name}: {key} must be like {example!r}, got {given!r}")
+
+
+def _alike(given: Any, like: Any) -> bool:
+    """Whether a setting is of the same kind as another; a list has one item at least."""
+    if isinstance(like, list):
+        return isinstance(given, list) and bool(given) and all(_alike(item, like[0]) for item in given)
+    return type(given) is type(like) or (isinstance(like, float) and type(given) is int)
+
+
 def parse(text: str) -> dict[str, Any]:
     """Read the part of TOML that recipes keep to.
 

@@ -1,4 +1,4 @@
-"""Where a result comes from, and files that appear whole or not at all."""
+"""Where a result comes from, and the JSON files that hold it."""
 
 import json
 import os
@@ -12,6 +12,12 @@ from typing import Any
 import torch
 
 from otgen import ops
+from otgen.files import write_text
+
+NUMBER = (int, float)
+
+Shape = type | tuple[type, ...] | dict[str, "Shape"] | list["Shape"]
+"""What is asked of a value: to be of a type, an object with some keys at least, or a list of such."""
 
 
 def machine() -> dict[str, Any]:
@@ -43,22 +49,9 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all, and never through a link."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as its standard has it: a number that is not finite is refused."""
-    write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -68,14 +61,22 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: The file cannot be opened.
         ValueError: It holds something else.
     """
-    text = path.read_text(encoding="utf-8")
     try:
-        value = json.loads(text)
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: wanted JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path}: wanted a JSON object, got {type(value).__name__}")
     return value
+
+
+def fits(value: Any, wanted: Shape) -> bool:
+    """Say whether what was read from JSON has a shape: files of other versions, and damaged ones, do not."""
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(name in value and fits(value[name], wanted[name]) for name in wanted)
+    if isinstance(wanted, list):
+        return isinstance(value, list) and all(fits(item, wanted[0]) for item in value)
+    return isinstance(value, wanted)
 
 
 def _git(folder: Path, *words: str) -> str:

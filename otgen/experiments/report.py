@@ -7,14 +7,34 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from otgen.experiments import recipe as recipes
 from otgen.experiments.demo import Output
-from otgen.experiments.record import read_json, write
+from otgen.experiments.record import NUMBER, Shape, fits, read_json
 from otgen.experiments.run import MARK, RESULTS, TIMES
+from otgen.files import write_text
 
 BEGIN, END = "<!-- experiments: made by otgen report -->", "<!-- end of experiments -->"
 """Marks in a Markdown file between which the tables go."""
+
+TOP = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">\
+<title>otgen report</title>"""
+"""Begins every page, and tells it from other files."""
+
+RESULT: Shape = {
+    **dict.fromkeys(("recipe", "title", "claim", "device"), str),
+    "fast": bool,
+    "seed": int,
+    "settings": dict,
+    **dict.fromkeys(TIMES, NUMBER),
+    **dict.fromkeys(("commit", "machine"), [str]),
+    "claims": [dict.fromkeys(("text", "verdict", "evidence", "figure"), str)],
+    "tables": [{"caption": str, "header": [str], "rows": [[str]]}],
+    "figures": [dict.fromkeys(("file", "caption"), str)],
+}
+"""What is read of a result."""
 
 SYMBOLS = {"confirmed": "✓", "not confirmed": "✗", "not testable at this size": "–"}
 
@@ -47,6 +67,7 @@ def report(
     *,
     output: str | os.PathLike[str] | None = None,
     readme: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> list[Output]:
     """Write one HTML page of all results in a folder, figures inside, and if asked for the tables of a README.
 
@@ -54,26 +75,32 @@ def report(
         folder: Where `run` put its results.
         output: The page; `None` for `report.html` in the folder.
         readme: A Markdown file in which the tables between the two marks are replaced; `None` for none.
+        overwrite: Whether the page may replace a file that is not an earlier page.
 
     Returns:
         What was written.
 
     Raises:
+        FileExistsError: There is another file in the page's place.
         OSError: A file cannot be read or written.
         ValueError: There are no results, a file is not one of them, or the README lacks the marks.
     """
     folder = Path(folder)
     results = load_results(folder)
     page = Path(output) if output is not None else folder / "report.html"
+    if not overwrite and os.path.lexists(page) and not _is_page(page):
+        raise FileExistsError(
+            f"{page} is not a page of otgen report: choose another name, or replace it with --overwrite"
+        )
     outputs = [Output(page, f"{len(results)} experiments on one page")]
     replaced = None
     if readme is not None:
         there = Path(os.path.relpath(page, Path(readme).parent)).as_posix()
         replaced = _replace(Path(readme), markdown(list(results.values()), there))
         outputs.append(Output(Path(readme), "tables between the marks"))
-    write(page, _page(results).encode())
+    write_text(page, _page(results))
     if replaced is not None and readme is not None:
-        write(Path(readme), replaced.encode())
+        write_text(Path(readme), replaced)
     return outputs
 
 
@@ -91,6 +118,8 @@ def load_results(folder: Path) -> dict[Path, dict[str, Any]]:
     for place, result in results.items():
         if result.get("made_by") != MARK:
             raise ValueError(f"report: {place / RESULTS} is not a result of `otgen run`")
+        if not fits(result, RESULT):
+            raise ValueError(f"report: {place / RESULTS} is not a whole result of `otgen run`: do it again")
     order = {name: number for number, name in enumerate(recipes.names())}
     ranks = {place: (order.get(result["recipe"], len(order)), str(place)) for place, result in results.items()}
     return {place: results[place] for place in sorted(results, key=lambda place: ranks[place])}
@@ -106,7 +135,7 @@ def markdown(results: Sequence[Mapping[str, Any]], page: str) -> str:
     lines = [BEGIN, "", _summary(results), "", "| experiment | claim | verdict | figure |", "|---|---|---|---|"]
     for result in results:
         for claim in result["claims"]:
-            figure = f"[{claim['figure']}]({page}#{_anchor(result, claim['figure'])})"
+            figure = f"[{claim['figure']}]({quote(page)}#{quote(_anchor(result, claim['figure']))})"
             lines.append(_row((_heading(result), claim["text"], claim["verdict"], figure)))
     lines += ["", "<details><summary>The numbers behind them</summary>"]
     for result in results:
@@ -163,26 +192,24 @@ def _page(results: Mapping[Path, Mapping[str, Any]]) -> str:
         _html_table(None, head, rows),
         *(_section(place, result) for place, result in results.items()),
     ]
-    title = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>otgen report</title>'
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="en"><head>{title}<style>{STYLE}</style></head><body>',
-            *body,
-            "</body></html>",
-        ]
-    )
+    return "\n".join([f"{TOP}<style>{STYLE}</style></head><body>", *body, "</body></html>"])
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file begins as our pages do."""
+    with path.open("rb") as file:
+        return file.read(len(TOP)) == TOP.encode()
 
 
 def _summary_row(result: Mapping[str, Any], claim: Mapping[str, str]) -> list[str]:
-    link = f'<a href="#{_anchor(result)}">{escape(_heading(result))}</a>'
-    picture = f'<a href="#{_anchor(result, claim["figure"])}">{escape(claim["figure"])}</a>'
+    link = f'<a href="#{quote(_anchor(result))}">{escape(_heading(result))}</a>'
+    picture = f'<a href="#{quote(_anchor(result, claim["figure"]))}">{escape(claim["figure"])}</a>'
     return [link, escape(claim["text"]), _verdict(claim["verdict"]), picture]
 
 
 def _section(place: Path, result: Mapping[str, Any]) -> str:
     parts = [
-        f'<h2 id="{_anchor(result)}">{escape(_heading(result))}</h2>',
+        f'<h2 id="{escape(_anchor(result))}">{escape(_heading(result))}</h2>',
         f"<blockquote>{escape(result['claim'])}</blockquote>",
         "<ul>",
         *(
@@ -196,7 +223,7 @@ def _section(place: Path, result: Mapping[str, Any]) -> str:
         kind, content = _smaller((place / figure["file"]).read_bytes())
         caption = escape(figure["caption"])
         picture = f'<img alt="{caption}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
-        anchor = _anchor(result, figure["file"])
+        anchor = escape(_anchor(result, figure["file"]))
         parts.append(f'<figure id="{anchor}">{picture}<figcaption>{caption}</figcaption></figure>')
     for table in result["tables"]:
         parts.append(_html_table(table["caption"], table["header"], [[*map(escape, row)] for row in table["rows"]]))
@@ -235,4 +262,4 @@ def _verdict(verdict: str) -> str:
 
 
 def _anchor(result: Mapping[str, Any], figure: str = "") -> str:
-    return escape("-".join(filter(None, [result["recipe"], "fast" * result["fast"], figure])), quote=True)
+    return "-".join(filter(None, [result["recipe"], "fast" * result["fast"], figure]))

@@ -16,9 +16,9 @@ from otgen.experiments import recipe as recipes
 from otgen.experiments.demo import Output
 from otgen.experiments.experiment import Context, Findings, Outcome
 from otgen.experiments.recipe import Recipe
-from otgen.experiments.record import commit, machine, now, read_json, write, write_json
+from otgen.experiments.record import NUMBER, Shape, commit, fits, machine, now, read_json, write_json
 from otgen.experiments.registry import EXPERIMENTS
-from otgen.files import read_safetensors, write_safetensors
+from otgen.files import read_safetensors, write_bytes, write_safetensors
 
 MARK = "otgen run"
 """Stands in every JSON file of a run."""
@@ -30,6 +30,17 @@ RESULTS = "results.json"
 
 TIMES = ("seconds", "processor_seconds")
 """How long a part took, on the clock and of all cores together: the first says little where others are at work."""
+
+PART: Shape = {
+    "made_by": str,
+    "identity": str,
+    **dict.fromkeys(TIMES, NUMBER),
+    "finished": str,
+    "commit": str,
+    "machine": {"processor": str},
+    "values": dict,
+}
+"""What the JSON file of a part holds."""
 
 
 def run(
@@ -61,10 +72,10 @@ def run(
         What was written, `results.json` of each recipe first.
 
     Raises:
-        FileExistsError: The folder holds parts made with other settings.
+        FileExistsError: The folder holds parts made with other settings, or results of somebody else's.
         ImportError: A package that the experiment needs is missing.
         OSError: A file cannot be read or written.
-        ValueError: The recipe, seed or device does not fit.
+        ValueError: The recipe, seed or device does not fit, or a file is damaged.
     """
     chosen = [recipes.load(one) for one in (recipes.names() if name == ALL else [name])]
     unknown = [one for one in chosen if one.experiment not in EXPERIMENTS]
@@ -73,7 +84,10 @@ def run(
         raise ValueError(f"{unknown[0].name}: experiment must be one of {known}, got {unknown[0].experiment!r}")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
         raise ValueError(f"seed must be an int in [0, 2^63), got {seed!r}")
-    place = _device(device)
+    for one in chosen:
+        recipes.check_settings(one)
+    place = device_of(device)
+    plots.figure_of(1, 1)  # without matplotlib nothing could be drawn after hours of work
     outputs = []
     for one in chosen:
         folder = Path(output) / (one.name + "-fast" * fast)
@@ -88,6 +102,8 @@ def _run(
     experiment = EXPERIMENTS[recipe.experiment]
     identity = _identity(recipe, context)
     parts = experiment.parts(context)
+    if os.path.lexists(folder / RESULTS) and read_json(folder / RESULTS).get("made_by") != MARK:
+        raise FileExistsError(f"{folder / RESULTS} is not a result of `otgen run`: take another folder with -o")
     store = folder / "parts"
     store.mkdir(parents=True, exist_ok=True)
     done = {part: _read_part(store, part, identity, overwrite) for part in parts}
@@ -100,7 +116,13 @@ def _run(
             finished = _do(part, work, store, identity)
         records[part], outcomes[part] = finished
     note(f"{recipe.name}: drawing")
-    findings = experiment.conclude(context, outcomes)
+    try:
+        findings = experiment.conclude(context, outcomes)
+    except (LookupError, TypeError) as error:
+        if not any(done.values()):
+            raise
+        reason = f"its parts are damaged, or of another version of otgen ({error!r}): remove them"
+        raise ValueError(f"{store}: {reason}") from error
     return _write(recipe, context, folder, fast, records, findings)
 
 
@@ -131,15 +153,20 @@ def _read_part(store: Path, part: str, identity: str, overwrite: bool) -> tuple[
     if not path.exists():
         return None
     record = read_json(path)
-    if record.get("made_by") != MARK or record.get("identity") != identity:
+    tensors = store / f"{part}.safetensors"
+    held, about = read_safetensors(tensors) if tensors.exists() else ({}, {"identity": identity})
+    for file, found in ((path, record.get("identity")), (tensors, about.get("identity"))):
+        if record.get("made_by") == MARK and found == identity:
+            continue
         if overwrite and record.get("made_by") == MARK:
             return None
         raise FileExistsError(
-            f"{path} was made with other settings, seed or device: take another folder with -o, or replace it with"
+            f"{file} was made with other settings, seed or device: take another folder with -o, or replace it with"
             " --overwrite"
         )
-    tensors = store / f"{part}.safetensors"
-    return record, Outcome(record["values"], read_safetensors(tensors)[0] if tensors.exists() else {})
+    if not fits(record, PART):
+        raise ValueError(f"{path}: not a whole part of `otgen run`: remove it")
+    return record, Outcome(record["values"], held)
 
 
 def _write(
@@ -170,7 +197,7 @@ def _write(
         "parts": {part: {key: record[key] for key in kept} for part, record in records.items()},
     }
     for file, picture in findings.pictures.items():
-        write(folder / file, plots.render(picture.figure))
+        write_bytes(folder / file, plots.render(picture.figure))
     write_json(folder / RESULTS, result)
     held = sum(claim.verdict == "confirmed" for claim in findings.claims)
     outputs = [Output(folder / RESULTS, f"{recipe.title}: {held} of {len(findings.claims)} claims confirmed")]
@@ -183,10 +210,11 @@ def _identity(recipe: Recipe, context: Context) -> str:
     return hashlib.blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of a name, if torch can use it here and numbers come back from it, as they do not from "meta"."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device must be one that torch can use here, got {name!r}: {reason}") from error

@@ -55,19 +55,23 @@ def _sweep(context: Context, name: str) -> Outcome:
     y = data.problem(f"{name}-{m}", context.seed)[0].double()
     fresh = data.problem(f"{name}-{m}", stream(context.seed, "held out"))[0].double()
     ot = SemiDiscreteOT("uniform", tol=context.settings["tol"], seed=context.seed, progress=False).fit(y)
-    rows = []
-    pictures: dict[str, Tensor] = {"targets": y.float()}
-    for angle in _angles(context):
-        row: dict[str, Any] = {"angle": angle}
+    apart = float(nearest(fresh, y)[1].median())
+
+    def measured(angle: float) -> dict[str, Any]:
         try:
             points, info = ot.sample(n, angle, return_info=True)
         except ValueError:  # it rejects all but a thousandth of the samples
-            rows.append(row | {"rejected": 1.0})
-            continue
-        row["rejected"], row["mixed"] = info.rejected, _mixed(ot, info.x, y, MODES[name], angle)
-        row["novelty"] = float(nearest(points, y)[1].median() / nearest(fresh, y)[1].median())
-        rows.append(row)
-    auto = ot.sample(2, "auto", return_info=True)[1].threshold
+            return {"angle": angle, "rejected": 1.0}
+        return {
+            "angle": angle,
+            "rejected": info.rejected,
+            "mixed": _mixed(ot, info.x, y, MODES[name], angle),
+            "novelty": float(nearest(points, y)[1].median()) / apart,
+        }
+
+    rows = [measured(angle) for angle in _angles(context)]
+    auto = measured(ot.sample(2, "auto", return_info=True)[1].threshold)
+    pictures: dict[str, Tensor] = {"targets": y.float()}
     shown = {"small": _too_small(rows), "proper": _proper(rows), "large": _too_large(rows)}
     for which, chosen in shown.items():
         if chosen is not None:
@@ -163,20 +167,14 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
 
 def _rows(value: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
-    for which, row in (*value["shown"].items(), ("auto", _at(value["rows"], value["auto"]))):
+    for which, row in (*value["shown"].items(), ("auto", value["auto"])):
         if row is None:
             rows.append((value["set"], which, "none", "", "", ""))
         else:
             rest = (f"{row[key]:.1%}" if key in row else "" for key in ("rejected", "mixed"))
             novelty = f"{row['novelty']:.2f}" if "novelty" in row else ""
-            angle = f"{value['auto']:.3g}" if which == "auto" else f"{row['angle']:.3g}"
-            rows.append((value["set"], which, angle, *rest, novelty))
+            rows.append((value["set"], which, f"{row['angle']:.3g}", *rest, novelty))
     return rows
-
-
-def _at(rows: list[dict[str, Any]], angle: float) -> dict[str, Any]:
-    """The row whose threshold is nearest on the logarithmic scale."""
-    return min(rows, key=lambda row: abs(math.log(row["angle"] / angle)))
 
 
 def _range(value: Mapping[str, Any]) -> str:
@@ -195,7 +193,7 @@ def _panel(value: Mapping[str, Any]) -> Panel:
     def curve(key: str, label: str, colour: int) -> Line:
         return Line(angles, [row.get(key, math.nan) for row in rows], label, style=".-", colour=colour)
 
-    marks = {value["auto"]: "auto"}
+    marks = {value["auto"]["angle"]: "auto"}
     if value["shown"]["proper"]:
         marks[value["shown"]["proper"]["angle"]] = "proper"
     return Panel(

@@ -26,8 +26,9 @@ def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
         ValueError: A shape or value does not fit.
         TypeError: Not tensors of floating point.
     """
-    x = features("fid", "x", x, least=groups)
-    y = features("fid", "y", y, like=x, least=groups)
+    least = max(groups, 4)  # half of a set still has a covariance
+    x = features("fid", "x", x, least=least)
+    y = features("fid", "y", y, like=x, least=least)
     return jackknife(lambda a, b: frechet(*moments(a), *moments(b)), x, y, groups=groups, seed=seed)[0]
 
 

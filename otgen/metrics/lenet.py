@@ -173,7 +173,12 @@ def _read(path: Path, network: Layers) -> float:
     state, about = read_safetensors(path)
     try:
         network.load_state_dict(state)
-        return float(json.loads(about["otgen"])["accuracy"])
+        if not all(bool(tensor.isfinite().all()) for tensor in state.values()) or not bool((network.std > 0).all()):
+            raise ValueError("its weights must be finite and its std positive")
+        accuracy = float(json.loads(about["otgen"])["accuracy"])
+        if not 0 <= accuracy <= 1:
+            raise ValueError(f"its accuracy must lie in [0, 1], got {accuracy}")
+        return accuracy
     except Exception as error:  # a forged file can raise anything
         raise ValueError(f"train_lenet: {path} is not a whole LeNet of otgen; remove it: {error}") from error
 

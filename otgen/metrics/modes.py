@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from otgen.metrics.extractors import as_images
 from otgen.metrics.neighbours import nearest
 from otgen.metrics.score import Score, average, features
 from otgen.ops import check
@@ -78,10 +79,14 @@ def stacked_modes(images: Tensor, classify: Callable[[Tensor], Tensor], *, class
 
     Raises:
         ValueError: A shape or class does not fit.
+        TypeError: Not a tensor of floating point, or classes that are no integers.
     """
-    if images.dim() != 4 or images.shape[1] != 3 or len(images) < 2:
+    as_images("stacked_modes", images)
+    if images.shape[1] != 3 or len(images) < 2:
         raise ValueError(f"stacked_modes: images must have shape (n, 3, h, w) with n >= 2, got {tuple(images.shape)}")
     digits = torch.stack([classify(images[:, i : i + 1]).cpu() for i in range(3)], dim=1)
+    if digits.dtype.is_floating_point:
+        raise TypeError(f"stacked_modes: classify must return whole numbers, got {digits.dtype}")
     if not 0 <= int(digits.min()) <= int(digits.max()) < classes:
         came = f"{int(digits.min())} to {int(digits.max())}"
         raise ValueError(f"stacked_modes: classify must return classes from 0 to {classes - 1}, got {came}")
@@ -95,7 +100,15 @@ def reverse_kl(counts: Tensor) -> Score:
 
     The spread is that of a multinomial to second order, as the first vanishes at even counts; the bias is Miller's
     (1955), (modes - 1)/(2n), and reaches a constant where many modes have no sample.
+
+    Raises:
+        ValueError: There is no sample.
+        TypeError: Not a tensor.
     """
+    if not isinstance(counts, Tensor):
+        raise TypeError(f"reverse_kl: counts must be a torch.Tensor, got {type(counts).__name__}")
+    if counts.dim() != 1 or not len(counts) or int(counts.min()) < 0 or int(counts.sum()) < 1:
+        raise ValueError(f"reverse_kl: counts (modes,) must hold one sample at least, got {counts.tolist()}")
     n, k = int(counts.sum()), len(counts)
     p = counts[counts > 0].double() / n
     entropy = -float((p * p.log()).sum())

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otgen import ops
-from otgen.metrics.score import Score, average, features
+from otgen.metrics.score import Score, average, features, on_cpu
+from otgen.ops import check
 from otgen.ot.streams import stream
 
 SATURATED = 0.9
 """Part of log N from which the mutual information says little but that N codes can be told apart."""
+
+LARGEST = 300.0
+"""Bound for |logvar|: squares of the variances are still finite, and no encoder means more."""
+
+ENTRIES = 1 << 18
+"""Log densities worked out at a time: what fits into a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def aggregate_posterior(
 
     Args:
         mu: Means of q(z|x_i), (N, d), floating.
-        logvar: Logarithms of the variances, (N, d), like `mu`.
+        logvar: Logarithms of the variances, (N, d), like `mu`, from -300 to 300.
         log_likelihood: log p(x_i|z_i) for one z_i ~ q(z|x_i), (N,), in nats and with all its constants; `None` leaves
             the ELBO out.
         draws: Codes drawn from each posterior.
@@ -64,21 +70,24 @@ def aggregate_posterior(
     mu = features("aggregate_posterior", "mu", mu)
     logvar = features("aggregate_posterior", "logvar", logvar, like=mu)
     n, d = mu.shape
-    if logvar.shape != mu.shape or draws < 1:
-        wanted = f"logvar must have shape {tuple(mu.shape)} and draws be at least 1"
-        raise ValueError(f"aggregate_posterior: {wanted}, got {tuple(logvar.shape)} and {draws}")
+    check.integer("aggregate_posterior", "draws", draws, 1)
+    if logvar.shape != mu.shape:
+        raise ValueError(f"aggregate_posterior: logvar must have shape {tuple(mu.shape)}, got {tuple(logvar.shape)}")
+    if float(logvar.abs().max()) > LARGEST:
+        low, high = (float(end) for end in logvar.aminmax())
+        raise ValueError(
+            f"aggregate_posterior: logvar must lie in [{-LARGEST:g}, {LARGEST:g}], got {low:g} to {high:g}"
+        )
     kl = 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(1)
     generator = torch.Generator().manual_seed(stream(seed, "posterior"))  # not the noise that made the codes
     information = torch.zeros(n, dtype=torch.float64)
     for _ in range(draws):
         noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
         own = -0.5 * (noise.square() + logvar + math.log(2 * math.pi)).sum(1)  # log q(z_i|x_i)
-        information += (own - log_marginal(mu + (0.5 * logvar).exp() * noise, mu, logvar)) / draws
+        information += (own - log_marginal(mu, (0.5 * logvar).exp() * noise, mu, logvar)) / draws
     elbo = None
     if log_likelihood is not None:
-        likelihood = features("aggregate_posterior", "log_likelihood", log_likelihood.reshape(-1, 1))[:, 0]
-        if likelihood.shape != (n,):
-            raise ValueError(f"aggregate_posterior: log_likelihood must have shape ({n},), got {len(likelihood)}")
+        likelihood = check.tensor("aggregate_posterior", "log_likelihood", on_cpu(log_likelihood), (n,)).double()
         elbo = average(likelihood - kl)
     # the same draws serve both, so the parts add up to the whole exactly
     marginal = Score(float(kl.mean() - information.mean()), average(kl - information).spread, n)
@@ -86,21 +95,29 @@ def aggregate_posterior(
     return Posterior(elbo, average(kl), mutual, marginal, mutual.value > SATURATED * math.log(n))
 
 
-def log_marginal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """Logarithm of the mean of N normal densities at each z.
+def log_marginal(z: Tensor, offset: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Logarithm of the mean of N normal densities at each z + offset.
 
-    The logarithm of a normal density is linear in (z, z^2), so this is the kernels' soft assignment: no (n, N) matrix.
+    Worked out from differences: where variances are small the terms of an expanded square would leave no digit, and
+    neither would a sum z + offset.
 
     Args:
         z: Codes, (n, d), float64.
+        offset: What is to be added to them, (n, d), float64.
         mu: Means, (N, d), float64.
         logvar: Logarithms of the variances, (N, d), float64.
 
     Returns:
-        log q(z), (n,), float64.
+        log q(z + offset), (n,), float64.
     """
-    precision = (-logvar).exp()
-    slopes = torch.cat([mu * precision, -0.5 * precision], dim=1)
-    constants = -0.5 * (mu.square() * precision + logvar + math.log(2 * math.pi)).sum(1)
-    total = ops.soft_assign(torch.cat([z, z.square()], dim=1), slopes, constants, 1.0)[0]
-    return total - math.log(len(mu))
+    inverse = (-0.5 * logvar).exp()
+    constants = -0.5 * (logvar + math.log(2 * math.pi)).sum(1)
+    rows = max(1, ENTRIES // len(mu))
+    parts = []
+    for some, more in zip(z.split(rows), offset.split(rows), strict=True):
+        square = z.new_zeros(len(some), len(mu))
+        for k in range(z.shape[1]):
+            difference = (some[:, k, None] - mu[:, k]).add_(more[:, k, None]).mul_(inverse[:, k])
+            square.addcmul_(difference, difference)
+        parts.append((constants - 0.5 * square).logsumexp(1))
+    return torch.cat(parts) - math.log(len(mu))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from otgen.metrics.neighbours import balls_around, in_any_ball, nearest, spacing
 from otgen.metrics.score import GROUPS, Score, features, jackknife
+from otgen.ops import check
 
 K = 5
 """Neighbours that make a ball, as in Naeem et al. 2020."""
@@ -51,6 +52,7 @@ def prdc(real: Tensor, generated: Tensor, *, k: int = K, groups: int = GROUPS, s
         ValueError: A shape or value does not fit.
         TypeError: Not tensors of floating point.
     """
+    check.integer("prdc", "k", k, 1)
     least = max(groups, 2 * k + 2)  # half of a set still has k neighbours for each
     real = features("prdc", "real", real, least=least)
     generated = features("prdc", "generated", generated, like=real, least=least)
@@ -65,6 +67,6 @@ def _prdc(real: Tensor, generated: Tensor, k: int) -> Tensor:
     reach = spacing(real, k)
     precision = in_any_ball(generated, real, reach)
     recall = in_any_ball(real, generated, spacing(generated, k))
-    density = balls_around(generated, real, reach) / k
+    density = balls_around(generated, real, reach).double() / k
     coverage = nearest(real, generated)[1][:, 0] <= reach
     return torch.stack([v.double().mean() for v in (precision, recall, density, coverage)])

@@ -82,6 +82,11 @@ def average(values: Tensor) -> Score:
     return Score(float(values.double().mean()), spread, n, 0.0)
 
 
+def on_cpu(x: Tensor) -> Tensor:
+    """A tensor of any device on the CPU; what is none is left to the check that names it."""
+    return x.cpu() if isinstance(x, Tensor) else x
+
+
 def features(metric: str, name: str, x: Tensor, like: Tensor | None = None, least: int = 2) -> Tensor:
     """Check features (n, d), n >= `least`, with the columns of `like`; return them as float64 on the CPU.
 
@@ -90,7 +95,7 @@ def features(metric: str, name: str, x: Tensor, like: Tensor | None = None, leas
         TypeError: Not a tensor of floating point.
     """
     d: int | str = "d" if like is None else like.shape[1]
-    x = check.tensor(metric, name, x.cpu() if isinstance(x, Tensor) else x, ("n", d)).double()
+    x = check.tensor(metric, name, on_cpu(x), ("n", d)).double()
     if len(x) < least or x.shape[1] < 1:
         raise ValueError(f"{metric}: {name} must have shape (n, d) with n >= {least}, d >= 1, got {tuple(x.shape)}")
     return x

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from otgen.metrics.score import Score, average
+from otgen.metrics.score import Score, average, on_cpu
 from otgen.ops import check
 
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
@@ -28,7 +28,7 @@ def sharpness(images: Tensor) -> Score:
         ValueError: A shape or value does not fit.
         TypeError: Not a tensor of floating point.
     """
-    images = check.tensor("sharpness", "images", images.cpu(), ("n", "c", "h", "w")).double()
+    images = check.tensor("sharpness", "images", on_cpu(images), ("n", "c", "h", "w")).double()
     n, c, h, w = images.shape
     if n < 2 or c not in (1, 3) or min(h, w) < 4:
         wanted = "shape (n, c, h, w) with n >= 2, c 1 or 3, and h, w >= 4"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import Score, features, jackknife
+from otgen.metrics.score import Score, features, jackknife, on_cpu
 from otgen.ops import check
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.sources import Sampler
@@ -43,10 +43,7 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
         TypeError: Not tensors of floating point.
     """
     _check_order("wasserstein_1d", p)
-    if x.dim() != 1 or y.dim() != 1:
-        raise ValueError(
-            f"wasserstein_1d: x and y must have shapes (n,) and (m,), got {tuple(x.shape)}, {tuple(y.shape)}"
-        )
+    x, y = (check.tensor("wasserstein_1d", name, on_cpu(v), ("n",)) for name, v in (("x", x), ("y", y)))
     x, y = (features("wasserstein_1d", name, v[:, None]) for name, v in (("x", x), ("y", y)))
     return jackknife(lambda a, b: _power_1d(a, b, p).mean() ** (1 / p), x, y)[0]
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from otgen.cli import report, run
@@ -54,9 +56,28 @@ def test_report_passes_everything_on(call, capsys, monkeypatch):
 
     monkeypatch.setattr(report, "report", fake)
     assert call("report") == 0
-    assert call("report", "here", "-o", "page.html", "--readme", "README.md") == 0
+    assert call("report", "here", "-o", "page.html", "--readme", "README.md", "--overwrite") == 0
     assert given == [
-        ("otgen-results", {"output": None, "readme": None}),
-        ("here", {"output": "page.html", "readme": "README.md"}),
+        ("otgen-results", {"output": None, "readme": None, "overwrite": False}),
+        ("here", {"output": "page.html", "readme": "README.md", "overwrite": True}),
     ]
     assert capsys.readouterr().out == "report.html  4 experiments on one page\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        (".", "must end in .html, .htm, got ."),
+        ("notes.txt", "must end in .html, .htm, got notes.txt"),
+        ("none/page.html", "there is no folder none to write page.html into"),
+        ("folder.html", "folder.html is a folder"),
+        ("read.html", "read.html is asked for twice"),
+    ],
+)
+def test_what_report_refuses(call, tmp_path, monkeypatch, output, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises((ValueError, OSError), match=re.escape(reason)):
+        call("report", ".", "-o", output, "--readme", "./read.html")
+    assert (tmp_path / "notes.txt").read_text() == "mine"

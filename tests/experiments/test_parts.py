@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from otgen import plots
+from otgen import data, plots
 from otgen.experiments import (
     critics,
     interpolation,
@@ -251,6 +251,19 @@ def test_which_thresholds_are_chosen():
     assert singular_set._proper(rows[:2]) is None
     assert singular_set._too_large(rows[:4]) is None
     assert singular_set._range({"rows": rows}) == "0.3 to 0.4 rad"
+
+
+def test_the_row_of_auto_is_measured_at_auto(tmp_path):
+    _, context = context_of("singular-set", tmp_path)
+    (name,), m, n = (context.settings[key] for key in ("sets", "m", "n"))
+    outcome = singular_set._sweep(context, name)
+    row = next(row for row in singular_set._rows(outcome.values) if row[1] == "auto")
+    y = data.problem(f"{name}-{m}", context.seed)[0].double()
+    ot = SemiDiscreteOT("uniform", tol=context.settings["tol"], seed=context.seed, progress=False).fit(y)
+    info = ot.sample(n, "auto", return_info=True)[1]
+    assert row[2:4] == (f"{info.threshold:.3g}", f"{info.rejected:.1%}")
+    assert 0 < info.rejected < 1
+    assert row[4] == f"{singular_set._mixed(ot, info.x, y, 8, info.threshold):.1%}"
 
 
 def test_an_unknown_set_is_refused(tmp_path):

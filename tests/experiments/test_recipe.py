@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from otgen.experiments import recipe as recipes
+from otgen.experiments import run
 from otgen.experiments.registry import EXPERIMENTS
 
 GOOD = """
@@ -103,3 +104,24 @@ def test_numbers_keep_their_kind():
     parsed = recipes.parse("a = 1\nb = 1.0\nc = -0.5e3")
     assert [type(v) for v in parsed.values()] == [int, float, float]
     assert math.isclose(parsed["c"], -500)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fast", "message"),
+    [
+        ("", "", "mine: .settings. must have sets, m, n, angles, tol, got no angles"),
+        (
+            "sets = []\nm = 9\nn = 9\nangles = 3\ntol = 1",
+            "",
+            "mine: sets must be like .'twenty-five-gaussians'., got ..",
+        ),
+        ('sets = ["two-moons", 3]\nm = 9\nn = 9\nangles = 3\ntol = 1', "", "sets must be like"),
+        ('sets = ["two-moons"]\nm = "9"\nn = 9\nangles = 3\ntol = 1', "", "m must be like 1000, got '9'"),
+        ('sets = ["two-moons"]\nm = 9\nn = 9\nangles = 3\ntol = 1', "n = true", "n must be like 5000, got True"),
+    ],
+)
+def test_settings_that_an_experiment_needs(tmp_path, settings, fast, message):
+    text = f'title = "A"\nexperiment = "singular_set"\nclaim = "c"\nseed = 3\n[settings]\n{settings}\n[fast]\n{fast}\n'
+    with pytest.raises(ValueError, match=message):
+        run(write(tmp_path, text), output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 from functools import partial
 
 import numpy as np
@@ -129,6 +130,62 @@ def test_files_that_are_not_ours_stay(toy, path, tmp_path):
         run(path, output=tmp_path, overwrite=True)
 
 
+def test_results_of_somebody_else_are_not_replaced(toy, path, tmp_path):
+    (tmp_path / "toy").mkdir()
+    mine = tmp_path / "toy/results.json"
+    for text, error in (('{"mine": 1}', FileExistsError), ("mine", ValueError)):
+        mine.write_text(text)
+        with pytest.raises(error, match="results.json"):
+            run(path, output=tmp_path, overwrite=True)
+        assert mine.read_text() == text
+    assert toy.done == []
+
+
+def test_nothing_is_written_through_a_link(toy, path, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / "toy/parts").mkdir(parents=True)
+    for name in ("parts/.n1.json.partial", ".results.json.partial", ".toy.png.partial", "toy.png"):
+        (tmp_path / "toy" / name).symlink_to(mine)
+    run(path, output=tmp_path)
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ['{"made_by": "otgen run", "identity": "IDENTITY"}', "\xff", "[1]", '{"values":'])
+def test_a_damaged_part_is_named(toy, path, tmp_path, text):
+    run(path, output=tmp_path)
+    part = tmp_path / "toy/parts/n2.json"
+    part.write_bytes(text.replace("IDENTITY", read_json(part)["identity"]).encode("latin1"))
+    with pytest.raises(ValueError, match="n2.json: "):
+        run(path, output=tmp_path)
+
+
+def test_parts_that_lack_values_are_named(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    part = tmp_path / "toy/parts/n2.json"
+    write_json(part, read_json(part) | {"values": {}})
+    with pytest.raises(ValueError, match=r"toy/parts: its parts are damaged, .*KeyError\('number'\)"):
+        run(path, output=tmp_path)
+
+
+def test_tensors_of_another_run_are_not_mixed_in(toy, path, tmp_path):
+    run(path, output=tmp_path / "a")
+    run(path, output=tmp_path / "b", seed=2)
+    (tmp_path / "b/toy/parts/n1.safetensors").replace(tmp_path / "a/toy/parts/n1.safetensors")
+    with pytest.raises(FileExistsError, match="n1.safetensors was made with other settings"):
+        run(path, output=tmp_path / "a")
+    run(path, output=tmp_path / "a", overwrite=True)
+    assert toy.done == [1, 2, 3] * 2 + [1]
+
+
+def test_matplotlib_is_missed_before_any_part(toy, path, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="wanted matplotlib"):
+        run(path, output=tmp_path / "out")
+    assert toy.done == []
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_json_cannot_hold_stops_the_part(toy, path, tmp_path, monkeypatch):
     monkeypatch.setattr(toy, "work", lambda context, number: Outcome({"number": float("nan")}))
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -142,6 +199,7 @@ def test_what_json_cannot_hold_stops_the_part(toy, path, tmp_path, monkeypatch):
         ({"seed": -1}, r"seed must be an int in \[0, 2\^63\), got -1"),
         ({"seed": True}, "seed must be an int"),
         ({"device": "nowhere"}, "device must be one that torch can use here, got 'nowhere'"),
+        ({"device": "meta"}, "device must be one that torch can use here, got 'meta'"),
         ({"name": "nix"}, "recipe must be one of"),
     ],
 )
@@ -205,6 +263,36 @@ def test_a_report_of_nothing(tmp_path):
     (tmp_path / "x/results.json").write_text("{}")
     with pytest.raises(ValueError, match="is not a result of `otgen run`"):
         report(tmp_path)
+
+
+def test_a_damaged_result_is_named(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    whole = read_json(tmp_path / "toy/results.json")
+    for change in ({"claims": [{"text": "no more"}]}, {"machine": None}, {"tables": {}}, {"seconds": "1"}):
+        write_json(tmp_path / "toy/results.json", whole | change)
+        with pytest.raises(ValueError, match="toy/results.json is not a whole result"):
+            report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_page_replaces_pages_and_no_other_file(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    mine = tmp_path / "report.html"
+    mine.write_text("<!doctype html>\n<html lang='en'>mine")
+    with pytest.raises(FileExistsError, match="report.html is not a page of otgen report"):
+        report(tmp_path)
+    assert "mine" in mine.read_text()
+    report(tmp_path, overwrite=True)
+    report(tmp_path)
+    assert "mine" not in mine.read_text()
+
+
+def test_links_to_a_page_with_spaces_are_quoted(toy, path, tmp_path):
+    run(path, output=tmp_path)
+    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    (tmp_path / "a b").mkdir()
+    report(tmp_path, output=tmp_path / "a b" / "p (1).html", readme=tmp_path / "README.md")
+    assert "[toy.png](a%20b/p%20%281%29.html#toy-toy.png)" in (tmp_path / "README.md").read_text()
 
 
 def test_figures_on_the_page_are_smaller_and_look_the_same():

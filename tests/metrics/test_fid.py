@@ -81,3 +81,9 @@ def test_torchmetrics_agrees():
     image = pytest.importorskip("torchmetrics.image.fid")
     x, y = normal(200, D, seed=1), normal(150, D, seed=2) @ spd(3)
     assert float(image._compute_fid(*moments(x), *moments(y))) == pytest.approx(fid(x, y).value, rel=1e-9)
+
+
+def test_halves_of_two_samples_have_no_covariance():
+    with pytest.raises(ValueError, match=r"fid: x must have shape \(n, d\) with n >= 4"):
+        fid(normal(3, 2), normal(3, 2), groups=2)
+    assert fid(normal(4, 2), normal(4, 2, seed=1), groups=2).value > 0

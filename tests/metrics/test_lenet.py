@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from otgen import data
+from otgen.files import read_safetensors, write_safetensors
 from otgen.metrics import LeNet, train_lenet
 
 
@@ -76,3 +79,21 @@ def test_bad_input(change, error, message):
     given = {"images": torch.zeros(20, 1, 8, 8), "labels": torch.arange(20) % 2} | change
     with pytest.raises(error, match=message):
         train_lenet(**given)
+
+
+@pytest.mark.parametrize(
+    ("weights", "about", "message"),
+    [
+        ({}, {"accuracy": float("nan")}, r"its accuracy must lie in \[0, 1\], got nan"),
+        ({}, {"accuracy": 77}, r"its accuracy must lie in \[0, 1\], got 77"),
+        ({"head.bias": torch.full((2,), float("nan"))}, {"accuracy": 0.5}, "its weights must be finite"),
+        ({"std": torch.zeros(84)}, {"accuracy": 0.5}, "its weights must be finite and its std positive"),
+    ],
+)
+def test_a_forged_cache_is_refused(tmp_path, weights, about, message):
+    images, labels = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    train_lenet(images, labels, epochs=1, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    write_safetensors(path, read_safetensors(path)[0] | weights, {"otgen": json.dumps(about)})
+    with pytest.raises(ValueError, match=f"{path.name} is not a whole LeNet of otgen; remove it: {message}"):
+        train_lenet(images, labels, epochs=1, cache=tmp_path)

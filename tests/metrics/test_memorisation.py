@@ -1,5 +1,5 @@
 import pytest
-from draws import normal
+from draws import normal, spread_is_honest
 
 from otgen.metrics import memorisation
 
@@ -8,7 +8,7 @@ def test_fresh_samples_are_as_near_to_either_set(seed):
     result = memorisation(normal(500, 6, seed=seed), normal(700, 6, seed=1000 + seed), normal(400, 6, seed=2000 + seed))
     assert result.ratio.value == pytest.approx(1, abs=0.1)
     assert result.nearer.value == pytest.approx(0.5, abs=0.12)
-    assert result.authentic.value == pytest.approx(0.5, abs=0.13)
+    assert result.authentic.value == pytest.approx(result.authentic_held_out.value, abs=0.13)
     assert result.ratio.n == 400
 
 
@@ -37,3 +37,19 @@ def test_half_copies_are_seen_by_their_share():
 def test_columns_must_agree():
     with pytest.raises(ValueError, match=r"memorisation: held_out must have shape \(n, 6\), got \(50, 5\)"):
         memorisation(normal(50, 6), normal(50, 6), normal(50, 5))
+
+
+@pytest.mark.parametrize(("d", "share"), [(2, 0.39), (256, 0.9)])
+def test_what_authentic_is_for_data_itself_depends_on_the_dimension(d, share):
+    result = memorisation(normal(500, d, seed=1), normal(500, d, seed=2), normal(500, d, seed=3))
+    assert result.authentic_held_out.value == pytest.approx(share, abs=0.06)
+    assert result.authentic.value == pytest.approx(result.authentic_held_out.value, abs=0.08)
+
+
+@pytest.mark.parametrize(("n", "m"), [(200, 200), (2000, 200), (5000, 100)])
+def test_the_spreads_are_honest(n, m):
+    drawn = [(normal(n, 4, seed=s), normal(m, 4, seed=1000 + s), normal(m, 4, seed=2000 + s)) for s in range(40)]
+    results = [memorisation(*sets, seed=s) for s, sets in enumerate(drawn)]
+    for name in ("ratio", "nearer", "authentic", "authentic_held_out"):
+        scores = [getattr(result, name) for result in results]
+        spread_is_honest([s.value for s in scores], [s.spread for s in scores], 0.8, 2.0)

@@ -86,3 +86,18 @@ def test_bad_input():
         stacked_modes(torch.zeros(5, 3, 2, 2), lambda x: torch.full((len(x),), 10))
     with pytest.raises(ValueError, match="modes: std must be positive"):
         modes(torch.zeros(5, 2), ring().float(), 0.0)
+
+
+def test_counts_of_nothing_are_refused():
+    for counts in (torch.zeros(5, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.tensor([3, -1])):
+        with pytest.raises(ValueError, match="reverse_kl: counts .* must hold one sample at least, got "):
+            reverse_kl(counts)
+    with pytest.raises(TypeError, match="reverse_kl: counts must be a torch.Tensor, got list"):
+        reverse_kl([1, 2])
+
+
+def test_stacked_digits_are_tensors_and_classes_whole_numbers():
+    with pytest.raises(TypeError, match="stacked_modes: images must be a tensor of floating point, got ndarray"):
+        stacked_modes(torch.zeros(9, 3, 8, 8).numpy(), lambda x: x)
+    with pytest.raises(TypeError, match="stacked_modes: classify must return whole numbers, got torch.float32"):
+        stacked_modes(torch.zeros(9, 3, 8, 8), lambda x: torch.zeros(len(x)))

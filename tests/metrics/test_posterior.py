@@ -12,7 +12,9 @@ from otgen.metrics.posterior import log_marginal
 def test_log_marginal_is_the_mean_of_densities():
     z, mu, logvar = normal(30, 3, seed=1), 2 * normal(40, 3, seed=2), normal(40, 3, seed=3) - 2
     density = torch.distributions.Normal(mu, (0.5 * logvar).exp()).log_prob(z[:, None]).sum(2)
-    assert_close(log_marginal(z, mu, logvar), density.logsumexp(1) - math.log(40), rtol=1e-9, atol=1e-9)
+    assert_close(log_marginal(z, 0 * z, mu, logvar), density.logsumexp(1) - math.log(40), rtol=1e-9, atol=1e-9)
+    half = log_marginal(0.5 * z, 0.5 * z, mu, logvar)
+    assert_close(half, density.logsumexp(1) - math.log(40), rtol=1e-9, atol=1e-9)
 
 
 def test_narrow_posteriors_lose_no_digits():
@@ -20,7 +22,7 @@ def test_narrow_posteriors_lose_no_digits():
     logvar = torch.full((50, 4), -10.0, dtype=torch.float64)
     z = mu + 0.003 * normal(50, 4, seed=1)
     density = torch.distributions.Normal(mu, (0.5 * logvar).exp()).log_prob(z[:, None]).sum(2)
-    assert_close(log_marginal(z, mu, logvar), density.logsumexp(1) - math.log(50), rtol=1e-8, atol=1e-8)
+    assert_close(log_marginal(z, 0 * z, mu, logvar), density.logsumexp(1) - math.log(50), rtol=1e-8, atol=1e-8)
 
 
 def test_normal_codes_have_a_closed_form(seed):
@@ -59,6 +61,20 @@ def test_posteriors_apart_saturate_at_log_n():
     assert result.mutual_information.value == pytest.approx(math.log(300), abs=1e-6)
 
 
+@pytest.mark.parametrize("logvar", [-20.0, -38.0, -70.0, -300.0])
+def test_posteriors_of_next_to_no_width_are_told_apart(logvar):
+    mu = 10 + normal(200, 4)
+    result = aggregate_posterior(mu, torch.full_like(mu, logvar))
+    assert result.mutual_information.value == pytest.approx(math.log(200), abs=1e-9)
+    assert result.marginal_kl.value == pytest.approx(result.mean_kl.value - math.log(200), rel=1e-12)
+
+
+def test_variances_that_are_no_numbers_are_refused_by_name():
+    for wrong in (-1000.0, 800.0):
+        with pytest.raises(ValueError, match=rf"logvar must lie in \[-300, 300\], got {wrong:g} to {wrong:g}"):
+            aggregate_posterior(torch.zeros(9, 3), torch.full((9, 3), wrong))
+
+
 def test_the_spread_is_honest():
     n, d = 300, 2
     logvar = torch.full((n, d), -1.5, dtype=torch.float64)
@@ -71,5 +87,9 @@ def test_the_spread_is_honest():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"logvar must have shape \(9, 3\)"):
         aggregate_posterior(torch.zeros(9, 3), torch.zeros(8, 3))
-    with pytest.raises(ValueError, match=r"log_likelihood must have shape \(9,\), got 8"):
+    with pytest.raises(ValueError, match=r"log_likelihood must have shape \(9,\), got \(8,\)"):
         aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), torch.zeros(8))
+    with pytest.raises(TypeError, match="log_likelihood must be a torch.Tensor, got list"):
+        aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), [0.0] * 9)
+    with pytest.raises(TypeError, match="draws must be an int, got float"):
+        aggregate_posterior(torch.zeros(9, 3), torch.zeros(9, 3), draws=1.5)

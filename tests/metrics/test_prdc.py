@@ -64,3 +64,15 @@ def test_scikit_learn_finds_the_same_balls():
 def test_sets_must_be_large_enough():
     with pytest.raises(ValueError, match="prdc: generated must have shape .* n >= 12"):
         prdc(normal(50, 3), normal(11, 3))
+
+
+def test_density_is_of_full_precision():
+    real, generated = normal(80, 4, seed=1), normal(61, 4, seed=2)
+    assert_close(numbers(prdc(real, generated)), prdc_by_definition(real, generated, 5), rtol=1e-14, atol=0)
+
+
+def test_k_is_a_positive_integer():
+    with pytest.raises(ValueError, match="prdc: k must be at least 1, got 0"):
+        prdc(normal(80, 4), normal(80, 4), k=0)
+    with pytest.raises(TypeError, match="prdc: k must be an int, got float"):
+        prdc(normal(80, 4), normal(80, 4), k=5.0)

@@ -38,3 +38,8 @@ def test_blur_lowers_it_and_grey_in_three_channels_changes_nothing():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"sharpness: images must have shape .* got \(5, 2, 8, 8\)"):
         sharpness(torch.zeros(5, 2, 8, 8))
+
+
+def test_an_array_is_refused_by_name():
+    with pytest.raises(TypeError, match="sharpness: images must be a torch.Tensor, got ndarray"):
+        sharpness(torch.zeros(3, 1, 8, 8).numpy())

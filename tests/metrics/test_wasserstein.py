@@ -108,7 +108,7 @@ def test_semi_discrete_from_the_normal_source(seed):
 def test_bad_input(monkeypatch):
     with pytest.raises(ValueError, match="p must be at least 1, got 0.5"):
         wasserstein_1d(normal(20), normal(20), p=0.5)
-    with pytest.raises(ValueError, match=r"x and y must have shapes \(n,\) and \(m,\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(n,\), got \(20, 2\)"):
         wasserstein_1d(normal(20, 2), normal(20))
     monkeypatch.setattr(sys.modules["otgen.metrics.wasserstein"], "MOST", 10)
     with pytest.raises(ValueError, match="samples must be at most 10, got 20 and 5"):
@@ -119,3 +119,9 @@ def test_without_pot_it_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
     with pytest.raises(ImportError, match="exact_wasserstein: wanted POT, which is not installed: pip install POT"):
         exact_wasserstein(normal(20, 2), normal(20, 2))
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], torch.zeros(20).numpy()])
+def test_what_is_no_tensor_is_refused_by_name(x):
+    with pytest.raises(TypeError, match=f"wasserstein_1d: x must be a torch.Tensor, got {type(x).__name__}"):
+        wasserstein_1d(x, torch.zeros(20))
