@@ -15,8 +15,9 @@ from PIL import Image
 
 import otgen
 from otgen import cli, data
+from otgen.cli.folder import CHECKPOINT, MODEL, RECORD
 from otgen.files import load_array, save_array
-from otgen.models import MODELS, VAE, Model, load
+from otgen.models import AEOT, MODELS, VAE, Model, load
 
 QUICK = ("--steps", 2, "--batch-size", 8, "--set", "width=2", "--set", "d=2")
 
@@ -287,3 +288,25 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_with(tmp_path):
     assert err.rstrip().endswith("otgen: interrupted: the same command with --resume goes on")
     assert checkpoint.exists()
     assert not (tmp_path / "r" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("then", ["--resume", "--overwrite"])
+def test_a_training_that_ends_before_its_first_step_can_be_gone_on_with(run, then, tmp_path, monkeypatch):
+    settings = [word for text in ("ae_epochs=2", "tol=2", "head_start=1") for word in ("--set", text)]
+    words = ["train", "ae-ot-gan", "--data", "two-moons-50", "-o", tmp_path / "r", *QUICK, *settings, "--quiet"]
+    step, made = AEOT.step, []
+
+    def interrupted(self, batch):
+        made.append(1)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(AEOT, "step", interrupted)
+    code, _, err = run(*words)
+    assert code == 130
+    assert err[-1].endswith("otgen: interrupted: the same command with --resume goes on")
+    assert (tmp_path / "r" / "checkpoint.safetensors.prepare").exists()
+    assert run(*words)[0] == 2  # it holds a run
+    assert run(*words, then)[0] == 0
+    assert sorted(file.name for file in (tmp_path / "r").iterdir()) == sorted([MODEL, CHECKPOINT, RECORD])

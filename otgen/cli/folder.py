@@ -11,9 +11,13 @@ from typing import Any
 
 from otgen.cli.checks import check_output
 from otgen.files import write_text
+from otgen.train import preparing
 
 MODEL, CHECKPOINT, RECORD = "model.safetensors", "checkpoint.safetensors", "run.json"
 """Files of a run's folder: the trained model, the run on its way, and what was asked for."""
+
+UNDER_WAY = (CHECKPOINT, preparing(Path(CHECKPOINT)).name)
+"""One of them is there once a run has done something: its checkpoint, or that of a training before its first step."""
 
 OURS = {"data", "model", "batch_size"}
 """What every record holds; another run.json belongs to somebody else."""
@@ -22,13 +26,13 @@ OURS = {"data", "model", "batch_size"}
 def check_folder(name: str, resume: bool, overwrite: bool) -> Path:
     """Refuse a folder that cannot be written, or holds what must not be overwritten."""
     folder = Path(name)
-    there = [file for file in (MODEL, CHECKPOINT) if os.path.lexists(folder / file)]
+    there = [file for file in (MODEL, *UNDER_WAY) if os.path.lexists(folder / file)]
     if there and not (resume or overwrite):
         raise FileExistsError(
             f"{folder} holds {there[0]}: choose another folder, go on with --resume, or begin again with --overwrite"
         )
     if folder.is_dir():
-        for file in (MODEL, CHECKPOINT, RECORD):
+        for file in (MODEL, *UNDER_WAY, RECORD):
             check_output(str(folder / file), None, [], overwrite=True)
     elif os.path.lexists(folder):
         raise NotADirectoryError(f"{folder} is a file, not a folder")
@@ -62,7 +66,7 @@ def begin(folder: Path, record: dict[str, Any], resume: bool) -> Iterator[Callab
         aside = Path(tempfile.mkdtemp(prefix=".earlier-", dir=folder))
     except OSError as error:
         raise OSError(error.errno, f"cannot make this folder: {error.strerror}", str(folder)) from error
-    replaced = (RECORD,) if resume else (MODEL, CHECKPOINT, RECORD)
+    replaced = (RECORD,) if resume else (MODEL, *UNDER_WAY, RECORD)
     earlier = [file for file in replaced if os.path.lexists(folder / file)]
     try:
         for file in earlier:
@@ -70,13 +74,18 @@ def begin(folder: Path, record: dict[str, Any], resume: bool) -> Iterator[Callab
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
         yield lambda: shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
-        if not (folder / CHECKPOINT).exists():
+        if not under_way(folder):
             (folder / RECORD).unlink(missing_ok=True)
             for file in earlier:
                 os.replace(aside / file, folder / file)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def under_way(folder: Path) -> bool:
+    """Whether a run has done something that can be gone on with."""
+    return any((folder / file).exists() for file in UNDER_WAY)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

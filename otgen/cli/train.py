@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from otgen import data
-from otgen.cli.folder import CHECKPOINT, MODEL, begin, check_folder
+from otgen.cli.folder import CHECKPOINT, MODEL, begin, check_folder, under_way
 from otgen.cli.parser import OK, Commands, Parser
 from otgen.experiments.run import device_of
 from otgen.files import image_paths, load_array, map_array, read_images
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
                 compile=args.compile,
             )
         except KeyboardInterrupt:
-            if (folder / CHECKPOINT).exists():
+            if under_way(folder):
                 raise KeyboardInterrupt("the same command with --resume goes on") from None
             raise
     model.save(folder / MODEL)

@@ -143,7 +143,7 @@ def train(
     total = steps if steps is not None else (epochs or 0) * samples.epoch_steps(batch_size)
     settings = {"model": type(model).__name__, "data": list(samples.size), "batch_size": batch_size, "seed": seed}
     path = _checkpoint_path(checkpoint, resume)
-    before = None if path is None else _preparing(path)
+    before = None if path is None else preparing(path)
     setup = Setup(batch_size, seed, progress, amp, compile, before, resume)
     start, history = 0, Values()
 
@@ -217,13 +217,13 @@ def _checkpoint_path(checkpoint: str | os.PathLike[str] | None, resume: bool) ->
     path = Path(checkpoint)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"train: the checkpoint's folder must exist, got {path.parent}")
-    for file in (path, _preparing(path)):
+    for file in (path, preparing(path)):
         if file.exists() and not resume:
             raise FileExistsError(f"train: {file} is there already; go on from it with resume=True, or remove it")
     return path
 
 
-def _preparing(path: Path) -> Path:
+def preparing(path: Path) -> Path:
     """The checkpoint of what comes before the first step of the run whose checkpoint is given."""
     return path.with_name(f"{path.name}.prepare")
 
