@@ -66,6 +66,8 @@ class OTPrior(nn.Module):
         ot = SemiDiscreteOT(**self.settings)
         try:
             ot._check_settings()
+            if not isinstance(self.settings["source"], str):  # a file could not hold it
+                raise TypeError(f"source must be a name, got {type(self.settings['source']).__name__}")
             make_source(self.settings["source"])
             if self.angle_threshold != "auto":
                 ot._threshold(self.angle_threshold)

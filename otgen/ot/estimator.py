@@ -170,6 +170,8 @@ class SemiDiscreteOT:
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
         settings, seed = self._saved() | {"source": problem.source.name}, int(self.seed)
+        if problem.source.name == "custom":
+            settings["sampler"] = checkpoints.digest(problem.source.sample(16, problem.d, 0))
         if start is not None:
             settings["start"] = checkpoints.digest(start)
             seed = stream(seed, f"refit {settings['start']}")  # for the old fit's samples have chosen the start
@@ -349,9 +351,10 @@ class SemiDiscreteOT:
         return self._score(x)[1]
 
     def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:
-        there = (v.to(self.device) for v in (self._samples(x), self.targets_, self.heights_))
+        kept = torch.nonzero(self._fitted().index >= 0)[:, 0]  # targets of weight zero win nowhere, however far out
+        there = (v.to(self.device) for v in (self._samples(x), self.targets_[kept], self.heights_[kept]))
         j, u = ops.assign(*there)
-        return j.cpu(), u.cpu()
+        return kept[j.cpu()], u.cpu()
 
     def _samples(self, x: Tensor | NumericArray) -> Tensor:
         d = self._fitted().d

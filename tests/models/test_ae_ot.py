@@ -99,6 +99,7 @@ def test_precision_comes_back_with_the_state(codes):
     ("settings", "wanted"),
     [
         ({"source": "cauchy"}, "source must be one of uniform, normal or a callable, got 'cauchy'"),
+        ({"source": len}, "source must be a name, got builtin_function_or_method"),
         ({"tol": -1}, "tol must be a positive number, got -1"),
         ({"tol": "a"}, "tol must be a positive number, got 'a'"),
         ({"angle_threshold": "wide"}, r'angle_threshold must be "auto" or an angle in \(0, pi\], got \'wide\''),
@@ -114,7 +115,7 @@ def test_bad_settings_are_refused_before_anything_is_trained(settings, wanted):
     )
     kinds += [lambda **s: AEOTGAN((2,), 2, width=2, **s)] if "tol" in settings else []
     for kind in kinds:
-        with pytest.raises(ValueError, match=f"^OTPrior: {wanted}$"):
+        with pytest.raises((TypeError, ValueError), match=f"^OTPrior: {wanted}$"):
             kind(**settings)
 
 

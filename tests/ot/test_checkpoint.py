@@ -98,3 +98,18 @@ def test_a_refit_replaces_that_of_the_fit_it_starts_from(tmp_path):
 def test_what_is_no_file_is_refused_first(path, error):
     with pytest.raises(error, match="^checkpoint must be"):
         SemiDiscreteOT(progress=False, checkpoint=path).fit(data.mixture(60, 4))
+
+
+def test_of_another_sampler_it_is_refused(tmp_path):
+    path, y = tmp_path / "fit.safetensors", data.mixture(60, 4)
+
+    def cube(n, generator):
+        return torch.rand(n, 4, generator=generator)
+
+    def ball(n, generator):
+        return torch.randn(n, 4, generator=generator)
+
+    first = SemiDiscreteOT(cube, progress=False, checkpoint=path).fit(y)
+    assert comparable(SemiDiscreteOT(cube, progress=False, checkpoint=path).fit(y)) == comparable(first)
+    with pytest.raises(ValueError, match="belongs to a fit with other targets, weights or settings"):
+        SemiDiscreteOT(ball, progress=False, checkpoint=path).fit(y)

@@ -4,6 +4,7 @@ import oracles
 import pytest
 import torch
 from draws import randn
+from fits import fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
@@ -403,6 +404,17 @@ def test_neighbours_are_gathered_a_few_samples_at_a_time(fitted, monkeypatch):
     assert_close(fitted.extend(x, 1.0), whole, equal_nan=True)
     monkeypatch.setattr("otgen.ot.maps.GATHERED", 1)
     assert_close(fitted.extend(x[:20], 1.0), whole[:20], equal_nan=True)
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+def test_targets_without_weight_win_nowhere_however_far_out(source):
+    y, nu = randn(40, 2), torch.ones(40)
+    y[:5], nu[:5] = 20 * y[:5], 0
+    ot = fit(y, nu, source=source)
+    x = 1e6 * randn(500, 2, seed=3)
+    assert int(ot.assign(x).min()) >= 5
+    assert_close(ot.potential(x), (x @ y[5:].T + ot.heights_[5:]).amax(1))
+    assert torch.equal(ot.transport(x), y[ot.assign(x)])
 
 
 def test_no_samples_have_no_cells(fitted):

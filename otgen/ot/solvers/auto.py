@@ -7,10 +7,19 @@ from typing import cast
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
-from otgen.ot.solvers.starts import anneal, best_guess, voronoi
+from otgen.ot.solvers.starts import anneal, best_guess, line_through, on_a_line, sampled_on_a_line, voronoi
 
 LOW_DIM = 3
 """Up to this dimension a cell has few neighbours, mass travels far through many, and Newton wants a good start."""
+
+LINE_SHARE = 0.3
+"""Of the tolerance that heights for targets on a line leave at first. Newton is lost there: facets are points."""
+
+MOST_ON_A_LINE = 1 << 26
+"""Samples whose places on it are kept: half a gigabyte."""
+
+STRAIGHT, NEARLY = 1e-9, 1e-3
+"""How far off their line targets may be to have the heights of those on it; and to begin with these."""
 
 PATIENCE = 12
 """Measurements without progress after which the start is taken to have failed."""
@@ -24,7 +33,10 @@ class AutoState(NewtonState):
 
 
 class Auto(Newton):
-    """Newton, annealed at the start in low dimension and elsewhere once Newton makes no progress."""
+    """Newton, annealed at the start in low dimension and elsewhere once Newton makes no progress.
+
+    Targets on a line have the heights that the source's quantiles along it give, known or of samples.
+    """
 
     name = "auto"
     state = AutoState
@@ -32,6 +44,9 @@ class Auto(Newton):
     def start(self, problem: Problem, run: Run) -> AutoState:
         """The caller's heights, annealed heights, or the best guess."""
         n = first_samples(problem, run)
+        off = line_through(problem).off if problem.m > 1 else 1.0
+        if off <= STRAIGHT or (off <= NEARLY and run.start is None):
+            return self._on_a_line(problem, AutoState(problem.nu), run)
         if run.start is not None:
             return AutoState(run.start - run.start.mean(), n=n)
         if problem.d <= LOW_DIM and problem.m > 1:
@@ -42,6 +57,8 @@ class Auto(Newton):
 
     def step(self, problem: Problem, state: NewtonState, run: Run) -> AutoState:
         """A Newton step, or annealing when those have led nowhere."""
+        if problem.m > 1 and line_through(problem).off <= STRAIGHT:
+            return self._on_a_line(problem, state, run)
         state = cast(AutoState, super().step(problem, state, run))
         if state.annealed or state.idle < PATIENCE or math.isfinite(state.expected) and state.expected <= run.tol:
             return state
@@ -55,3 +72,14 @@ class Auto(Newton):
             best_tv=state.best_tv,
             annealed=True,
         )
+
+    def _on_a_line(self, problem: Problem, state: NewtonState, run: Run) -> AutoState:
+        """Heights for targets on a line, from twice the samples of a look that failed."""
+        h, expected, spent = on_a_line(problem), 0.0, False
+        if h is None:
+            most = min(run.max_samples, MOST_ON_A_LINE)
+            n = max(2, min(int(problem.m / (LINE_SHARE * run.tol)) << state.looks, most))
+            h, expected, spent = sampled_on_a_line(problem, run, n, state.looks), problem.m / n, n == most
+        n = first_samples(problem, run)
+        h = h - h.mean()
+        return AutoState(h, step=state.step + 1, looks=state.looks, n=n, expected=expected, exhausted=spent)

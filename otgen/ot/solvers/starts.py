@@ -1,6 +1,7 @@
 """Heights to start from: guesses that cost nothing, and entropic annealing, which finds its way from anywhere."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from otgen import ops
 from otgen.ot.certificate import total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
+from otgen.ot.sources import CHUNK
 from otgen.ot.streams import stream
 
 TRIAL = 2
@@ -107,20 +109,70 @@ def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     return -lead.double().gather(1, k[:, None] - 1)[:, 0]
 
 
-def on_a_line(problem: Problem) -> Tensor | None:
-    """The solution in one dimension, (m,), where the source's quantiles q are known; otherwise `None`.
+class Line(NamedTuple):
+    """The line through the targets' mean and the farthest of them.
 
-    Cells are intervals that end at the quantiles of the cumulative weights c_j of the sorted targets, where neighbours
-    score alike: `h_{j+1} = h_j - q(c_j) (y_{j+1} - y_j)`.
+    Attributes:
+        place: Of each target on it, (m,).
+        direction: Of unit length, (d,).
+        off: How far off it they are at most, in units of the farthest.
     """
-    if problem.d != 1:
+
+    place: Tensor
+    direction: Tensor
+    off: float
+
+
+def line_through(problem: Problem) -> Line:
+    """The line on which targets lie, if they do."""
+    if problem.d == 1:
+        return Line(problem.y[:, 0], problem.y.new_ones(1), 0.0)
+    length, far = problem.y.norm(dim=1).max(0)
+    direction = problem.y[far] / length
+    place = problem.y @ direction
+    return Line(place, direction, float((problem.y - place[:, None] * direction).norm(dim=1).max() / length))
+
+
+def on_a_line(problem: Problem) -> Tensor | None:
+    """The solution for targets on a line, (m,), where the source's quantiles along it are known; otherwise `None`."""
+    if problem.d > 1 and problem.source.name != "normal":
         return None
-    y, order = problem.y[:, 0].sort()
-    ends = problem.source.quantile(problem.nu[order].cumsum(0)[:-1].clamp(1e-300, 1 - 2**-53))
-    if ends is None:
-        return None
-    h = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
-    h[order[1:]] = -(ends * y.diff()).cumsum(0)
+    place = line_through(problem).place
+    ends = problem.source.quantile(_shares(problem, place))
+    return None if ends is None else _heights_on(place, ends)
+
+
+def sampled_on_a_line(problem: Problem, run: Run, n: int, index: int) -> Tensor:
+    """Heights for targets on a line, (m,), from quantiles of n samples along it: chi2 is m / n.
+
+    Args:
+        problem: What is solved.
+        run: Chooses the samples.
+        n: Samples.
+        index: Number of the stream.
+    """
+    place, direction, _ = line_through(problem)
+    sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
+    drawn = (run.sample(size, f"line {index}", i).double() for i, size in enumerate(sizes))
+    x = torch.cat([samples @ direction for samples in drawn]).sort().values
+    above = (_shares(problem, place) * n).long().clamp(1, n - 1)
+    return _heights_on(place, (x[above - 1] + x[above]) / 2)
+
+
+def _shares(problem: Problem, place: Tensor) -> Tensor:
+    """Of the source below where cells end, (m - 1,), for targets at these places of a line."""
+    return problem.nu[place.argsort()].cumsum(0)[:-1].clamp(1e-300, 1 - 2**-53)
+
+
+def _heights_on(place: Tensor, ends: Tensor) -> Tensor:
+    """Heights with which cells, intervals, end there, where neighbours score alike.
+
+    The ends are quantiles q(c_j) for the cumulative weights c_j of the sorted targets t_j: `h_{j+1} = h_j - q(c_j)
+    (t_{j+1} - t_j)`.
+    """
+    sites, order = place.sort()
+    h = torch.zeros_like(place)
+    h[order[1:]] = -(ends * sites.diff()).cumsum(0)
     return h
 
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from draws import randn
-from fits import assert_same_fit, fit
+from fits import assert_same_fit, fit, same_heights
 
 from otgen import data
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
@@ -149,3 +149,44 @@ def test_sampling_instead_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     made = len(steps)
     assert_same_fit(fit(y, checkpoint=path), plain)
     assert len(steps) == made
+
+
+def lognormal(n, generator):
+    return torch.randn(n, 1, generator=generator, dtype=torch.float64).exp()
+
+
+def laid(line, d, off=0.0):
+    """Targets of a line, (m, 1), laid into d dimensions in some direction, and a little off it."""
+    turn = torch.linalg.qr(randn(d, d, seed=1)).Q
+    return torch.cat([line, off * randn(len(line), d - 1, seed=2)], dim=1) @ turn + 5
+
+
+@pytest.mark.parametrize("zipf", ["", "-zipf"])
+@pytest.mark.parametrize("m", [2, 300, 1000])
+def test_a_line_under_ones_own_source(m, zipf):
+    y, nu = data.problem(f"mixture-{m}x1{zipf}")
+    ot = fit(y, nu, source=lognormal)
+    assert ot.converged_
+    assert ot.certificate(100_000, seed=5).chi2 < 0.015
+    assert ot.samples_ < 8000 + 400 * m
+
+
+@pytest.mark.parametrize("off", [0.0, 1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+def test_a_line_in_space(source, off):
+    """Facets between cells are all alike and close together: no start from Voronoi cells has found there."""
+    ot = fit(laid(data.problem("mixture-300x1")[0].double(), 8, off), source=source)
+    assert ot.converged_
+    assert ot.certificate(100_000, seed=5).chi2 < 0.015
+    assert ot.samples_ < 10**6
+
+
+def test_heights_on_a_line_under_the_normal_source_are_those_of_one_dimension():
+    line = randn(200, 1)
+    same_heights(fit(laid(line, 6), source="normal").heights_, fit(line, source="normal").heights_, 1e-6)
+
+
+def test_a_line_with_too_few_samples_is_not_claimed():
+    with pytest.warns(ConvergenceWarning):
+        ot = fit(data.problem("mixture-300x1")[0], source=lognormal, max_samples=5000)
+    assert ot.samples_ < 60_000

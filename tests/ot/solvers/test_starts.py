@@ -66,7 +66,7 @@ def test_on_a_line_the_start_is_the_solution(source):
     nu = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.01
     problem = make_problem(BuiltIn(source), randn(50, 1), nu)
     assert abs(chi2_of(problem, on_a_line(problem), 10**6)) < 3e-4
-    assert on_a_line(make_problem(BuiltIn(source), randn(5, 2))) is None
+    assert on_a_line(make_problem(BuiltIn("uniform"), randn(5, 2))) is None
     assert on_a_line(make_problem(Custom(lambda n, g: torch.rand(n, 1, generator=g)), randn(5, 1))) is None
 
 
