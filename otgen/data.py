@@ -257,7 +257,9 @@ def zipf_weights(m: int, exponent: float = 1.0, seed: int = 0) -> Tensor:
     """
     _check_sizes("zipf_weights", m=m)
     weights = np.arange(1, m + 1, dtype=np.float64) ** -exponent
-    return torch.from_numpy(weights / weights.sum())[torch.randperm(m, generator=_generator("zipf", seed))]
+    return torch.from_numpy(weights / weights.sum())[
+        torch.randperm(m, generator=_generator("zipf", seed), device="cpu")
+    ]
 
 
 def corrupt(y: Tensor, duplicates: float = 0.05, outliers: float = 0.01, factor: float = 10.0, seed: int = 0) -> Tensor:
@@ -280,10 +282,10 @@ def corrupt(y: Tensor, duplicates: float = 0.05, outliers: float = 0.01, factor:
         wanted = "duplicates and outliers must be fractions that leave a target untouched"
         raise ValueError(f"corrupt: {wanted}, got {duplicates} and {outliers} of {m} targets")
     generator = _generator("corrupt", seed)
-    order = torch.randperm(m, generator=generator)
+    order = torch.randperm(m, generator=generator, device="cpu")
     copies, far, kept = order[:n_copies], order[n_copies : n_copies + n_far], order[n_copies + n_far :]
     result = y.clone()
-    result[copies] = y[kept[torch.randint(len(kept), (n_copies,), generator=generator)]]
+    result[copies] = y[kept[torch.randint(len(kept), (n_copies,), generator=generator, device="cpu")]]
     points = y.numpy().astype(np.float64)
     center = points.mean(axis=0)
     spread = np.sqrt(((points - center) ** 2).sum(axis=1).mean())
@@ -337,7 +339,9 @@ def problem(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     if y is None:
         raise ValueError(f"problem: name must be one of {', '.join(PROBLEMS)}, or of their form, got {name!r}")
     m = len(y)
-    weights = zipf_weights(m, seed=seed) if variant == "zipf" else torch.full((m,), 1 / m, dtype=torch.float64)
+    weights = (
+        zipf_weights(m, seed=seed) if variant == "zipf" else torch.full((m,), 1 / m, dtype=torch.float64, device="cpu")
+    )
     return (corrupt(y, seed=seed) if variant == "dirty" else y), weights
 
 
@@ -365,13 +369,13 @@ def _generator(stream: str, seed: int) -> torch.Generator:
 
 def _normal(generator: torch.Generator, *shape: int) -> Array:
     """Draw standard normal numbers, float64."""
-    drawn: Array = torch.randn(shape, generator=generator, dtype=torch.float64).numpy()
+    drawn: Array = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu").numpy()
     return drawn
 
 
 def _uniform(generator: torch.Generator, *shape: int) -> Array:
     """Draw numbers uniform in [0, 1), float64."""
-    drawn: Array = torch.rand(shape, generator=generator, dtype=torch.float64).numpy()
+    drawn: Array = torch.rand(shape, generator=generator, dtype=torch.float64, device="cpu").numpy()
     return drawn
 
 

@@ -329,7 +329,7 @@ def save_images(path: str | os.PathLike[str], images: Tensor) -> None:
     n, c, h, w = images.shape
     columns = math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
-    sheet = torch.full((c, rows * (h + GAP) + GAP, columns * (w + GAP) + GAP), PAPER)
+    sheet = torch.full((c, rows * (h + GAP) + GAP, columns * (w + GAP) + GAP), PAPER, device="cpu")
     for index, image in enumerate(images.detach().cpu().float().clamp(0, 1)):
         top, left = (h + GAP) * (index // columns) + GAP, (w + GAP) * (index % columns) + GAP
         sheet[:, top : top + h, left : left + w] = image

@@ -128,7 +128,7 @@ def contact_sheet(rows: Mapping[str, Tensor]) -> "Figure":
 
 def sheet(images: Tensor, columns: int | None = None) -> NDArray[np.float64]:
     """Lay images (n, h, w) or (n, 1, h, w), a tensor or array, out in rows and columns, with white between them."""
-    images = torch.as_tensor(images)
+    images = torch.as_tensor(images, device="cpu")
     if images.dim() == 4 and images.shape[1] == 1:
         images = images[:, 0]
     if images.dim() != 3 or len(images) == 0:
@@ -144,7 +144,7 @@ def sheet(images: Tensor, columns: int | None = None) -> NDArray[np.float64]:
 
 def points_figure(points: Tensor) -> "Figure":
     """Show points of the plane, (n, 2), a tensor or array, with equal scales on both axes."""
-    points = torch.as_tensor(points)
+    points = torch.as_tensor(points, device="cpu")
     if points.dim() != 2 or points.shape[1] != 2:
         raise ValueError(f"points_figure: points must have shape (n, 2), got {tuple(points.shape)}")
     figure = figure_of(5, 5)
@@ -191,7 +191,7 @@ def power_diagram(
 
     targets, centroids, measures, box = _parts(of)
     m = len(targets)
-    groups = torch.arange(m) if groups is None else torch.as_tensor(groups).cpu()
+    groups = torch.arange(m, device="cpu") if groups is None else torch.as_tensor(groups, device="cpu").cpu()
     if tuple(groups.shape) != (m,) or groups.dtype.is_floating_point:
         wanted, came = f"shape ({m},) and hold whole numbers", f"{tuple(groups.shape)} and {groups.dtype}"
         raise ValueError(f"power_diagram: groups must have {wanted}, got {came}")
@@ -218,7 +218,7 @@ def power_diagram(
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
     if arrows:
         _draw_arrows(axes, centroids, targets, colours)
-        x, y = _limits(torch.cat([targets, torch.tensor([low, high], dtype=torch.float64)]))
+        x, y = _limits(torch.cat([targets, torch.tensor([low, high], dtype=torch.float64, device="cpu")]))
         axes.set(xlim=x, ylim=y, xlabel="$x_1$, $y_1$", ylabel="$x_2$, $y_2$")
     return figure
 
@@ -252,7 +252,7 @@ def planar_map(
     angles = facet_angles(ot.targets_, ot.cell_measures_, edges(ot.cells())[0])
     _draw_angles(top_right, angles, angle_threshold)
 
-    colours = _colours(torch.arange(len(ot.targets_)) if groups is None else groups)
+    colours = _colours(torch.arange(len(ot.targets_), device="cpu") if groups is None else groups)
     _draw_generated(bottom_left, ot.targets_, points, colours[info.targets.numpy()])
     bottom_left.set_title("generated, not blended across the singular set")
     _draw_generated(bottom, ot.targets_, points, colours[info.targets.numpy()], size=12)
@@ -283,7 +283,7 @@ def _parts(of: "PlanarCells | PlanarMap") -> tuple[Tensor, Tensor, Tensor, tuple
         return targets, centroids, measures, ([low, low], [high, high])
     if callable(domain):
         raise ValueError(f"power_diagram: the source must be one of {', '.join(BOXES)}, got {domain!r}")
-    corners = torch.as_tensor(domain).double()
+    corners = torch.as_tensor(domain, device="cpu").double()
     return targets, centroids, measures, (corners.amin(0).tolist(), corners.amax(0).tolist())
 
 
@@ -370,7 +370,7 @@ def _colours(groups: Tensor) -> NDArray[np.float64]:
     from matplotlib.colors import to_rgb
 
     palette: NDArray[np.float64] = np.array([to_rgb(name) for name in PALETTE])
-    colours: NDArray[np.float64] = palette[torch.as_tensor(groups).cpu().numpy() % len(PALETTE)]
+    colours: NDArray[np.float64] = palette[torch.as_tensor(groups, device="cpu").cpu().numpy() % len(PALETTE)]
     return colours
 
 

@@ -383,3 +383,21 @@ def test_unknown_name_lists_the_known_ones(name):
 def test_named_size_zero_is_refused():
     with pytest.raises(ValueError, match="sphere: m must be at least 1, got 0"):
         data.problem("sphere-0x3")
+
+
+def test_torchs_default_device_and_dtype_change_nothing():
+    def everything():
+        sets = (data.eight_gaussians, data.swiss_roll, data.two_moons, data.checkerboard)
+        problems = ("mixture-50x4-zipf", "sphere-50x3-dirty", "clusters-60")
+        return [make(50) for make in sets] + [part for name in problems for part in data.problem(name)]
+
+    plain = everything()
+    with torch.device("meta"):
+        elsewhere = everything()
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = everything()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, *others in zip(plain, elsewhere, double, strict=True):
+        assert all(torch.equal(one, other) for other in others)

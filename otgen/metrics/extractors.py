@@ -110,7 +110,7 @@ class Network:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Turn images (n, c, h, w) into features (n, dim), float64 on the CPU."""
-        like = next(self.module.parameters(), torch.empty(0))
+        like = next(self.module.parameters(), torch.empty(0, device="cpu"))
         parts = [self.module(part.to(like)).double().cpu() for part in torch.split(as_images("Network", images), BATCH)]
         features = torch.cat(parts)
         if features.dim() == 4 and features.shape[2:] == (1, 1):

@@ -44,7 +44,10 @@ def kid(x: Tensor, y: Tensor) -> Score:
 
 def _sums(x: Tensor, y: Tensor, own: bool = False) -> tuple[Tensor, Tensor]:
     """Row sums (n,) and column sums (m,) of the kernel matrix; with `own` the diagonal is left out."""
-    rows, columns = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(y), dtype=torch.float64)
+    rows, columns = (
+        torch.zeros(len(x), dtype=torch.float64, device="cpu"),
+        torch.zeros(len(y), dtype=torch.float64, device="cpu"),
+    )
     step = max(1, ENTRIES // len(y))
     for i in range(0, len(x), step):
         kernel = (x[i : i + step] @ y.T / x.shape[1] + 1) ** 3

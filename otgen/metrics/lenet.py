@@ -83,8 +83,8 @@ class Layers(nn.Module):
             nn.Linear(512, 120), nn.SiLU(), nn.Linear(120, FEATURES), nn.SiLU(),
         )  # fmt: skip
         self.head = nn.Linear(FEATURES, classes)
-        self.register_buffer("mean", torch.zeros(FEATURES))
-        self.register_buffer("std", torch.ones(FEATURES))
+        self.register_buffer("mean", torch.zeros(FEATURES, device="cpu"))
+        self.register_buffer("std", torch.ones(FEATURES, device="cpu"))
 
     def features(self, images: Tensor) -> Tensor:
         """Standardised features (b, 84) of images (b, c, h, w)."""
@@ -129,7 +129,7 @@ def train_lenet(
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     classes = int(labels.max()) + 1
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "shape": shape, "classes": classes}
-    key = digest([images, labels, torch.tensor([epochs, batch_size, seed])])
+    key = digest([images, labels, torch.tensor([epochs, batch_size, seed], device="cpu")])
     path = None if cache is None else Path(cache) / f"lenet-{key}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -147,13 +147,13 @@ def train_lenet(
 def _fit(network: Layers, images: Tensor, labels: Tensor, epochs: int, batch_size: int, seed: int) -> float:
     """Train in place, set the standardisation, and return the accuracy on what was held out."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(images), generator=generator)
+    order = torch.randperm(len(images), generator=generator, device="cpu")
     held_out, kept = order.split([int(HELD_OUT * len(images)), len(images) - int(HELD_OUT * len(images))])
     steps = epochs * -(-len(kept) // batch_size)
     optimiser = Adam(network.parameters(), lr=LR)
     schedule = OneCycleLR(optimiser, LR, total_steps=steps + 1)
     for _ in range(epochs):
-        for rows in kept[torch.randperm(len(kept), generator=generator)].split(batch_size):
+        for rows in kept[torch.randperm(len(kept), generator=generator, device="cpu")].split(batch_size):
             loss = cross_entropy(network(images[rows]), labels[rows])
             optimiser.zero_grad()
             loss.backward()

@@ -58,7 +58,7 @@ def memorisation(
     held_out = features("memorisation", "held_out", held_out, like=generated, least=groups)
     generator = torch.Generator().manual_seed(seed)
     size = min(len(train), len(held_out))
-    train, held_out = (x[torch.randperm(len(x), generator=generator)[:size]] for x in (train, held_out))
+    train, held_out = (x[torch.randperm(len(x), generator=generator, device="cpu")[:size]] for x in (train, held_out))
     scores = jackknife(_shares, generated, train, held_out, groups=groups, seed=seed)
     # no bias: that of nearest neighbours does not fall like 1/n, as the jackknife would have it
     return Memorisation(*(replace(score, bias=None) for score in scores))

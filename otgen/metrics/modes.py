@@ -90,7 +90,7 @@ def stacked_modes(images: Tensor, classify: Callable[[Tensor], Tensor], *, class
     if not 0 <= int(digits.min()) <= int(digits.max()) < classes:
         came = f"{int(digits.min())} to {int(digits.max())}"
         raise ValueError(f"stacked_modes: classify must return classes from 0 to {classes - 1}, got {came}")
-    mode = (digits * torch.tensor([classes**2, classes, 1])).sum(1)
+    mode = (digits * torch.tensor([classes**2, classes, 1], device="cpu")).sum(1)
     counts = torch.bincount(mode, minlength=classes**3)
     return Modes(int((counts >= least).sum()), classes**3, None, reverse_kl(counts), counts)
 
@@ -119,11 +119,11 @@ def reverse_kl(counts: Tensor) -> Score:
 
 def ring(k: int = 8, radius: float = 1.0) -> Tensor:
     """Centres (k, 2), float64, on a circle from angle 0 on; PacGAN's 2D-ring has k = 8, radius 1 and std 0.01."""
-    angle = torch.arange(k, dtype=torch.float64) * (2 * math.pi / k)
+    angle = torch.arange(k, dtype=torch.float64, device="cpu") * (2 * math.pi / k)
     return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
 def grid(side: int = 5, step: float = 2.0) -> Tensor:
     """Centres (side^2, 2), float64, around the origin; PacGAN's 2D-grid has side 5, step 2 and std 0.05."""
-    ticks = step * (torch.arange(side, dtype=torch.float64) - (side - 1) / 2)
+    ticks = step * (torch.arange(side, dtype=torch.float64, device="cpu") - (side - 1) / 2)
     return torch.cartesian_prod(ticks, ticks)

@@ -73,8 +73,8 @@ def balls_around(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     middle = centres.mean(0)
     c = centres - middle
     h = -0.5 * (c.square().sum(1) - radii.square())
-    counts = torch.zeros(len(x), dtype=torch.int64)
-    open_, k = torch.arange(len(x)), min(16, len(c))
+    counts = torch.zeros(len(x), dtype=torch.int64, device="cpu")
+    open_, k = torch.arange(len(x), device="cpu"), min(16, len(c))
     while open_.numel():
         for rows in torch.split(open_, max(1, ROWS // (k * x.shape[1]))):
             near = ops.topk(x[rows] - middle, c, h, k)[0]

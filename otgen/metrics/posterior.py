@@ -80,9 +80,9 @@ def aggregate_posterior(
         )
     kl = 0.5 * (mu.square() + logvar.exp() - logvar - 1).sum(1)
     generator = torch.Generator().manual_seed(stream(seed, "posterior"))  # not the noise that made the codes
-    information = torch.zeros(n, dtype=torch.float64)
+    information = torch.zeros(n, dtype=torch.float64, device="cpu")
     for _ in range(draws):
-        noise = torch.randn(n, d, generator=generator, dtype=torch.float64)
+        noise = torch.randn(n, d, generator=generator, dtype=torch.float64, device="cpu")
         own = -0.5 * (noise.square() + logvar + math.log(2 * math.pi)).sum(1)  # log q(z_i|x_i)
         information += (own - log_marginal(mu, (0.5 * logvar).exp() * noise, mu, logvar)) / draws
     elbo = None

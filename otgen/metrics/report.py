@@ -57,7 +57,9 @@ def compare(
     if unknown:
         raise ValueError(f"compare: names must be of {', '.join(DISTANCES)}, got {unknown[0]!r}")
     generator = torch.Generator().manual_seed(seed)
-    data, made = (x[torch.randperm(len(x), generator=generator)] for x in (extractor(real), extractor(generated)))
+    data, made = (
+        x[torch.randperm(len(x), generator=generator, device="cpu")] for x in (extractor(real), extractor(generated))
+    )
     n = min(len(data), len(made))
     half = min(n, len(data) // 2)
     return [

@@ -62,7 +62,7 @@ def jackknife(statistic: Statistic, *sets: Tensor, groups: int = GROUPS, seed: i
     if n < groups:
         raise ValueError(f"jackknife: every set must have at least {groups} samples, one for each group, got {n}")
     generator = torch.Generator().manual_seed(seed)
-    labels = [torch.randperm(len(x), generator=generator) % groups for x in sets]
+    labels = [torch.randperm(len(x), generator=generator, device="cpu") % groups for x in sets]
     whole = statistic(*sets).double().reshape(-1)
     parts = torch.stack(
         [

@@ -74,7 +74,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     x = features("sliced_wasserstein", "x", x)
     y = features("sliced_wasserstein", "y", y, like=x)
     generator = torch.Generator().manual_seed(stream(seed, "directions"))
-    v = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64)
+    v = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64, device="cpu")
     v = v / v.norm(dim=0)
     powers = _power_1d(x @ v, y @ v, p)
     if float(powers.max()) == 0:
@@ -118,7 +118,10 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     if log["warning"] is not None:
         raise ValueError(f"exact_wasserstein: POT found no optimum: {log['warning']}")
     total = max(float(total), 0.0)
-    of_total = math.sqrt(float(torch.as_tensor(log["u"]).var()) / n + float(torch.as_tensor(log["v"]).var()) / m)
+    of_total = math.sqrt(
+        float(torch.as_tensor(log["u"], device="cpu").var()) / n
+        + float(torch.as_tensor(log["v"], device="cpu").var()) / m
+    )
     value = total ** (1 / p)
     spread = of_total * total ** (1 / p - 1) / p if total > 0 else 0.0
     return Score(value, spread, min(n, m))
@@ -190,7 +193,7 @@ def _power_1d(x: Tensor, y: Tensor, p: float) -> Tensor:
     if n == m:
         return (x - y).abs().pow(p).mean(0)
     # the quantile functions are steps with jumps at i/n and j/m; whole numbers of 1/(nm) leave no rounding
-    jumps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
+    jumps = torch.cat([torch.arange(1, n + 1, device="cpu") * m, torch.arange(1, m + 1, device="cpu") * n]).unique()
     width = torch.diff(jumps, prepend=jumps.new_zeros(1)).double() / (n * m)
     i, j = (jumps - 1) // m, (jumps - 1) // n
     return (width[:, None] * (x[i] - y[j]).abs().pow(p)).sum(0)
