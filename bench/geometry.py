@@ -59,7 +59,7 @@ def main() -> None:
                 rows.append(row)
                 print(row, flush=True)
         except KeyboardInterrupt:
-            print("stopped: what is done is kept", file=sys.stderr)
+            sys.exit("stopped: the file of all is left as it is")
         report("geometry-solve", rows)
 
 
@@ -84,8 +84,8 @@ def diagrams(threads: int) -> list[Row]:
     known = peers.installed(threads)
     rows: list[Row] = []
     for d, m in cases:
-        before = rows[-1] if rows and rows[-1]["d"] == d else {}
-        fit = {name: peer for name, peer in known.items() if 10 * float(before.get(name, 0)) < PATIENCE}
+        slow = {name for row in rows if row["d"] == d for name in known if 10 * float(row.get(name, 0)) >= PATIENCE}
+        fit = {name: peer for name, peer in known.items() if name not in slow}
         rows.append(time_diagrams(d, m, fit) | {"peak MB": memory[d, m] / 1e6})
         print(rows[-1], flush=True)
     for d in SIZES:

@@ -86,7 +86,8 @@ def main() -> None:
         os.environ[EMULATED] = "1"
     elif not torch.cuda.is_available():
         sys.exit("gpu_check: torch finds no CUDA device")
-    steps = {}
+    before = json.loads(arguments.output.read_text())["steps"] if arguments.output.exists() else {}
+    steps = {name: step for name, step in before.items() if name not in arguments.only}
     for name in LIMITS:
         if name in arguments.only:
             steps[name] = run_step(name)
@@ -343,7 +344,9 @@ def write(path: Path, steps: dict[str, dict[str, object]]) -> None:
             "torch": torch.__version__, "cuda": torch.version.cuda,
         }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"gpu": gpu, "fastest": fastest(steps), "steps": steps}, indent=1) + "\n")
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps({"gpu": gpu, "fastest": fastest(steps), "steps": steps}, indent=1) + "\n")
+    os.replace(part, path)
 
 
 def print_table(steps: dict[str, dict[str, object]]) -> None:

@@ -1,6 +1,7 @@
 """Make the README's tables from results/*.json: python bench/readme.py."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ def peers_table() -> str:
         "Seconds until chi² is 0.01, uniform source, the same number of threads for all: otgen's whole `fit` with"
         f" defaults until that is certified, and its peers until they first show it to a judge they do not pay,"
         f" {machine}. Their settings (rate, schedule, batch size, averaging, scale of the targets) were searched for"
-        " (`bench/search.py`); compiling is not counted. Where a peer was stopped first, the chi² that it had reached"
+        " (`bench/search.py`); compiling is not counted. Of peers that need less than 20 s the median of three runs."
+        " Where a peer was stopped first, the chi² that it had reached"
         " (`python -m bench peers`; error against time: [bench/results/peers.png](bench/results/peers.png)):\n",
         "| problem | otgen | " + " | ".join(f"{label} | ÷ otgen" for label in labels) + " |",
         "|---" * (2 + 2 * len(names)) + "|",
@@ -132,7 +134,8 @@ def peers_table() -> str:
     foreign = [row for row in rows if row["contender"] != "otgen" and row["settings from"] != row["problem"]]
     for problem in dict.fromkeys(row["problem"] for row in rows):
         found = {row["contender"]: row for row in rows if row["problem"] == problem}
-        cells = [problem, f"{found['otgen']['seconds']:.2g}"]
+        ours = found["otgen"]
+        cells = [problem, f"{ours['seconds']:.2g}" + ("" if ours["certified"] else " (not certified)")]
         for name in names:
             cells += _peer_cells(found.get(name))
         lines.append("| " + " | ".join(cells) + " |")
@@ -148,7 +151,7 @@ def _peer_cells(row: dict[str, Any] | None) -> list[str]:
     if row is None or "failed" in row:
         return ["–", "–"]
     if row["seconds"] is None:
-        return [f"chi² {row['chi2']:.2g} after {row['points'][-1]['seconds']:.0f}", f"> {row['ratio']:.0f}"]
+        return [f"chi² {row['chi2']:.2g} after {row['points'][-1]['seconds']:.0f}", f"> {math.floor(row['ratio'])}"]
     return [f"{row['seconds']:.3g}", f"{row['ratio']:.1f}"]
 
 
@@ -162,7 +165,8 @@ def scaling_table() -> str:
     text = ", ".join(f"{key} from {low:g} to {high:g}" for key, (low, high) in spans.items())
     lines = [
         f"Cost of a certified solution, fitted as m^a d^b tv^c over {len(cases)} mixtures, {text}, {machine}"
-        " (`python -m bench scaling`; [bench/results/scaling.png](bench/results/scaling.png)):\n",
+        " (`python -m bench scaling`; [bench/results/scaling.png](bench/results/scaling.png)); ± is the fit's, and the"
+        " curve bends: small ones are mostly overhead:\n",
         "| cost | a | b | c | theory |",
         "|---|---|---|---|---|",
     ]
@@ -180,7 +184,7 @@ def large_table() -> str:
     rows, machine = _load("scaling-large")
     lines = [
         f"Large mixtures, each in a process of its own, whose memory is given with Python's and torch's, {machine}"
-        " (`python -m bench scaling --large`):\n",
+        " (`python -m bench scaling --large`, which stops the second at 20 samples a target):\n",
         "| m × d | seconds | samples | chi² | certified | peak MB |",
         "|---|---|---|---|---|---|",
     ]
@@ -202,7 +206,8 @@ def ops_table(name: str) -> str:
     rows = [row for row in rows if row.get("isa") == rows[0].get("isa")]
     lines = [
         f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties; the"
-        " peak is that of products in registers of the kind that the filter makes (`python -m bench ops`, which"
+        " peak is that of products in registers of the kind that the filter makes, ± half of the middle half of five"
+        " runs (`python -m bench ops`, which"
         f" `python -m bench plots` draws in [bench/results/{name}.png](bench/results/{name}.png)). The last column is"
         " `otgen.ops.Shortlist` after heights moved by 3 % of the mean gap between best and second best:\n",
         "| m × d | otgen | of peak | FAISS flat | torch addmm + argmax | PyKeOps | ÷ FAISS | ÷ torch | measure |"
@@ -210,9 +215,9 @@ def ops_table(name: str) -> str:
         "|---" * 11 + "|",
     ]
     for row in rows:
-        cells = [f"{row['m']} × {row['d']}", _number(row, "assign Gflop/s")]
+        cells = [f"{row['m']} × {row['d']}", _number(row, "assign Gflop/s") + _spread(row, "assign")]
         cells.append(f"{100 * row['of peak']:.0f} %" if "of peak" in row else "–")
-        cells += [_number(row, f"{name} Gflop/s") for name in ("faiss", "torch", "keops")]
+        cells += [_number(row, f"{name} Gflop/s") + _spread(row, name) for name in ("faiss", "torch", "keops")]
         cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
         cells += [_number(row, "measure Gflop/s"), f"{100 * row['sampling share']:.1f} %"]
         cells.append(_ratio(row, "reassign / assign"))
@@ -233,7 +238,7 @@ def held_table(name: str) -> str:
     ]
     for row in rows:
         cells = [row["isa"], f"{row['m']} × {row['d']}"]
-        cells += [_number(row, f"{name} Gflop/s") for name in ("assign", "faiss", "torch")]
+        cells += [_number(row, f"{name} Gflop/s") + _spread(row, name) for name in ("assign", "faiss", "torch")]
         cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -241,6 +246,10 @@ def held_table(name: str) -> str:
 
 def _number(row: dict[str, Any], key: str) -> str:
     return f"{row[key]:.3g}" if key in row else "–"
+
+
+def _spread(row: dict[str, Any], name: str) -> str:
+    return f" ± {100 * row[f'{name} spread']:.0f} %" if f"{name} spread" in row else ""
 
 
 def _ratio(row: dict[str, Any], key: str) -> str:

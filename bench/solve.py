@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="solve", help="of the JSON file")
+    parser.add_argument("--name", help="of the JSON file; solve or solve-tight where all are solved with defaults")
     parser.add_argument("--tight", action="store_true")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
@@ -44,6 +44,8 @@ def main() -> None:
     rows = []
     if arguments.quick:
         arguments.problems = QUICK
+    elif not arguments.name and _file(arguments) is None:
+        print("not every problem with the defaults: nothing is written without --name", file=sys.stderr)
     for name in arguments.problems:
         if not arguments.tight:
             rows.append(solve(name, arguments))
@@ -57,9 +59,19 @@ def main() -> None:
             row["tv"], row["samples / bound"] = tv, row["samples"] / sampling_bound(row["targets"], tv)
             rows.append(row)
             print(row, flush=True)
-    report(None if arguments.quick else f"{arguments.name}-tight" if arguments.tight else arguments.name, rows)
+    report(None if arguments.quick else _file(arguments), rows)
     if arguments.quick and not all(row["certified"] for row in rows):
         sys.exit("a problem was not certified")
+
+
+def _file(arguments: argparse.Namespace) -> str | None:
+    """Where rows are written: results of the README only by what the README says of them."""
+    if arguments.name:
+        return str(arguments.name)
+    usual = arguments.problems == list(PROBLEMS) and (arguments.source, arguments.method) == ("uniform", "auto")
+    if not usual or arguments.seed or not (arguments.tight or arguments.tol == 0.01):
+        return None
+    return "solve-tight" if arguments.tight else "solve"
 
 
 def solve(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,6 +89,9 @@ def solve(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "problem": name,
         "targets": c.targets,
         "method": arguments.method,
+        "source": arguments.source,
+        "tol": arguments.tol,
+        "seed": arguments.seed,
         "certified": ot.converged_,
         "seconds": seconds,
         "samples": ot.samples_,

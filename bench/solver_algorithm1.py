@@ -48,12 +48,13 @@ def run(given: Given, settings: dict[str, Any], watch: Watch) -> None:
     def heights() -> list[Tensor]:  # of the cube [0, 1]^d: <x, y> is larger by <1/2, y> there
         return [(h.double() - 0.5 * y.double().sum(1)) / factor]
 
+    scores = torch.empty(BLOCK, m)  # kept: fresh pages would cost half the time
     watch.start()
     points = Points(math.ceil(settings["points"] * m / BLOCK), d)
     while watch.look(heights, used):
         counts = torch.zeros(m)
         for x in points.blocks():
-            counts += torch.bincount(torch.addmm(h, x, y.T).argmax(1), minlength=m)
+            counts += torch.bincount(torch.addmm(h, x, y.T, out=scores).argmax(1), minlength=m)
         used += points.count * BLOCK
         gradient = counts / (points.count * BLOCK) - nu
         first = beta1 * first + (1 - beta1) * gradient

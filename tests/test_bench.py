@@ -1,5 +1,6 @@
 """What the benchmarks stand on: judging, placing, clocks, fitted powers; and the solvers themselves."""
 
+import argparse
 import importlib
 import json
 import math
@@ -187,6 +188,62 @@ def test_ops_notice_a_wrong_winner(bench):
     wrong = winner.clone()
     wrong[7] = (wrong[7] + 1) % 50
     assert not module.agree(winner, wrong, x, y, h)
+
+
+@pytest.mark.parametrize("wrong", ["measure", "topk 2", "reassign"])
+def test_ops_notice_a_wrong_kernel_of_ours(bench, wrong):
+    module = bench("ops")
+    x, y = ops.sample("normal", 300, 8), torch.randn(50, 8)
+    h, moved = torch.zeros(50), torch.rand(50)
+    calls = {
+        "topk 2": (300, lambda: ops.topk(x, y, h, 2)),
+        "measure": (300, lambda: ops.measure(y, h, "normal", 300)),
+        "sample": (300, lambda: x),
+        "reassign": (300, lambda: ops.Shortlist(x, y, h).assign(moved)),
+    }
+    module.check_ours(x, y, h, moved, calls)
+    broken = {
+        "measure": lambda: ops.measure(y, moved, "normal", 300),
+        "topk 2": lambda: (torch.zeros(300, 2, dtype=torch.int64), None),
+        "reassign": lambda: (torch.zeros(300, dtype=torch.int64), None),
+    }
+    calls[wrong] = (300, broken[wrong])
+    with pytest.raises(AssertionError, match="disagrees with assign"):
+        module.check_ours(x, y, h, moved, calls)
+
+
+def test_a_part_of_the_race_leaves_the_rest_as_it_was(bench, monkeypatch, tmp_path):
+    peers = bench("peers")
+    monkeypatch.setattr(peers, "RESULTS", tmp_path)
+    first, second = peers.RACE[:2]
+    before = [
+        {"problem": problem, "contender": name, "chi2": 1} for problem in (first, second) for name in ("otgen", "ott")
+    ]
+    (tmp_path / "peers.json").write_text(json.dumps({"rows": before}))
+    rows = peers.merged([{"problem": second, "contender": "ott", "chi2": 2}, {"problem": first, "contender": "pot"}])
+    assert [(row["problem"], row["contender"], row.get("chi2")) for row in rows] == [
+        (first, "otgen", 1), (first, "ott", 1), (first, "pot", None), (second, "otgen", 1), (second, "ott", 2)
+    ]  # fmt: skip
+
+
+def test_the_readmes_results_are_of_what_the_readme_says(bench):
+    solve = bench("solve")
+
+    def file(*words):
+        usual = {"problems": list(solve.PROBLEMS), "source": "uniform", "method": "auto", "tol": 0.01, "seed": 0}
+        given = {"name": None, "tight": False} | usual | dict(words)
+        return solve._file(argparse.Namespace(**given))
+
+    assert file() == "solve"
+    assert file(("tight", True), ("tol", 0.1)) == "solve-tight"
+    assert file(("name", "mine"), ("seed", 3)) == "mine"
+    others = (("problems", ["swiss-roll-256"]), ("source", "normal"), ("method", "adam"), ("tol", 0.04), ("seed", 1))
+    assert [file(other) for other in others] == [None] * 5
+
+
+def test_lower_bounds_are_not_rounded_up(bench):
+    row = {"seconds": None, "chi2": 0.5, "points": [{"seconds": 50.0}], "ratio": 99.9}
+    assert bench("readme")._peer_cells(row)[1] == "> 99"
 
 
 def test_figures_are_drawn(bench, tmp_path):
