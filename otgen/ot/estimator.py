@@ -170,7 +170,7 @@ class SemiDiscreteOT:
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
         settings, seed = self._saved() | {"source": problem.source.name}, int(self.seed)
-        if problem.source.name == "custom":
+        if problem.source.name == "custom" and self.checkpoint is not None:
             settings["sampler"] = checkpoints.digest(problem.source.sample(16, problem.d, 0))
         if start is not None:
             settings["start"] = checkpoints.digest(start)
