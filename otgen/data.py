@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ def clusters(m: int, clusters: int = 12, spread: float = 0.003, seed: int = 0) -
         Points (m, 2), float32.
     """
     _check_sizes("clusters", m=m, clusters=clusters)
+    _check_finite("clusters", spread=spread)
     centers = 0.1 + 0.8 * _uniform(_generator("centers", seed), clusters, 2)
     return _around("clusters", centers, spread, m, seed)
 
@@ -256,6 +258,7 @@ def zipf_weights(m: int, exponent: float = 1.0, seed: int = 0) -> Tensor:
         Weights (m,), float64, summing to 1.
     """
     _check_sizes("zipf_weights", m=m)
+    _check_finite("zipf_weights", exponent=exponent)
     weights = np.arange(1, m + 1, dtype=np.float64) ** -exponent
     return torch.from_numpy(weights / weights.sum())[
         torch.randperm(m, generator=_generator("zipf", seed), device="cpu")
@@ -276,6 +279,11 @@ def corrupt(y: Tensor, duplicates: float = 0.05, outliers: float = 0.01, factor:
     Returns:
         Targets (m, d), like `y`, with round(duplicates·m) copies and round(outliers·m) outliers.
     """
+    if not isinstance(y, Tensor) or y.dim() != 2 or not y.is_floating_point():
+        raise TypeError(
+            f"corrupt: y must be a floating-point tensor (m, d), got {getattr(y, 'dtype', type(y).__name__)}"
+        )
+    _check_finite("corrupt", duplicates=duplicates, outliers=outliers, factor=factor)
     m, d = y.shape
     n_copies, n_far = round(duplicates * m), round(outliers * m)
     if n_copies < 0 or n_far < 0 or n_copies + n_far >= m:
@@ -332,6 +340,8 @@ def problem(name: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     Returns:
         Targets (m, d), float32, and weights (m,), float64, summing to 1.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"problem: name must be a word, got {name!r}")
     base, _, variant = name.rpartition("-")
     if variant not in _VARIANTS:
         base, variant = name, ""
@@ -363,6 +373,8 @@ def _targets(base: str, seed: int) -> Tensor | None:
 
 def _generator(stream: str, seed: int) -> torch.Generator:
     """Make a private generator; a hash, as torch's keeps 32 bits of a seed, so that streams share no numbers."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"{stream}: seed must be an integer, got {seed!r}")
     digest = hashlib.blake2b(f"{stream}/{seed}".encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
@@ -388,6 +400,12 @@ def _around(name: str, centers: Array, spread: float, m: int, seed: int) -> Tens
 def _tensor(array: Array) -> Tensor:
     """Turn an array into a float32 tensor of the same shape."""
     return torch.from_numpy(array.astype(np.float32))
+
+
+def _check_finite(name: str, **numbers: float) -> None:
+    for number, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: {number} must be finite, got {value}")
 
 
 def _check_sizes(name: str, **sizes: int) -> None:

@@ -401,3 +401,19 @@ def test_torchs_default_device_and_dtype_change_nothing():
         torch.set_default_dtype(torch.float32)
     for one, *others in zip(plain, elsewhere, double, strict=True):
         assert all(torch.equal(one, other) for other in others)
+
+
+BAD = {
+    "spread": (lambda: data.clusters(10, spread=math.nan), "clusters: spread must be finite, got nan"),
+    "exponent": (lambda: data.zipf_weights(10, exponent=math.inf), "zipf_weights: exponent must be finite, got inf"),
+    "factor": (lambda: data.corrupt(torch.rand(100, 2), factor=math.nan), "corrupt: factor must be finite, got nan"),
+    "integers": (lambda: data.corrupt(torch.ones(100, 2).long()), "corrupt: y must be a floating-point tensor"),
+    "seed": (lambda: data.mixture(10, 2, seed=1.5), "mixture: seed must be an integer, got 1.5"),
+    "name": (lambda: data.problem(None), "problem: name must be a word, got None"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_refused_in_one_line(make, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}[^\n]*$"):
+        make()

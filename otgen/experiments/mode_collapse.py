@@ -34,8 +34,8 @@ MODELS: dict[str, Maker] = {
 }
 """Models with what differs from their defaults, which are for images: larger steps, WGAN-GP's penalty for the plane.
 
-Where a VAE sets its variance itself it gives up its codes at the start, as the whole data have unit deviation. The
-weight of WAE's penalty goes with the number of pixels, and two numbers a sample are too few of them.
+A VAE's variance is given; one that sets it itself keeps its codes by the warm-up alone, as the whole data have unit
+deviation. The weight of WAE's penalty goes with the number of pixels, and two numbers a sample are too few of them.
 """
 
 SETS: dict[str, tuple[Callable[[int, int], Tensor], Tensor, float]] = {
