@@ -79,7 +79,8 @@ class Auto(Newton):
         if h is None:
             most = min(run.max_samples, MOST_ON_A_LINE)
             n = max(2, min(int(problem.m / (LINE_SHARE * run.tol)) << state.looks, most))
-            h, expected, spent = sampled_on_a_line(problem, run, n, state.looks), problem.m / n, n == most
+            h, expected = sampled_on_a_line(problem, run, n, state.looks), problem.m / n
+            spent = n == most and line_through(problem).off <= STRAIGHT  # Newton goes on beside a line
         n = first_samples(problem, run)
         h = h - h.mean()
         return AutoState(h, step=state.step + 1, looks=state.looks, n=n, expected=expected, exhausted=spent)
