@@ -90,13 +90,9 @@ def _check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
 
 
+@torch_on_one_thread()  # so that sums do not depend on the number of threads
 def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
     """Certificate of a problem's heights, (m,), from a count of fresh samples."""
-    with torch_on_one_thread():  # so that sums do not depend on the number of threads
-        return _certify(problem, h, counted, seed)
-
-
-def _certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
     c, nu = counted.counts.double(), problem.nu
     n = float(c.sum())
     chi2, se = chi2_estimate(c, nu)

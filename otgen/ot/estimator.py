@@ -351,10 +351,12 @@ class SemiDiscreteOT:
         return self._score(x)[1]
 
     def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:
-        kept = torch.nonzero(self._fitted().index >= 0)[:, 0]  # targets of weight zero win nowhere, however far out
-        there = (v.to(self.device) for v in (self._samples(x), self.targets_[kept], self.heights_[kept]))
-        j, u = ops.assign(*there)
-        return kept[j.cpu()], u.cpu()
+        samples, y, h = self._samples(x), self.targets_, self.heights_
+        weighty = self._fitted().index >= 0
+        if not bool(weighty.all()):  # the others win nowhere, however far out
+            y, h = y[weighty], h[weighty]
+        j, u = ops.assign(*(v.to(self.device) for v in (samples, y, h)))
+        return torch.nonzero(weighty)[:, 0][j.cpu()], u.cpu()
 
     def _samples(self, x: Tensor | NumericArray) -> Tensor:
         d = self._fitted().d

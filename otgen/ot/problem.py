@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,24 @@ LEAST_WEIGHT = 1e-30
 """Of the largest: no sampling could find the cell of a smaller one, and its inverse would leave float64's range."""
 
 NumericArray = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+
+class Line(NamedTuple):
+    """The line through the targets' mean and the farthest of them.
+
+    Attributes:
+        place: Of each target on it, (m,).
+        direction: Of unit length, (d,).
+        off: How far off it they are at most, in units of the farthest.
+    """
+
+    place: Tensor
+    direction: Tensor
+    off: float
+
+
+ROUGH = 0.01
+"""Part of the farthest target's distance from which on differences of squares tell how far off a line targets are."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,20 @@ class Problem:
     def d(self) -> int:
         """Dimension."""
         return self.y.shape[1]
+
+    @cached_property
+    def line(self) -> Line:
+        """The line on which the targets lie, if they do; there must be two."""
+        if self.d == 1:
+            return Line(self.y[:, 0], self.y.new_ones(1), 0.0)
+        norm = self.y.norm(dim=1)
+        length, far = norm.max(0)
+        direction = self.y[far] / length
+        place = self.y @ direction
+        off = float((norm.square() - place.square()).max().clamp_min(0).sqrt() / length)
+        if off < ROUGH:  # and what is left of it is rounding, perhaps
+            off = float((self.y - place[:, None] * direction).norm(dim=1).max() / length)
+        return Line(place, direction, off)
 
     @cached_property
     def kind(self) -> Kind:

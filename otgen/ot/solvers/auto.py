@@ -7,7 +7,7 @@ from typing import cast
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
-from otgen.ot.solvers.starts import anneal, best_guess, line_through, on_a_line, sampled_on_a_line, voronoi
+from otgen.ot.solvers.starts import anneal, best_guess, on_a_line, sampled_on_a_line, voronoi
 
 LOW_DIM = 3
 """Up to this dimension a cell has few neighbours, mass travels far through many, and Newton wants a good start."""
@@ -44,7 +44,7 @@ class Auto(Newton):
     def start(self, problem: Problem, run: Run) -> AutoState:
         """The caller's heights, annealed heights, or the best guess."""
         n = first_samples(problem, run)
-        off = line_through(problem).off if problem.m > 1 else 1.0
+        off = problem.line.off if problem.m > 1 else math.inf
         if off <= STRAIGHT or (off <= NEARLY and run.start is None):
             return self._on_a_line(problem, AutoState(problem.nu), run)
         if run.start is not None:
@@ -57,7 +57,7 @@ class Auto(Newton):
 
     def step(self, problem: Problem, state: NewtonState, run: Run) -> AutoState:
         """A Newton step, or annealing when those have led nowhere."""
-        if problem.m > 1 and line_through(problem).off <= STRAIGHT:
+        if problem.m > 1 and problem.line.off <= STRAIGHT:
             return self._on_a_line(problem, state, run)
         state = cast(AutoState, super().step(problem, state, run))
         if state.annealed or state.idle < PATIENCE or math.isfinite(state.expected) and state.expected <= run.tol:
@@ -80,7 +80,7 @@ class Auto(Newton):
             most = min(run.max_samples, MOST_ON_A_LINE)
             n = max(2, min(int(problem.m / (LINE_SHARE * run.tol)) << state.looks, most))
             h, expected = sampled_on_a_line(problem, run, n, state.looks), problem.m / n
-            spent = n == most and line_through(problem).off <= STRAIGHT  # Newton goes on beside a line
+            spent = n == most and problem.line.off <= STRAIGHT  # Newton goes on beside a line
         n = first_samples(problem, run)
         h = h - h.mean()
         return AutoState(h, step=state.step + 1, looks=state.looks, n=n, expected=expected, exhausted=spent)

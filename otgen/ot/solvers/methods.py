@@ -1,6 +1,5 @@
 """The methods by name, and the choice among them."""
 
-from otgen import ops
 from otgen.ot import checkpoint
 from otgen.ot.solvers import exact
 from otgen.ot.solvers.adam import Adam
@@ -24,11 +23,11 @@ def solve(method: str, run: Run, identity: str = "") -> Solution:
     apart: of a few targets far from all others.
     """
     if method not in SAMPLING:
-        return _exact(run, identity)
+        return exact.solve(run, identity)
     if method == "auto" and exact.knows(run.problem):
         sampled = f"{identity} sampled"
         if checkpoint.owner(run.path) != sampled:
-            solution = _exact(run, identity)
+            solution = exact.solve(run, identity)
             if solution.converged or solution.certificate.max_relative_error < LOST:
                 return solution
             run.history = []
@@ -36,8 +35,3 @@ def solve(method: str, run: Run, identity: str = "") -> Solution:
                 run.path.unlink(missing_ok=True)
         identity = sampled
     return solve_by_samples(SAMPLING[method], run, identity)
-
-
-def _exact(run: Run, identity: str) -> Solution:
-    with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
-        return exact.solve(run, identity)

@@ -1,7 +1,6 @@
 """Heights to start from: guesses that cost nothing, and entropic annealing, which finds its way from anywhere."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,35 +108,11 @@ def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     return -lead.double().gather(1, k[:, None] - 1)[:, 0]
 
 
-class Line(NamedTuple):
-    """The line through the targets' mean and the farthest of them.
-
-    Attributes:
-        place: Of each target on it, (m,).
-        direction: Of unit length, (d,).
-        off: How far off it they are at most, in units of the farthest.
-    """
-
-    place: Tensor
-    direction: Tensor
-    off: float
-
-
-def line_through(problem: Problem) -> Line:
-    """The line on which targets lie, if they do."""
-    if problem.d == 1:
-        return Line(problem.y[:, 0], problem.y.new_ones(1), 0.0)
-    length, far = problem.y.norm(dim=1).max(0)
-    direction = problem.y[far] / length
-    place = problem.y @ direction
-    return Line(place, direction, float((problem.y - place[:, None] * direction).norm(dim=1).max() / length))
-
-
 def on_a_line(problem: Problem) -> Tensor | None:
     """The solution for targets on a line, (m,), where the source's quantiles along it are known; otherwise `None`."""
     if problem.d > 1 and problem.source.name != "normal":
         return None
-    place = line_through(problem).place
+    place = problem.line.place
     ends = problem.source.quantile(_shares(problem, place))
     return None if ends is None else _heights_on(place, ends)
 
@@ -151,7 +126,7 @@ def sampled_on_a_line(problem: Problem, run: Run, n: int, index: int) -> Tensor:
         n: Samples.
         index: Number of the stream.
     """
-    place, direction, _ = line_through(problem)
+    place, direction, _ = problem.line
     sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
     drawn = (run.sample(size, f"line {index}", i).double() for i, size in enumerate(sizes))
     x = torch.cat([samples @ direction for samples in drawn]).sort().values
