@@ -44,8 +44,8 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
     """
     _check_order("wasserstein_1d", p)
     x, y = (check.tensor("wasserstein_1d", name, on_cpu(v), ("n",)) for name, v in (("x", x), ("y", y)))
-    x, y = (features("wasserstein_1d", name, v[:, None]) for name, v in (("x", x), ("y", y)))
-    return jackknife(lambda a, b: _power_1d(a, b, p).mean() ** (1 / p), x, y)[0]
+    x, y, unit = _in_units(*(features("wasserstein_1d", name, v[:, None]) for name, v in (("x", x), ("y", y))))
+    return _times(unit, jackknife(lambda a, b: _power_1d(a, b, p).mean() ** (1 / p), x, y)[0])
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int = DIRECTIONS, seed: int = 0) -> Score:
@@ -72,7 +72,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     _check_order("sliced_wasserstein", p)
     check.integer("sliced_wasserstein", "directions", directions, 2)
     x = features("sliced_wasserstein", "x", x)
-    y = features("sliced_wasserstein", "y", y, like=x)
+    x, y, unit = _in_units(x, features("sliced_wasserstein", "y", y, like=x))
     generator = torch.Generator().manual_seed(stream(seed, "directions"))
     v = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64, device="cpu")
     v = v / v.norm(dim=0)
@@ -83,11 +83,14 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     mean = float(powers.mean())
     slope = mean ** (1 / p - 1) / p  # of the p-th root at the mean
     chosen = slope * float(powers.std()) / math.sqrt(directions)
-    return Score(score.value, math.hypot(score.spread, chosen), score.n, score.bias)
+    return _times(unit, Score(score.value, math.hypot(score.spread, chosen), score.n, score.bias))
 
 
 def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     """Compute the p-Wasserstein distance of two small samples exactly, by POT's network simplex.
+
+    Exact means to about 1e-9 of the p-th power of the largest distance between two samples, in which POT works: one far
+    outlier among points that lie close hides what these contribute.
 
     Args:
         x: Sample, (n, d), floating, n at most 5000.
@@ -109,7 +112,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
         raise ImportError("exact_wasserstein: wanted POT, which is not installed: pip install POT") from error
     _check_order("exact_wasserstein", p)
     x = features("exact_wasserstein", "x", x)
-    y = features("exact_wasserstein", "y", y, like=x)
+    x, y, unit = _in_units(x, features("exact_wasserstein", "y", y, like=x))
     n, m = len(x), len(y)
     if max(n, m) > MOST:
         raise ValueError(f"exact_wasserstein: samples must be at most {MOST}, got {n} and {m}; take a sliced distance")
@@ -124,7 +127,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     )
     value = total ** (1 / p)
     spread = of_total * total ** (1 / p - 1) / p if total > 0 else 0.0
-    return Score(value, spread, min(n, m))
+    return _times(unit, Score(value, spread, min(n, m)))
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,21 @@ def semi_discrete_wasserstein(
     value, bottom, top = (math.sqrt(max(v, 0.0)) for v in (square, low, high))
     dual = math.sqrt(max(ot.certificate_.dual, 0.0))
     return SemiDiscrete(Score(value, (top - bottom) / (2 * 1.96), n), bottom, top, dual, ot.converged_)
+
+
+def _in_units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Samples in units of their widest extent, and that: tolerances are absolute, and powers leave float64's range."""
+    both = torch.cat([x, y])
+    low, high = both.amin(0), both.amax(0)
+    unit = float((high - low).max())
+    if not 0 < unit < math.inf:
+        return x, y, 1.0
+    return (x - low) / unit, (y - low) / unit, unit
+
+
+def _times(unit: float, score: Score) -> Score:
+    bias = None if score.bias is None else unit * score.bias
+    return Score(unit * score.value, unit * score.spread, score.n, bias)
 
 
 def _power_1d(x: Tensor, y: Tensor, p: float) -> Tensor:

@@ -59,13 +59,14 @@ def solve_batch(real: Tensor, fake: Tensor, scale: float) -> BatchTransport:
     """
     x, y = (samples.detach().flatten(1).to("cpu", torch.float64) for samples in (real, fake))
     cost = 0.5 * scale * torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    unit = float(cost.max()) or 1.0  # POT's tolerances are absolute
     weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64, device="cpu")
-    plan, log = pot_emd("solve_batch")(weights, weights, cost, numItermax=PIVOTS, log=True, center_dual=False)
+    plan, log = pot_emd("solve_batch")(weights, weights, cost / unit, numItermax=PIVOTS, log=True, center_dual=False)
     # with equal weights a vertex of the polytope is a permutation, up to the factor 1/b
-    f_x, f_y = log["u"], -log["v"]
+    f_x, f_y = unit * log["u"], -unit * log["v"]
     middle = (f_x.mean() + f_y.mean()) / 2
     return BatchTransport(
-        torch.as_tensor(log["cost"], device="cpu").to(real),
+        torch.as_tensor(unit * log["cost"], device="cpu").to(real),
         (f_x - middle).to(real),
         (f_y - middle).to(real),
         plan.argmax(dim=0).to(real.device),

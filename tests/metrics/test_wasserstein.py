@@ -41,6 +41,22 @@ def test_exact_is_exact_where_the_plan_is_known():
     assert exact_wasserstein(x, x.flip(0)).spread == 0
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1e80])
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
+@pytest.mark.parametrize("distance", [wasserstein_1d, sliced_wasserstein, exact_wasserstein])
+def test_units_do_not_matter(distance, p, unit):
+    """Tolerances of the solver are absolute, and powers of large or small numbers leave what a float can hold."""
+    shape = (60,) if distance is wasserstein_1d else (60, 3)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    y = 2 * torch.randn(*shape, generator=generator, dtype=torch.float64)[:50] + 1
+    one, scaled = distance(x, y, p), distance(unit * x, unit * y, p)
+    assert scaled.value / unit == pytest.approx(one.value, rel=1e-9)
+    assert scaled.spread / unit == pytest.approx(one.spread, rel=1e-6)
+    if distance is exact_wasserstein:
+        assert distance(unit * x, unit * (x + 1), p).value / unit == pytest.approx(math.sqrt(3), rel=1e-9)
+
+
 def test_exact_agrees_with_the_line():
     x, y = normal(40, 1, seed=1), normal(33, 1, seed=2, shift=0.7)
     for p in (1.0, 2.0, 3.0):

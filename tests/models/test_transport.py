@@ -13,6 +13,19 @@ def batches(b, shape, seed):
     return [torch.randn(b, *shape, generator=generator, dtype=torch.float64) for _ in range(2)]
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-8, 1e8])
+def test_units_do_not_matter(unit):
+    """POT's tolerances are absolute: the dual of a batch of small numbers was that of another problem."""
+    x, y = batches(64, (2,), seed=0)
+    solved, small = solve_batch(x, y, scale=1.0), solve_batch(unit * x, unit * y, scale=1.0)
+    cost = 0.5 * torch.cdist(x, y).square()
+    assert_close(small.cost / unit**2, cost[linear_sum_assignment(cost.numpy())].mean())
+    assert small.partner.tolist() == solved.partner.tolist()
+    gap = cost - (small.dual_real[:, None] - small.dual_fake[None, :]) / unit**2
+    assert gap.min() > -1e-9
+    assert_close(gap[small.partner, torch.arange(64)], torch.zeros(64, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize(("b", "shape"), [(1, (2,)), (7, (2,)), (64, (2,)), (17, (1, 8, 8)), (128, (3, 4, 4))])
 def test_dual_against_an_assignment(b, shape):
     x, y = batches(b, shape, seed=b)
