@@ -13,16 +13,6 @@ namespace {
 
 constexpr int64_t kBlock = 256;  // cells that a thread makes at a time
 
-Polyhedron box(const double* low, const double* high) {
-  Polyhedron body;
-  body.clear();
-  for (int k = 0; k < 8; ++k)
-    body.add_corner(k & 1 ? high[0] : low[0], k & 2 ? high[1] : low[1], k & 4 ? high[2] : low[2]);
-  constexpr int kFaces[6][4] = {{0, 4, 6, 2}, {1, 3, 7, 5}, {0, 1, 5, 4}, {2, 6, 7, 3}, {0, 2, 3, 1}, {4, 5, 7, 6}};
-  for (int k = 0; k < 6; ++k) body.add_face(kFaces[k], -1 - k);
-  return body;
-}
-
 // Calls f(domain, source) with a body and a source of the types that the dimension and the source's name ask for.
 template <class F>
 void with_domain(const PowerDomain& domain, int d, const F& f) {
@@ -33,7 +23,7 @@ void with_domain(const PowerDomain& domain, int d, const F& f) {
   };
   const double* x = domain.corners;
   if (d == 1) return of_source(Interval(x[0], x[1]));
-  if (d == 3) return of_source(box(x, x + 3));
+  if (d == 3) return of_source(Polyhedron(x, x + 3));
   Polygon body;
   for (int64_t k = 0; k < domain.count; ++k) body.add(x[2 * k], x[2 * k + 1], -1 - k);
   of_source(body);

@@ -282,6 +282,15 @@ def test_degenerate_cells_fill_a_normal(problem):
     assert_all_there(diagram(y, h, "normal"), "normal", atol=1e-10)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_cones_of_a_normal_balance(seed):
+    """Cells that all meet in one point, up to rounding: no face as small as rounding may weigh like a real one."""
+    y = torch.randn(300, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = voronoi(y / y.norm(dim=1, keepdim=True), "normal")
+    assert_close(found.first.sum(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-13)
+    assert_close(float(found.second.sum()), 3.0, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_duplicates_anywhere_share_nothing(d):
     """The highest has the cell, of equally high ones the first, whatever part of the index they are in."""

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -22,100 +24,100 @@ class PowerCell {
   // the domain's own sides stay as they are. Valid until the next call.
   const Body& make(const Body& domain, int64_t position) {
     position_ = position;
+    h_ = tree_.h()[position];
     body_ = domain;
-    slack_ = std::abs(tree_.h()[position]);
+    enclose();
+    slack_ = std::abs(h_);
     for (int axis = 0; axis < kDim; ++axis) {
-      reach_[axis] = 0;
-      for (int k = 0; k < body_.corners(); ++k)
-        reach_[axis] = std::max(reach_[axis], std::abs(body_.coordinate(axis)[k]));
-      slack_ += reach_[axis] * std::abs(tree_.y(axis)[position]);
+      y_[axis] = tree_.y(axis)[position];
+      reach_[axis] = std::max(std::abs(low_[axis]), std::abs(high_[axis]));
+      slack_ += 2 * reach_[axis] * tree_.largest(axis);
     }
     slack_ *= SiteTree::kRounding;
-    update();
+    // Upwards from the target's own leaf: its neighbours come first, and most of the rest is ruled out by the bounds.
     int64_t node = leaf_of(position);
     cut_by_leaf(node);
-    // Upwards from the target's own leaf: its neighbours come first, and most of the rest is ruled out by the bounds.
-    for (; node > 1 && !body_.empty(); node /= 2) visit(node ^ 1);
+    for (; node > 1 && !body_.empty(); node /= kWidth) {
+      const bool top = node < kWidth;
+      const int64_t row = top ? int64_t(std::bit_floor(uint64_t(node))) : node - node % kWidth;
+      visit(row, top ? int(row) : kWidth, node);
+    }
+    if constexpr (kDim == 3) body_.close();
     return body_;
   }
 
  private:
+  static constexpr int kWidth = SiteTree::kWidth;
+  static constexpr int kLeaf = SiteTree::kLeaf;
+
+  static double larger(double a, double b) { return a > b ? a : b; }
+
   int64_t leaf_of(int64_t position) const {
     int64_t node = 1;
     while (node < tree_.first_leaf()) node = 2 * node + (position >= tree_.begin(2 * node + 1));
     return node;
   }
 
-  void visit(int64_t node) {
-    if (body_.empty() || !rises_above(tree_.node(node))) return;
-    if (node >= tree_.first_leaf()) return cut_by_leaf(node);
-    const bool second = distance(tree_.node(2 * node + 1)) < distance(tree_.node(2 * node));
-    visit(2 * node + second);
-    visit(2 * node + !second);
-  }
-
-  // Whether the bound on a node's scores reaches the target's own score at a corner, up to rounding: what ties may be a
-  // duplicate, and what is lower by a rounding may cut off much from a cell whose rivals are all but duplicates.
-  bool rises_above(const SiteTree::Node& node) const {
-    const int n = body_.corners();
-    double slack = 0;
-    for (int axis = 0; axis < kDim; ++axis)
-      slack += (reach_[axis] + std::abs(node.c[axis])) * std::max(std::abs(node.low[axis]), std::abs(node.high[axis]));
-    const double top = node.top + node.slack + slack_ + SiteTree::kRounding * slack;
-    const double* x[kDim];
-    for (int axis = 0; axis < kDim; ++axis) x[axis] = body_.coordinate(axis);
-    const double* own = own_.data();
-    int above = 0;
-    for (int k = 0; k < n; ++k) {
-      double bound = top;
+  // Cuts by the targets of `count` nodes, but for one of these; the nearest nodes first.
+  void visit(int64_t row, int count, int64_t but) {
+    // The most that a score can be above the target's own in the box around the body. What ties, up to rounding, may be
+    // a duplicate, and what is lower by a rounding may cut off much from a cell whose rivals are all but duplicates.
+    double above[kWidth], distance[kWidth];
+    for (int i = 0; i < kWidth; ++i) {
+      above[i] = tree_.top()[row + i] - h_ + slack_, distance[i] = 0;
       for (int axis = 0; axis < kDim; ++axis) {
-        const double e = x[axis][k] - node.c[axis], low = e * node.low[axis], high = e * node.high[axis];
-        bound += low > high ? low : high;
+        const double c = tree_.c(axis)[row + i], from = low_[axis] - c, to = high_[axis] - c;
+        const double low = tree_.low(axis)[row + i] - y_[axis], high = tree_.high(axis)[row + i] - y_[axis];
+        above[i] += larger(larger(from * low, from * high), larger(to * low, to * high)) - c * y_[axis];
+        const double out = larger(larger(low, -high), 0);
+        distance[i] += out * out;
       }
-      above |= bound >= own[k];
     }
-    return above != 0;
+    Nearest<kWidth> nearest;
+    for (int i = 0; i < count; ++i)
+      if (above[i] >= 0 && row + i != but) nearest.add(distance[i], row + i);
+    for (int i = 0; i < nearest.size && !body_.empty(); ++i) {
+      const int64_t node = nearest.item[i].second;
+      if (node >= tree_.first_leaf())
+        cut_by_leaf(node);
+      else
+        visit(node * kWidth, kWidth, 0);
+    }
   }
 
+  // The nearest first: they leave little for the others to cut.
   void cut_by_leaf(int64_t leaf) {
-    // The nearest first: they leave little for the others to cut.
-    const int64_t first = tree_.begin(leaf), count = tree_.end(leaf) - first;
-    std::pair<double, int64_t> order[SiteTree::kLeaf];
-    for (int64_t i = 0; i < count; ++i) {
-      double square = 0;
+    const int64_t first = tree_.begin(leaf);
+    const int count = int(tree_.end(leaf) - first);
+    double above[kLeaf], distance[kLeaf];  // as of nodes
+    for (int i = 0; i < kLeaf; ++i) {
+      const double rise = tree_.h()[first + i] - h_;
+      double terms = std::abs(rise);
+      above[i] = rise, distance[i] = 0;
       for (int axis = 0; axis < kDim; ++axis) {
-        const double step = tree_.y(axis)[first + i] - tree_.y(axis)[position_];
-        square += step * step;
+        const double step = tree_.y(axis)[first + i] - y_[axis];
+        above[i] += larger(low_[axis] * step, high_[axis] * step);
+        terms += reach_[axis] * std::abs(step);
+        distance[i] += step * step;
       }
-      int64_t at = i;
-      for (; at > 0 && order[at - 1].first > square; --at) order[at] = order[at - 1];
-      order[at] = {square, first + i};
+      above[i] += SiteTree::kRounding * terms;
     }
-    for (int64_t i = 0; i < count && !body_.empty(); ++i)
-      if (order[i].second != position_) cut_by(order[i].second);
-  }
-
-  // Square of the distance between the target and a node's box.
-  double distance(const SiteTree::Node& node) const {
-    double square = 0;
-    for (int axis = 0; axis < kDim; ++axis) {
-      const double y = tree_.y(axis)[position_], out = std::max({node.low[axis] - y, y - node.high[axis], 0.0});
-      square += out * out;
-    }
-    return square;
+    Nearest<kLeaf> nearest;
+    for (int i = 0; i < count; ++i)
+      if (above[i] >= 0 && first + i != position_) nearest.add(distance[i], first + i);
+    for (int i = 0; i < nearest.size && !body_.empty(); ++i) cut_by(nearest.item[i].second);
   }
 
   void cut_by(int64_t q) {
-    const int64_t p = position_;
-    const double rise = tree_.h()[q] - tree_.h()[p];
+    const double rise = tree_.h()[q] - h_;
     double step[kDim];
     bool same = true;
     for (int axis = 0; axis < kDim; ++axis) {
-      step[axis] = tree_.y(axis)[q] - tree_.y(axis)[p];
+      step[axis] = tree_.y(axis)[q] - y_[axis];
       same &= step[axis] == 0;
     }
     if (same) {  // of duplicates the highest has the cell, of equally high ones the first
-      if (rise > 0 || (rise == 0 && tree_.number(q) < tree_.number(p))) body_.clear();
+      if (rise > 0 || (rise == 0 && tree_.number(q) < tree_.number(position_))) body_.clear();
       return;
     }
     const int n = body_.corners();
@@ -131,24 +133,40 @@ class PowerCell {
     }
     if (!cuts) return;
     body_.clip(f, q);
-    update();
+    enclose();
   }
 
-  void update() {
+  void enclose() {
     const int n = body_.corners();
-    own_.resize(n), f_.resize(n);
-    for (int k = 0; k < n; ++k) {
-      double score = tree_.h()[position_];
-      for (int axis = 0; axis < kDim; ++axis) score += body_.coordinate(axis)[k] * tree_.y(axis)[position_];
-      own_[k] = score;
+    if (int(f_.size()) < n) f_.resize(size_t(2 * n));
+    for (int axis = 0; axis < kDim; ++axis) {
+      const double* x = body_.coordinate(axis);
+      double low = std::numeric_limits<double>::infinity(), high = -low;
+      for (int k = 0; k < n; ++k) low = x[k] < low ? x[k] : low, high = x[k] > high ? x[k] : high;
+      low_[axis] = low, high_[axis] = high;
     }
   }
 
+  // A few nodes or targets, by distance.
+  template <int kMost>
+  struct Nearest {
+    int size = 0;
+    std::pair<double, int64_t> item[kMost];
+    void add(double distance, int64_t which) {
+      int at = size++;
+      for (; at > 0 && item[at - 1].first > distance; --at) item[at] = item[at - 1];
+      item[at] = {distance, which};
+    }
+  };
+
   const SiteTree& tree_;
   int64_t position_ = 0;
-  double reach_[kDim], slack_ = 0;  // of the domain: its largest coordinates; bounds the rounding of the own score
+  double y_[kDim] = {}, h_ = 0;              // of the target
+  double low_[kDim] = {}, high_[kDim] = {};  // the box around the body
+  double reach_[kDim] = {};                  // the largest coordinates of the domain
+  double slack_ = 0;                         // what rounding may take from a bound
   Body body_;
-  std::vector<double> own_, f_;
+  std::vector<double> f_;
 };
 
 }  // namespace otgen

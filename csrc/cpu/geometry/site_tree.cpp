@@ -16,7 +16,8 @@ namespace {
 // of targets leaves open, and moves nothing else by more than a percent.
 constexpr double kPull = 1e-2;
 
-constexpr int kSplitLevel = 6;  // the tree is built in 2^6 parts at a time
+constexpr int kSplitLevel = 6;       // the tree is built in 2^6 parts at a time
+constexpr int64_t kAlone = 1 << 13;  // targets that one thread is done with before others have started
 
 // Solves a x = b for a symmetric positive definite a of size d, by Cholesky factors in place; leaves x where it was if
 // a is not definite.
@@ -48,12 +49,16 @@ void solve(double a[3][3], const double* b, int d, double* x) {
 
 }  // namespace
 
-SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d), number_(size_t(m)), h_(size_t(m)) {
+SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d), number_(size_t(m)) {
   while (ceil_div(m, leaves_) > kLeaf) leaves_ *= 2;
-  nodes_.resize(size_t(2 * leaves_));
   moments_.resize(size_t(2 * leaves_));
+  top_.resize(size_t(2 * leaves_ + kWidth));
   std::iota(number_.begin(), number_.end(), int64_t{0});
-  for (int axis = 0; axis < d; ++axis) y_[axis].resize(size_t(m));
+  h_.resize(size_t(m + kWidth));
+  for (int axis = 0; axis < d; ++axis) {
+    y_[axis].resize(size_t(m + kWidth));
+    for (auto* column : {&c_[axis], &low_[axis], &high_[axis]}) column->resize(top_.size());
+  }
   // The nodes of one level are independent of each other.
   for (int64_t level = 1; level <= leaves_; level *= 2) {
     const bool last = level == leaves_ || level == int64_t{1} << kSplitLevel;
@@ -65,6 +70,7 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
     });
     if (last) break;
   }
+  for (int axis = 0; axis < d; ++axis) largest_[axis] = std::max(std::abs(low_[axis][1]), std::abs(high_[axis][1]));
   position_.resize(size_t(m));
   for (int64_t p = 0; p < m; ++p) position_[number_[p]] = p;
   // Sums over the targets of a node come from those of its children.
@@ -82,26 +88,26 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
 }
 
 int64_t SiteTree::bound(int64_t node, int64_t side) const {
-  const auto level = int64_t(std::bit_floor(uint64_t(node)));
-  const int64_t k = node - level + side;  // m k / level, without leaving 64 bits
-  return m_ / level * k + m_ % level * k / level;
+  const int level = std::bit_width(uint64_t(node)) - 1;
+  const int64_t first = int64_t{1} << level, k = node - first + side;
+  return (m_ >> level) * k + (((m_ & (first - 1)) * k) >> level);  // m k / first, without leaving 64 bits
 }
 
 // Sorts a node's targets for its children, or, in a leaf, takes over their coordinates.
 void SiteTree::build(int64_t node, const double* y) {
   const int64_t first = begin(node), last = end(node);
-  Node& n = nodes_[node];
   for (int axis = 0; axis < d_; ++axis) {
-    n.low[axis] = std::numeric_limits<double>::infinity(), n.high[axis] = -n.low[axis];
+    double &low = low_[axis][node], &high = high_[axis][node];
+    low = std::numeric_limits<double>::infinity(), high = -low;
     for (int64_t p = first; p < last; ++p) {
       const double value = y[number_[p] * d_ + axis];
-      n.low[axis] = std::min(n.low[axis], value), n.high[axis] = std::max(n.high[axis], value);
+      low = std::min(low, value), high = std::max(high, value);
     }
   }
   if (node < leaves_) {
     int widest = 0;
     for (int axis = 1; axis < d_; ++axis)
-      if (n.high[axis] - n.low[axis] > n.high[widest] - n.low[widest]) widest = axis;
+      if (high_[axis][node] - low_[axis][node] > high_[widest][node] - low_[widest][node]) widest = axis;
     std::nth_element(number_.begin() + first, number_.begin() + begin(2 * node + 1), number_.begin() + last,
                      [&](int64_t a, int64_t b) {
                        const double va = y[a * d_ + widest], vb = y[b * d_ + widest];
@@ -121,6 +127,7 @@ void SiteTree::build(int64_t node, const double* y) {
 }
 
 void SiteTree::set_heights(const double* h, int threads) {
+  if (m_ < kAlone) threads = 1;
   parallel_for(leaves_, {threads, {}}, [&](int64_t k, int) {
     const int64_t node = leaves_ + k, first = begin(node), last = end(node);
     Moments& s = moments_[node];
@@ -140,29 +147,31 @@ void SiteTree::set_heights(const double* h, int threads) {
     for (int i = 0; i < d_; ++i)
       sum.yh[i] = a.yh[i] + b.yh[i] + na * nb / (na + nb) * (a.mean[i] - b.mean[i]) * (a.h - b.h);
   }
-  for (int64_t level = 1; level <= leaves_; level *= 2)
-    parallel_for(level, {threads, {}}, [&](int64_t k, int) { fit(level + k); });
+  int64_t level = leaves_;
+  while (level >= kWidth) level /= kWidth;
+  for (int64_t above = 1; level <= leaves_; above = level, level *= kWidth)
+    parallel_for(level, {threads, {}}, [&](int64_t k, int) { fit(level + k, above + k * above / level); });
 }
 
-// A node's c, top and slack, once its parent's c is known.
-void SiteTree::fit(int64_t node) {
-  Node& n = nodes_[node];
+// A node's c and top, once those of its parent in the search are known.
+void SiteTree::fit(int64_t node, int64_t parent) {
   const Moments& s = moments_[node];
-  const double* parent = nodes_[node / 2].c;  // of the root: nodes_[0], all zeros
-  double trace = 0, a[3][3], b[3];
+  double trace = 0, a[3][3], b[3], c[3] = {};
   for (int i = 0; i < d_; ++i) trace += s.yy[i][i];
   for (int i = 0; i < d_; ++i) {
+    if (node > parent) c[i] = c_[i][parent];
     for (int j = 0; j < d_; ++j) a[i][j] = s.yy[i][j] + (i == j ? kPull * trace : 0.0);
-    b[i] = -s.yh[i] + kPull * trace * parent[i];
-    n.c[i] = parent[i];
+    b[i] = -s.yh[i] + kPull * trace * c[i];
   }
-  solve(a, b, d_, n.c);
-  n.top = -std::numeric_limits<double>::infinity(), n.slack = 0;
+  solve(a, b, d_, c);
+  double top = -std::numeric_limits<double>::infinity(), slack = 0;
   for (int64_t p = begin(node); p < end(node); ++p) {
     double value = h_[p], terms = std::abs(value);
-    for (int i = 0; i < d_; ++i) value += n.c[i] * y_[i][p], terms += std::abs(n.c[i] * y_[i][p]);
-    n.top = std::max(n.top, value), n.slack = std::max(n.slack, kRounding * terms);
+    for (int i = 0; i < d_; ++i) value += c[i] * y_[i][p], terms += std::abs(c[i]) * largest_[i];
+    top = std::max(top, value), slack = std::max(slack, terms);
   }
+  for (int i = 0; i < d_; ++i) c_[i][node] = c[i], slack += 2 * std::abs(c[i]) * largest_[i];
+  top_[node] = top + kRounding * slack;
 }
 
 }  // namespace otgen
