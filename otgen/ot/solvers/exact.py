@@ -38,8 +38,8 @@ NOISE = 1e-13
 SMALLEST_STEP = 2.0**-40
 """A step that must be damped below this leads nowhere."""
 
-DIRECT = 20_000
-"""Up to this many targets a sparse factorisation is faster than multigrid."""
+DIRECT = {1: 1_000_000, 2: 100_000, 3: 8_000}
+"""Up to this many targets, by dimension, a sparse factorisation is faster than multigrid, and small enough."""
 
 LINEAR = 1e-3
 """Relative residual of a linear system, at most. A looser one is paid for in damping: the error sits in small cells."""
@@ -133,7 +133,7 @@ class _Search:
         self.sites = ops.Sites(self.y)
         self.domain = ops.cube(problem.source.name, problem.d)
         self.floor = 0.0
-        self._linear = _Linear()
+        self._linear = _Linear(DIRECT[problem.d])
 
     def given(self, values: Tensor) -> Tensor:
         """Values in the problem's order."""
@@ -234,7 +234,8 @@ class _Search:
 class _Linear:
     """Solves with the Hessians of successive steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, direct: int) -> None:
+        self._direct = direct
         self._hierarchy: Any = None
         self._iterations = 0
 
@@ -242,7 +243,7 @@ class _Linear:
         """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`."""
         m = right.shape[0]
         x = np.zeros(m)
-        if m <= DIRECT:
+        if m <= self._direct:
             options = {"SymmetricMode": True}
             factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
             x[1:] = factors.solve(right.numpy()[1:])

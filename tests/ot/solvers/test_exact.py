@@ -35,6 +35,17 @@ def assert_exact(ot, error=1e-9):
     assert abs(c.gap) <= 1e-9 * max(1.0, abs(c.primal))
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_multigrid_leads_where_a_factorisation_does(d, monkeypatch):
+    y = rand(1500, d)
+    direct = fit(y)
+    monkeypatch.setattr(exact, "DIRECT", {d: 0})
+    monkeypatch.setattr(exact, "splu", None)  # it is not used
+    found = fit(y)
+    assert_exact(found)
+    assert_close(found.heights_, direct.heights_, rtol=0, atol=1e-8)
+
+
 # --- named problems --------------------------------------------------------------------------------------------------
 
 
