@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from otgen import SemiDiscreteOT, data, plots
+from otgen import PowerDiagram, SemiDiscreteOT, data, plots
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +269,25 @@ def test_groups_may_be_an_array_of_whole_numbers(plane):
     assert plots.planar_map(ot, groups.numpy(), angle_threshold=0.15, n=20).axes
     with pytest.raises(ValueError, match=r"groups must have shape .* whole numbers, got .* torch.float32"):
         plots.power_diagram(ot, groups.float())
+
+
+def test_a_map_knows_its_own_threshold(plane):
+    ot, _ = plane
+    threshold = ot.singular_set().threshold
+    assert plots.planar_map(ot, n=20).axes[2].lines[0].get_xdata()[0] == threshold
+    singular = [plots.power_diagram(ot, angle_threshold=angle).axes[0].collections for angle in ("auto", threshold)]
+    one, other = ([len(lines.get_segments()) for lines in of if hasattr(lines, "get_segments")] for of in singular)
+    assert one == other
+    diagram = PowerDiagram(torch.rand(5, 2))
+    with pytest.raises(ValueError, match=r"power_diagram: angle_threshold must be an angle in \(0, pi\], got 'auto'"):
+        plots.power_diagram(diagram, angle_threshold="auto")
+    with pytest.raises(ValueError, match=r'angle_threshold must be "auto" or an angle in \(0, pi\], got 4.0'):
+        plots.planar_map(ot, angle_threshold=4.0)
+
+
+def test_the_history_of_a_model_is_not_that_of_a_map():
+    with pytest.raises(TypeError, match="convergence: the history must be that of a map, a list of records, got a"):
+        plots.convergence({"loss": np.zeros(3)})
 
 
 def test_what_is_no_diagram_is_named():

@@ -10,7 +10,7 @@ from otgen.experiments import demo
 def add(commands: "Commands[Parser]") -> None:
     """Add the command."""
     about = "Learn to draw digits with an autoencoder and a transport map, and show what the map does."
-    parser = commands.add_parser("demo", help="digits and power cells in half a minute", description=about)
+    parser = commands.add_parser("demo", help="digits and power cells in a few minutes", description=about)
     parser.add_argument(
         "-o", "--output", metavar="FOLDER", default="otgen-demo", help="where to write [default: %(default)s]"
     )

@@ -73,6 +73,7 @@ from otgen.models.state import seeded
 from otgen.models.storage import Recipe
 from otgen.nn import critic
 from otgen.nn.networks import Shape, check_shape
+from otgen.ops import check
 from otgen.ot.streams import stream
 from otgen.train import Callback, Data, History, Samples, Setup, train
 
@@ -115,14 +116,14 @@ class Model(Face, ABC):
         super().__init__()
         shape = tuple(shape) if isinstance(shape, Sequence) else shape
         check_shape(self._name, shape)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if not check.is_whole(seed) or not 0 <= seed < 2**63:
             raise ValueError(f"{self._name}: seed must be a whole number >= 0 and below 2^63, got {seed!r}")
         try:
             self._device = torch.device(device)
             torch.empty(0, device=self._device)
         except (AssertionError, RuntimeError, TypeError) as error:
             raise ValueError(f"{self._name}: device must be one that torch finds here, got {device!r}") from error
-        self.shape, self.seed = shape, seed
+        self.shape, self.seed = shape, int(seed)
         self.history_: History = {}
         self.rng = torch.Generator().manual_seed(stream(seed, "noise"))
 

@@ -101,8 +101,11 @@ class Checked(Stateful):
         if not isinstance(x, Tensor):
             raise TypeError(f"{self._name}.{method}: {what} must be a torch tensor, got {type(x).__name__}")
         if x.shape[1:] != shape or x.ndim != 1 + len(shape):
-            fits = x.ndim > 1 and x.shape[1:].numel() == torch.Size(shape).numel()
-            mend = f": take x.reshape(-1, {', '.join(map(str, shape))})" if fits else ""
+            mend = ""
+            if len(shape) == 3 and x.ndim == 4:  # a reshape would scramble the pixels
+                mend = ": take x.permute(0, 3, 1, 2)" if x.shape[1:] == (*shape[1:], shape[0]) else ""
+            elif x.ndim > 1 and x.shape[1:].numel() == torch.Size(shape).numel():
+                mend = f": take x.reshape(-1, {', '.join(map(str, shape))})"
             raise ValueError(
                 f"{self._name}.{method}: {what} must have shape {sized(shape, 'n')}, got {tuple(x.shape)}{mend}"
             )

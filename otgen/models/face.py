@@ -7,6 +7,7 @@ from torch import Tensor
 
 from otgen.models.checks import Checked
 from otgen.models.state import evaluating
+from otgen.ops import check
 
 BATCH = 1024  # samples that go through a network at a time where nothing is trained
 
@@ -99,7 +100,7 @@ class Face(Checked):
             TypeError: The model has no decoder.
         """
         self._require("interpolate", "_decode")
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
+        if not check.is_whole(steps) or steps < 2:
             raise ValueError(f"{self._name}.interpolate: steps must be a whole number >= 2, got {steps!r}")
         for given in (a, b):
             (self._check_samples if self._has("_encode") else self._check_codes)("interpolate", given)

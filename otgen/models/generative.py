@@ -10,6 +10,7 @@ from otgen.models.face import BATCH
 from otgen.models.state import as_generator, evaluating
 from otgen.nn import decoder, squash
 from otgen.nn.networks import Shape
+from otgen.ops import check
 
 
 class Generative(Model):
@@ -59,7 +60,7 @@ class Generative(Model):
         Returns:
             Samples, (n, *shape), on the model's device.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        if not check.is_whole(n) or n < 1:
             raise ValueError(f"{self._name}.sample: n must be a whole number >= 1, got {n!r}")
         with evaluating(self):
             z = self._noise(n, as_generator(generator))

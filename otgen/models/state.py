@@ -1,13 +1,16 @@
 """Modules whose `state_dict` holds optimisers and random generators too, so that training can go on from it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from otgen.ops import check
 from otgen.ot.streams import stream
 from otgen.train.generators import torch_seeded
 
@@ -23,6 +26,14 @@ class Stateful(nn.Module):
 
     def _attributes(self, kind: type) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if isinstance(value, kind)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Stateful":
+        """Move and convert optimisers with the parameters: their moments are like these, their counters stay."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for optimiser in self._attributes(Optimizer).values():
+            for fields in optimiser.state.values():
+                fields.update({name: fn(value) for name, value in fields.items() if _is_moment(value)})
+        return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Add optimisers as `name.index of parameter.field` and generators as `name`."""
@@ -77,22 +88,40 @@ def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
         return generator
     if generator is None:
         return torch.default_generator
-    if isinstance(generator, bool) or not isinstance(generator, int):
+    if not check.is_whole(generator):
         raise TypeError(f"generator must be a torch.Generator, a seed or None, got {type(generator).__name__}")
-    return torch.Generator().manual_seed(stream(generator, "sample"))
+    return torch.Generator().manual_seed(stream(int(generator), "sample"))
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Let a module neither train nor keep gradients, and leave each of its parts in the mode in which it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
+    """Let a module neither train nor keep gradients, and leave each of its parts in the mode in which it was.
+
+    Several threads may do so at once: the first one in looks what the modes were, the last one out restores them.
+    """
+    with _evaluated_lock:
+        users, modes = _evaluated.get(module, (0, {part: part.training for part in module.modules()}))
+        _evaluated[module] = users + 1, modes
+        module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        for part, training in modes.items():
-            part.training = training
+        with _evaluated_lock:
+            users, modes = _evaluated.pop(module)
+            if users > 1:
+                _evaluated[module] = users - 1, modes
+            else:
+                for part, training in modes.items():
+                    part.training = training
+
+
+_evaluated: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
+_evaluated_lock = Lock()
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def _load_optimiser(optimiser: Optimizer, fields: dict[str, Tensor]) -> list[str]:

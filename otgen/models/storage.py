@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,7 +61,8 @@ def write(path: str | os.PathLike[str], recipe: Recipe, state: dict[str, Tensor]
     Raises:
         TypeError: An argument of its constructor cannot be written down.
     """
-    write_safetensors(path, pack(state, history), {"format": FORMAT, "recipe": json.dumps(_encode(recipe))})
+    tensors, names = pack(state, history)
+    write_safetensors(path, tensors, {"format": FORMAT, "recipe": json.dumps(_encode(recipe)), **names})
 
 
 def read(path: str | os.PathLike[str]) -> Stored:
@@ -78,15 +80,17 @@ def read(path: str | os.PathLike[str]) -> Stored:
         recipe = _decode(json.loads(metadata["recipe"]))
         if not isinstance(recipe, Recipe):
             raise ValueError("it names no class")
+        return Stored(recipe, *unpack(tensors, metadata))
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a whole model of otgen: {error}") from None
-    return Stored(recipe, *unpack(tensors))
 
 
 def _encode(value: Any) -> Any:
     """Turn an argument into what JSON knows; whatever is not a plain value becomes a dict with a key that says what."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, Real):  # numpy's
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, (tuple, list)):
         return [_encode(item) for item in value]
     if isinstance(value, Recipe):

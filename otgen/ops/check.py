@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,19 +91,29 @@ def samples(op: str, x: Tensor, y: Tensor) -> Tensor:
     return tensor(op, "x", x, ("n", y.shape[1]), like=y)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, also one of numpy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, also one of numpy's."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def integer(op: str, name: str, value: int, low: int, high: int | None = None) -> int:
     """Check a whole number in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if value < low or (high is not None and value > high):
         wanted = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{op}: {name} must be {wanted}, got {value}")
-    return value
+    return int(value)
 
 
 def positive(op: str, name: str, value: float) -> float:
     """Check a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
     if not 0 < value <= sys.float_info.max:
         raise ValueError(f"{op}: {name} must be positive and finite, got {value}")

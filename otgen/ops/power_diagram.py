@@ -119,6 +119,10 @@ class Sites:
         self._lock, self._busy = RLock(), False
         self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, threads())
 
+    def __reduce__(self) -> tuple[type["Sites"], tuple[Tensor]]:
+        """Copies, and other processes, build an index of their own."""
+        return Sites, (self._y,)
+
     def order(self) -> Tensor:
         """Targets in an order in which near ones stand close to each other, (m,), int64."""
         numbers = torch.empty(self.m, dtype=torch.int64, device="cpu")

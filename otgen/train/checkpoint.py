@@ -44,7 +44,8 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> No
         checkpoint: What to write.
     """
     about = {"format": FORMAT, "step": checkpoint.step, "settings": checkpoint.settings}
-    write_safetensors(path, pack(checkpoint.state, checkpoint.history), {"otgen": json.dumps(about)})
+    tensors, names = pack(checkpoint.state, checkpoint.history)
+    write_safetensors(path, tensors, {"otgen": json.dumps(about), **names})
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -64,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if about.get("format") != FORMAT:
             raise ValueError(f"its format must be {FORMAT}, got {about.get('format')}")
         settings, step = dict(about["settings"]), int(about["step"])
-        state, history = unpack(tensors)
+        state, history = unpack(tensors, metadata)
         if step < 0 or any(values.shape != (step,) for values in history.values()):
             raise ValueError(f"its step must be at least 0 and its history as long, got step {step}")
         return Checkpoint(settings, step, history, state)
@@ -72,8 +73,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"read_checkpoint: {path} is not a whole otgen checkpoint: {one_line(error)}") from error
 
 
-def pack(state: dict[str, Tensor], history: History) -> dict[str, Tensor]:
+def pack(state: dict[str, Tensor], history: History) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Put a model's state and history side by side, as `state.name` and `history.name`.
+
+    Returns:
+        The tensors, and metadata with the order of the history's names, which a file of tensors does not keep.
 
     Raises:
         TypeError: The state holds what is no tensor, such as a network's extra state.
@@ -82,14 +86,23 @@ def pack(state: dict[str, Tensor], history: History) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise TypeError(f"a model's state must be tensors alone, got {type(value).__name__} for {name}")
     tensors = {f"state.{name}": value for name, value in state.items()}
-    return tensors | {f"history.{name}": torch.from_numpy(np.asarray(v, np.float64)) for name, v in history.items()}
+    tensors |= {f"history.{name}": torch.from_numpy(np.asarray(v, np.float64)) for name, v in history.items()}
+    return tensors, {"history": json.dumps(list(history))}
 
 
-def unpack(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], History]:
-    """Take apart what `pack` put together."""
+def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[str, Tensor], History]:
+    """Take apart what `pack` put together; in files of before the history has no order.
+
+    Raises:
+        ValueError: The metadata are damaged.
+    """
+    names = json.loads(metadata.get("history", "[]"))
+    if not isinstance(names, list):
+        raise ValueError(f"the history's names must be a list, got {names!r}")
+    order = {str(name): index for index, name in enumerate(names)}
     history = {name.removeprefix("history."): v for name, v in tensors.items() if name.startswith("history.")}
     state = {name.removeprefix("state."): v for name, v in tensors.items() if name.startswith("state.")}
-    return state, {name: values.double().numpy() for name, values in history.items()}
+    return state, {name: history[name].double().numpy() for name in sorted(history, key=lambda n: order.get(n, -1))}
 
 
 def one_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import RLock
 
 import torch
 
@@ -10,14 +11,20 @@ import torch
 def torch_seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Let torch's own generators start at a seed, and put them back afterwards.
 
+    There is one set of them for all threads of the process, so one thread at a time is let in: models that are trained
+    in several threads take turns by the step, and each is what it would be alone.
+
     Args:
         seed: Where they start.
         device: A GPU whose generator is meant, too; `None`, or a CPU, for the CPU's alone.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(gpus):
+    with _ours, torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for all GPUs
         for gpu in gpus:
             with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+_ours = RLock()

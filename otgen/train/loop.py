@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from math import isfinite
+from numbers import Integral
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -129,6 +130,7 @@ def train(
         FloatingPointError: A loss or gradient is not finite.
     """
     _check_numbers(batch_size, seed, epochs, steps)
+    batch_size, seed = int(batch_size), int(seed)  # numpy's, too
     _check_callbacks(callbacks)
     like = next(model.parameters())
 
@@ -140,7 +142,7 @@ def train(
         samples = as_samples(data, model.shape, batch_size)
         for piece in samples.look():
             model.check(piece)
-    total = steps if steps is not None else (epochs or 0) * samples.epoch_steps(batch_size)
+    total = int(steps) if steps is not None else int(epochs or 0) * samples.epoch_steps(batch_size)
     settings = {"model": type(model).__name__, "data": list(samples.size), "batch_size": batch_size, "seed": seed}
     path = _checkpoint_path(checkpoint, resume)
     before = None if path is None else preparing(path)
@@ -192,15 +194,19 @@ def train(
 
 
 def _check_numbers(batch_size: int, seed: int, epochs: int | None, steps: int | None) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if not _is_whole(batch_size, 1):
         raise ValueError(f"train: batch_size must be a whole number >= 1, got {batch_size!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not _is_whole(seed, 0):
         raise ValueError(f"train: seed must be a whole number >= 0 and below 2^63, got {seed!r}")
     if (epochs is None) == (steps is None):
         raise ValueError(f"train: either epochs or steps must be given, got epochs={epochs}, steps={steps}")
     length = steps if steps is not None else epochs
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ValueError(f"train: epochs or steps must be at least 1, got epochs={epochs}, steps={steps}")
+    if not _is_whole(length, 1):
+        raise ValueError(f"train: epochs or steps must be a whole number >= 1, got epochs={epochs}, steps={steps}")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) < 2**63
 
 
 def _check_callbacks(callbacks: Sequence[Callback]) -> None:

@@ -194,7 +194,7 @@ class Stream(Samples):
             generator.manual_seed(seed)
         iterator = None
         while True:
-            with torch.random.fork_rng(devices=[]):
+            with torch_seeded(seed):
                 torch.set_rng_state(state)
                 iterator = iter(self.loader) if iterator is None else iterator
                 batch = next(iterator, None)

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -267,6 +268,61 @@ def test_sampling_uses_the_generator_and_leaves_modes_alone():
     assert not any(part.training for part in vae.encoder.modules())
     assert all(part.training for part in vae.decoder.modules())
     assert_same_state(vae.state_dict(), before)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    x = data((2,))
+    one, other = VAE((2,), width=2, seed=3), VAE((2,), width=2, seed=np.int64(3))
+    fit(one, x, batch_size=8, steps=2)
+    fit(other, x, batch_size=np.int64(8), steps=np.int32(2), seed=np.int64(0), checkpoint=tmp_path / "c")
+    assert_same_state(one.state_dict(), other.state_dict())
+    assert_close(one.sample(2, 3), other.sample(np.int64(2), np.int64(3)), rtol=0, atol=0)
+    assert other.interpolate(x[:1], x[1:2], steps=np.int64(5)).shape == (1, 5, 2)
+    other.save(tmp_path / "m")
+    assert list(load(tmp_path / "m").history_) == list(one.history_) == ["loss", "reconstruction", "kl"]
+
+
+def test_channels_last_are_not_reshaped():
+    with pytest.raises(ValueError, match=r"got \(8, 8, 8, 3\): take x.permute\(0, 3, 1, 2\)$"):
+        fit(AE((3, 8, 8), width=2), torch.rand(8, 8, 8, 3))
+    with pytest.raises(ValueError, match=r"got \(8, 3, 4, 16\)$"):
+        fit(AE((3, 8, 8), width=2), torch.rand(8, 3, 4, 16))
+
+
+@each_model
+def test_training_goes_on_in_another_precision(kind):
+    model, x = small(kind, (2,)), data((2,))
+    fit(model, x, steps=3)
+    fit(model.double(), x, steps=3)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert all(np.isfinite(values).all() for values in model.history_.values())
+
+
+def test_threads_change_no_model():
+    """Torch has one generator for all threads, and a model one mode: each is used in turn."""
+    x = data((2,))
+
+    def state(seed):
+        model = VAE((2,), width=2, seed=seed)
+        fit(model, x, steps=20)
+        return model.state_dict()
+
+    alone = [state(seed) for seed in range(6)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(6) as pool:
+        for one, other in zip(alone, pool.map(state, range(6)), strict=True):
+            assert_same_state(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_leave_modes_as_they_were():
+    net = nn.Sequential(nn.Linear(2, 64), nn.Dropout(0.5), nn.Linear(64, 3))
+    ae, x = AE((2,), d=3, width=2, encoder=net), data((2,), 500)
+    wanted = ae.encode(x)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ae.encode(x, batch_size=10), range(40)))
+    assert all(torch.allclose(codes, wanted) for codes in found)
+    assert all(part.training for part in ae.modules())
 
 
 # --- networks of one's own -------------------------------------------------------------------------------------------

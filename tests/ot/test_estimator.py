@@ -367,6 +367,40 @@ def test_nothing_works_before_fit(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_says_what_was_fitted(tmp_path):
+    """Settings of the next fit are not those of the last one: a tolerance that was not certified is not written."""
+    ot = fit(randn(40, 3), tol=0.05)
+    ot.tol, ot.seed, ot.method = 1e-5, 4, "newton"
+    ot.save(tmp_path / "m")
+    for back in (SemiDiscreteOT.load(tmp_path / "m"), SemiDiscreteOT.from_state(*ot.state())):
+        assert (back.tol, back.seed, back.method) == (0.05, 0, "auto")
+
+
+def test_heights_that_are_changed_change_no_map():
+    ot = fit(randn(40, 3))
+    x, before, cost = rand(1000, 3), ot.assign(rand(1000, 3)), ot.cost(1000)
+    ot.heights_.zero_()
+    ot.heights_ = torch.zeros(40)
+    assert torch.equal(ot.assign(x), before)
+    assert ot.cost(1000) == cost
+    assert ot.refit(ot.targets_).converged_
+
+
+def test_a_misspelt_attribute_is_not_called_unfitted():
+    for ot in (SemiDiscreteOT(), fit(randn(10, 2))):
+        with pytest.raises(AttributeError, match="SemiDiscreteOT has no attribute 'convergd_'") as caught:
+            ot.convergd_  # noqa: B018
+        assert not isinstance(caught.value, NotFittedError)
+
+
+def test_autocast_changes_no_fit():
+    y = data.mixture(500, 16)
+    wanted = fit(y)
+    with torch.autocast("cpu"):
+        found = fit(y)
+    assert_same_fit(found, wanted)
+
+
 def test_estimator_can_be_copied_and_printed():
     ot = fit(randn(5, 2), seed=3)
     assert_same_fit(copy.deepcopy(ot), ot)

@@ -1,6 +1,8 @@
 """Power diagrams as users ask for them: integrals against samples and closed forms, domains of all kinds, bad input."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -91,6 +93,14 @@ def test_the_hessian_is_how_fast_mass_moves(d):
     for (a, b), r in zip(found.pairs.tolist(), rate.tolist(), strict=True):
         if a == i:
             assert_close(float(moved[b]), -r, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_diagram_can_be_copied_and_sent_to_other_processes(again):
+    one = PowerDiagram(rand(30, 2))
+    other = again(one)
+    assert torch.equal(other.measures, one.measures)
+    assert torch.equal(other.cells([3])[0].corners, one.cells([3])[0].corners)
 
 
 def test_hidden_sites_have_nothing():

@@ -53,6 +53,13 @@ def test_checkpoint_round_trip(tmp_path):
     assert set(load(whole)) == {f"state.{name}" for name in state} | {"history.loss"}
 
 
+def test_a_history_keeps_its_order(tmp_path):
+    """The first of a model's values is the one to look at first; a file of tensors sorts them by name."""
+    values = {name: np.zeros(1) for name in ("loss", "reconstruction", "kl")}
+    write_checkpoint(tmp_path / "a", Checkpoint({}, 1, values, {}))
+    assert list(read_checkpoint(tmp_path / "a").history) == list(values)
+
+
 def test_checkpoint_makes_the_same_model_without_pickle(tmp_path, monkeypatch):
     model, other, x = AE(SHAPE, 2, width=4, seed=0), AE(SHAPE, 2, width=4, seed=9), torch.rand(20, *SHAPE)
     train(model, x, steps=2, batch_size=4, checkpoint=tmp_path / "ae", progress=False)
