@@ -145,6 +145,8 @@ def train(
     total = int(steps) if steps is not None else int(epochs or 0) * samples.epoch_steps(batch_size)
     settings = {"model": type(model).__name__, "data": list(samples.size), "batch_size": batch_size, "seed": seed}
     path = _checkpoint_path(checkpoint, resume)
+    if path:
+        settings["contents"] = samples.mark()
     before = None if path is None else preparing(path)
     setup = Setup(batch_size, seed, progress, amp, compile, before, resume)
     start, history = 0, Values()
@@ -238,6 +240,8 @@ def _resume(model: Trainable, path: Path, settings: dict[str, Any], total: int) 
     """Load a checkpoint into the model, and return its step and history."""
     old = read_checkpoint(path)
     for name, value in settings.items():
+        if name == "contents" and old.settings.get(name) != value:
+            raise ValueError(f"train: {path} was made with other data of the same size")
         if old.settings.get(name) != value:
             raise ValueError(f"train: {path} was made with {name}={old.settings.get(name)}, got {name}={value}")
     if old.step > total:

@@ -19,9 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from otgen.files import image_paths, load_array, map_array, read_images
+from otgen.ot.checkpoint import digest
 from otgen.train.generators import torch_seeded
 
 CHUNK = 4096  # rows that are looked at in one piece
+
+MARKED = 64  # rows that tell samples apart
 
 Batch = tuple[Tensor | None, Tensor]
 """Row numbers (b,), if there are any, and samples (b, ...)."""
@@ -54,6 +57,10 @@ class Samples(ABC):
     @abstractmethod
     def look(self) -> Iterator[Tensor]:
         """Pieces of what can be looked at before training without reading it from afar."""
+
+    def mark(self) -> str:
+        """Tells other samples of the same size apart; "" where the same ones may come out otherwise, as transformed."""
+        return ""
 
 
 Data = Tensor | NDArray[Any] | str | os.PathLike[str] | Dataset[Any] | DataLoader[Any] | Samples
@@ -139,6 +146,11 @@ class Rows(Samples):
     def look(self) -> Iterator[Tensor]:
         """What the constructor was given."""
         return iter([self.take(torch.arange(1, device="cpu"))]) if self._look is None else self._look()
+
+    def mark(self) -> str:
+        """Hash of some rows of an array or file; items of a `Dataset` may be transformed at random."""
+        some = torch.linspace(0, self.size[0] - 1, MARKED, dtype=torch.float64, device="cpu").long().unique()
+        return "" if self._look is None else digest(self.take(some).float().cpu())
 
 
 class Stream(Samples):
