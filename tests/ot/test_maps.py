@@ -68,7 +68,7 @@ def test_samples_may_be_any_real_array(fitted, kind):
     ("x", "error", "message"),
     [
         (torch.zeros(4, 2), ValueError, r"x must have shape \(n, 3\) to match the targets, got \(4, 2\)"),
-        (torch.zeros(3), ValueError, r"x must have shape \(n, 3\) to match the targets, got \(3, 1\)"),
+        (torch.zeros(3), ValueError, r"x must have shape \(n, 3\) to match the targets, got \(3,\)"),
         (torch.full((2, 3), math.nan), ValueError, "x must be finite, got NaN or infinite values in 2 of 2 rows"),
         (torch.zeros(2, 3, 1), ValueError, r"x must have shape .*, got \(2, 3, 1\)"),
         (None, TypeError, "x must be an array of real numbers, got dtype object"),

@@ -35,6 +35,7 @@ class PowerCell {
     }
     slack_ *= SiteTree::kRounding;
     // Upwards from the target's own leaf: its neighbours come first, and most of the rest is ruled out by the bounds.
+    leaves_ = 0;
     int64_t node = leaf_of(position);
     cut_by_leaf(node);
     for (; node > 1 && !body_.empty(); node /= kWidth) {
@@ -49,6 +50,9 @@ class PowerCell {
  private:
   static constexpr int kWidth = SiteTree::kWidth;
   static constexpr int kLeaf = SiteTree::kLeaf;
+  // A cell has cuts by some 40 leaves tried in space; one whose box lets many more pass lies askew in it, and its
+  // corners are then asked as well, which takes longer.
+  static constexpr int kManyLeaves = 64;
 
   static double larger(double a, double b) { return a > b ? a : b; }
 
@@ -78,6 +82,7 @@ class PowerCell {
       if (above[i] >= 0 && row + i != but) nearest.add(distance[i], row + i);
     for (int i = 0; i < nearest.size && !body_.empty(); ++i) {
       const int64_t node = nearest.item[i].second;
+      if (leaves_ > kManyLeaves && !rises_at_a_corner(node)) continue;
       if (node >= tree_.first_leaf())
         cut_by_leaf(node);
       else
@@ -85,8 +90,31 @@ class PowerCell {
     }
   }
 
+  // The same bound, at the corners.
+  bool rises_at_a_corner(int64_t node) const {
+    const int n = body_.corners();
+    double above = tree_.top()[node] - h_ + slack_, c[kDim], low[kDim], high[kDim];
+    const double* x[kDim];
+    for (int axis = 0; axis < kDim; ++axis) {
+      x[axis] = body_.coordinate(axis), c[axis] = tree_.c(axis)[node];
+      low[axis] = tree_.low(axis)[node] - y_[axis], high[axis] = tree_.high(axis)[node] - y_[axis];
+      above -= c[axis] * y_[axis];
+    }
+    int rises = 0;
+    for (int k = 0; k < n; ++k) {
+      double most = above;
+      for (int axis = 0; axis < kDim; ++axis) {
+        const double e = x[axis][k] - c[axis];
+        most += larger(e * low[axis], e * high[axis]);
+      }
+      rises |= most >= 0;
+    }
+    return rises != 0;
+  }
+
   // The nearest first: they leave little for the others to cut.
   void cut_by_leaf(int64_t leaf) {
+    ++leaves_;
     const int64_t first = tree_.begin(leaf);
     const int count = int(tree_.end(leaf) - first);
     double above[kLeaf], distance[kLeaf];  // as of nodes
@@ -165,6 +193,7 @@ class PowerCell {
   double low_[kDim] = {}, high_[kDim] = {};  // the box around the body
   double reach_[kDim] = {};                  // the largest coordinates of the domain
   double slack_ = 0;                         // what rounding may take from a bound
+  int leaves_ = 0;                           // by whose targets cuts were tried
   Body body_;
   std::vector<double> f_;
 };
