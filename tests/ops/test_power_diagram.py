@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from draws import rand
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull, Voronoi
@@ -226,6 +227,22 @@ def test_normal_wedges(m, lift):
     for d in (2, 3):
         found = voronoi(y[:, :d].contiguous(), "normal")
         assert_close(found.measures, torch.full((m,), 1 / m, dtype=torch.float64), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_slabs_askew(d):
+    """Targets on a line askew: <x, a> of the uniform cube has a closed form, and every slab's box holds most others."""
+    a = torch.arange(1, d + 1, dtype=torch.float64)
+    s = (torch.arange(3000) + rand(3000) / 2) / 3000  # no two so close that rounding decides where they meet
+    h = -0.5 * a.sum() * s.square()
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
+    found = diagram((s[:, None] * a)[order], h[order]).measures
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * d)
+    between = (a.sum() * (s[1:] + s[:-1]) / 2)[:, None]
+    signs = (-1) ** corners.sum(1)
+    below = (signs * (between - corners @ a).clamp_min(0) ** d).sum(1) / (math.factorial(d) * a.prod())
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    assert_close(found, torch.cat([zero, below, one]).diff()[order], rtol=0, atol=1e-11)
 
 
 # --- degenerate input ------------------------------------------------------------------------------------------------
