@@ -155,7 +155,7 @@ def _convex(corners: Tensor, size: float) -> Tensor:
     after = edges.roll(-1, 0)
     turns = edges[:, 0] * after[:, 1] - edges[:, 1] * after[:, 0]
     if float(turns.sum()) < 0:
-        corners, turns, edges, after = corners.flip(0), -turns, edges.flip(0), after.flip(0)
+        corners, turns = corners.flip(0), -turns
     slack = FLAT * size * size
     angle = torch.atan2(turns, (edges * after).sum(1)).sum() / (2 * math.pi)
     if float(turns.min()) < -slack or float(turns.max()) <= slack or round(abs(float(angle))) != 1:

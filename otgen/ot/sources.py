@@ -150,7 +150,8 @@ class BuiltIn:
     def reach(self, x: Tensor, v: Tensor) -> Tensor:
         """To the faces of the cube; for the normal source, as far as two samples can lie apart."""
         if self.name == "uniform":
-            return torch.where(v > 0, (1 - x) / v, -x / v).amin(dim=1)
+            faces = torch.where(v > 0, 1 - x, -x) / v
+            return torch.where(v == 0, math.inf, faces).amin(dim=1)
         return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64, device="cpu")
 
     def sample(self, n: int, d: int, seed: int, *, kind: Kind = INDEPENDENT) -> Tensor:

@@ -112,7 +112,10 @@ def test_hidden_sites_have_nothing():
     assert repr(found) == "PowerDiagram(3 sites in 2 dimensions, 2 cells)"
 
 
-@pytest.mark.parametrize("which", [[0, 3], np.array([0, 3], np.int32), torch.tensor([0, 3]), (0, 3)], ids=type)
+ROWS = [[0, 3], np.array([0, 3], np.int32), torch.tensor([0, 3]), torch.tensor([0, 1, 3])[::2], (0, 3)]
+
+
+@pytest.mark.parametrize("which", ROWS, ids=type)
 def test_cells_by_any_whole_numbers(which):
     found = PowerDiagram(rand(9, 2), domain=TRIANGLE)
     every = found.cells()
@@ -133,12 +136,24 @@ def test_other_rows_are_refused(which):
         PowerDiagram(rand(9, 2)).cells(which)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_corners_may_come_clockwise(seed):
+    """Angles and sides of the polygon differ."""
+    angle = 2 * math.pi * rand(11, seed=seed).sort().values
+    polygon, y = torch.stack([3 * angle.cos(), angle.sin()], 1), randn(20, 2, seed=seed)
+    one, other = PowerDiagram(y, domain=polygon), PowerDiagram(y, domain=polygon.flip(0))
+    assert_close(other.measures, one.measures)
+
+
+BOXES = [[[0.0] * d, [1.0] * d] for d in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("domain", [*BOXES, [[0.0, 0.0], [1.0, 0.2], [0.7, 0.7], [0.2, 0.5]]])
 @pytest.mark.parametrize("scale", [1e-60, 1e-20, 1e20, 1e60])
-def test_any_scale_within_the_limits(d, scale):
-    y = 0.5 * rand(50, d)
-    one = PowerDiagram(y, domain=torch.tensor([[0.0] * d, [1.0] * d]))
-    other = PowerDiagram(scale * y, domain=torch.tensor([[0.0] * d, [scale] * d], dtype=torch.float64))
+def test_any_scale_within_the_limits(domain, scale):
+    corners = torch.tensor(domain, dtype=torch.float64)
+    y = 0.5 * rand(50, corners.shape[1])
+    one, other = PowerDiagram(y, domain=corners), PowerDiagram(scale * y, domain=scale * corners)
     assert_close(other.measures, one.measures, rtol=1e-9, atol=1e-12)
     assert_close(other.costs / scale / scale, one.costs, rtol=1e-9, atol=1e-12)
 

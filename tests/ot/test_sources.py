@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from draws import randn
 from torch.testing import assert_close
 
 from otgen import ops
@@ -43,6 +44,42 @@ def test_moments_of_a_custom_source_come_from_a_pilot_sample():
     assert 1 <= source.radius(2) <= 5
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_radius_and_reach_grow_with_a_users_source(scale):
+    def shell(n, generator):
+        x = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+        return scale * (x / x.norm(dim=1, keepdim=True) + 5.0)
+
+    source = Custom(shell)
+    assert source.radius(3) == pytest.approx(4 * scale, rel=0.05)
+    wanted = torch.full((2,), 2 * source.radius(3), dtype=torch.float64)
+    assert_close(source.reach(torch.zeros(2, 3), torch.eye(3)[:2]), wanted)
+
+
+@pytest.mark.parametrize("d", [1, 3, 50])
+def test_a_normal_source_reaches_from_end_to_end(d):
+    source = BuiltIn("normal")
+    x = source.sample(7, d, 1).double()
+    wanted = torch.full((7,), 2 * source.radius(d), dtype=torch.float64)
+    assert_close(source.reach(x, x / x.norm(dim=1, keepdim=True)), wanted)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 30])
+def test_the_cube_ends_where_its_face_is_reached(d):
+    source, v = BuiltIn("uniform"), randn(500, d, seed=d)
+    x, v = source.sample(500, d, 3).double(), v / v.norm(dim=1, keepdim=True)
+    end = x + source.reach(x, v)[:, None] * v
+    half = (end - 0.5).abs().amax(1)  # in the largest norm the cube is a ball
+    assert_close(half, torch.full((500,), 0.5, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_faces_along_which_a_direction_runs_are_not_reached(zero):
+    x = torch.tensor([[0.25, 0.5, 0.0], [0.25, 0.0, 1.0], [0.0, 0.3, 0.4]], dtype=torch.float64)
+    v = torch.tensor([[1.0, zero, zero], [-1.0, zero, zero], [zero, 0.6, 0.8]], dtype=torch.float64)
+    assert_close(BuiltIn("uniform").reach(x, v), torch.tensor([0.75, 0.25, 0.75], dtype=torch.float64))
+
+
 # --- samples and counts ----------------------------------------------------------------------------------------------
 
 
@@ -60,6 +97,24 @@ def test_counts_are_those_of_the_samples(source, kind):
     assert_close(got.mean_u, float(score[:, 0].mean()), rtol=1e-6, atol=0)
     sums = torch.zeros(20, 2, dtype=torch.float64).index_add_(0, best[:, 0], x)
     assert_close(got.centroids, sums / got.counts[:, None], rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_two_counts_of_a_users_source_add_up():
+    """As when a certificate looks twice: together they say what the samples of both say."""
+    source, h = Custom(disk), torch.linspace(0, 1, 20, dtype=torch.float64)
+    parts = [(300, 1), (700, 2)]
+    a, b = (source.measure(Y, h, n, seed, pairs=True, centroids=True) for n, seed in parts)
+    both = a + b
+    x = torch.cat([source.sample(n, 2, seed) for n, seed in parts])
+    best, score = ops.topk(x, Y, h, 2)
+    assert torch.equal(both.counts, torch.bincount(best[:, 0], minlength=20))
+    assert torch.equal(both.pairs.long(), best)
+    assert_close(both.gaps, score[:, 0] - score[:, 1])
+    assert_close(both.mean, x.mean(0))
+    assert_close(both.second_moment, float(x.square().sum(1).mean()))
+    assert_close(both.mean_u, float(score[:, 0].mean()))
+    sums = torch.zeros(20, 2, dtype=torch.float64).index_add_(0, best[:, 0], x)
+    assert_close(both.centroids, sums / both.counts[:, None], equal_nan=True)
 
 
 def test_optional_results_are_left_out():
