@@ -129,6 +129,13 @@ def test_an_error_names_the_file_that_was_asked_for(tmp_path, write):
 def test_other_layouts_and_byte_orders_are_read(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     assert torch.equal(files.load_array(tmp_path / "x.npy"), torch.tensor(array.astype("f4").tolist()))
+    assert np.array_equal(files.map_array(tmp_path / "x.npy"), array)
+
+
+def test_an_empty_array_is_mapped(tmp_path):
+    np.save(tmp_path / "x.npy", np.empty((0, 3), np.float32))
+    x = files.map_array(tmp_path / "x.npy")
+    assert (x.shape, x.dtype) == ((0, 3), np.float32)
 
 
 def test_numpy_format_2_and_compressed_files_are_read(tmp_path):

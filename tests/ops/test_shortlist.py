@@ -36,6 +36,13 @@ def test_every_size(dtype, n, m, k):
     check(x, y, h, h + 0.1 * h.sin(), k)
 
 
+@pytest.mark.parametrize("which", range(3), ids="xyh")
+def test_numbers_may_lie_apart_in_memory(dtype, which):
+    given = list(random_problem(50, 30, 5, dtype))
+    given[which] = given[which].repeat_interleave(2, -1)[..., ::2]
+    check(*given, given[2] + 0.1 * given[2].sin())
+
+
 def test_a_small_step_needs_few_scores():
     x, y, h = random_problem(3000, 400, 6)
     assert check(x, y, h, h + 0.01 * h.sin()) < 0.05
@@ -58,6 +65,7 @@ def test_a_target_that_was_not_listed_wins_when_it_rises():
         ({"k": 1}, ValueError, "Shortlist: k must be .*2.*got 1"),
         ({"k": 2.0}, TypeError, "Shortlist: k must be an int"),
         ({"h": torch.zeros(3)}, ValueError, "Shortlist: h must have shape"),
+        ({"x": torch.zeros(7, 3)}, ValueError, r"Shortlist: x must have shape \(n, 2\)"),
     ],
 )
 def test_bad_arguments(change, error, words):

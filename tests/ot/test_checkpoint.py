@@ -1,5 +1,6 @@
 """A fit that is killed goes on from its checkpoint to the very result of one that was not."""
 
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ import torch
 
 from otgen import SemiDiscreteOT, data
 from otgen.files import read_safetensors
+from otgen.ot import checkpoint
+from otgen.ot.solvers.base import State
 
 FIT = """
 import sys
@@ -67,6 +70,38 @@ def test_a_damaged_one_is_refused(tmp_path, part):
     path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(ValueError, match="fit.safetensors: wanted a whole .safetensors file"):
         SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    state = State(torch.randn(3).double(), 4, math.inf, 2, -0.5, math.inf, True, torch.randn(3).double())
+    checkpoint.save(tmp_path / "c", state, [{"chi2": 0.5}], 7, "me")
+    again, history, used = checkpoint.load(tmp_path / "c", State, "me", 3)
+    assert (history, used) == ([{"chi2": 0.5}], 7)
+    for name, value in vars(state).items():
+        back = getattr(again, name)
+        assert torch.equal(back, value) if isinstance(value, torch.Tensor) else back == value
+
+
+H = torch.zeros(3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("h", "history", "used", "what"),
+    [
+        (H + math.nan, [], 0, "h"),
+        (H.float(), [], 0, "h"),
+        (torch.cat([H, H]), [], 0, "h"),
+        (H, [], -1, "its record"),
+        (H, [], 2.5, "its record"),
+        (H, [{"chi2": "a"}], 0, "its record"),
+        (H, [{"chi2": math.nan}], 0, "its record"),
+    ],
+    ids=["nan", "float32", "six heights", "negative", "fraction", "word", "nan in the history"],
+)
+def test_what_cannot_be_right_is_refused(tmp_path, h, history, used, what):
+    checkpoint.save(tmp_path / "c", State(h), history, used, "me")
+    with pytest.raises(ValueError, match=rf"c: damaged checkpoint \({what} cannot be right\)$"):
+        checkpoint.load(tmp_path / "c", State, "me", 3)
 
 
 def test_a_map_is_not_a_checkpoint(tmp_path):

@@ -91,6 +91,27 @@ def test_what_is_not_reached_is_said(method, budget):
     assert spent <= budget + steps + start + c.samples
 
 
+def test_the_certificate_of_a_fit_that_gave_up_names_its_samples():
+    with pytest.warns(ConvergenceWarning):
+        ot = fit(randn(200, 5), tol=1e-5, max_samples=40_000)
+    c = ot.certificate_
+    again = ot.certificate(c.samples, seed=c.seed)
+    assert (again.chi2, again.primal) == (c.chi2, c.primal)
+
+
+@pytest.mark.parametrize(("m", "tol", "budget"), [(50, 0.01, 10**6), (400, 0.01, 4 * 10**6), (300, 1e-4, 3 * 10**8)])
+def test_the_default_budget_grows_with_targets_and_accuracy(monkeypatch, m, tol, budget):
+    class Stop(Exception):
+        pass
+
+    def solve(method, run, identity):
+        raise Stop(run.max_samples)
+
+    monkeypatch.setattr(estimator, "solve", solve)
+    with pytest.raises(Stop, match=f"^{budget}$"):
+        fit(randn(m, 5), tol=tol)
+
+
 def test_budget_of_one_look_is_kept_with_tiny_weights():
     """Weights that nothing can be certified of do not make a certificate of astronomical size."""
     nu = torch.tensor([1.0] * 10 + [1e-30] * 5, dtype=torch.float64)

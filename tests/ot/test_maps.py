@@ -11,8 +11,16 @@ from scipy.optimize import linprog
 from torch.testing import assert_close
 
 from otgen import ops
-from otgen.ot import SemiDiscreteOT
-from otgen.ot.maps import Extension, Neighbours, fill_centroids, find_centroids, find_neighbours, plane_angles
+from otgen.ot import PowerDiagram, SemiDiscreteOT
+from otgen.ot.maps import (
+    Extension,
+    Neighbours,
+    fill_centroids,
+    find_centroids,
+    find_neighbours,
+    plane_angles,
+    shoot_rays,
+)
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
 
@@ -161,6 +169,19 @@ def test_pairs_of_the_singular_set_are_all_the_true_neighbours(m, d, seed):
             margin = -solved.fun if solved.success else -math.inf
             assert (i, j) not in found or margin > -1e-7
             assert (i, j) in found or margin < (0.02 if d == 2 else 0.1)
+
+
+@pytest.mark.parametrize(("source", "reached"), [("uniform", "uniform"), ("normal", [[-30.0] * 3, [30.0] * 3])])
+def test_rays_find_nearly_all_facets_and_nothing_else(source, reached, seed):
+    ot = fit(randn(60, 3, seed=seed), source=source, seed=seed)
+    y, h = ot._problem.y, ot._h
+    found = shoot_rays(ot._problem, h, seed).tolist()
+    assert found == sorted(found)
+    every = PowerDiagram(y, h, reached).pairs.tolist()
+    assert all(pair in every for pair in found)
+    cells = PowerDiagram(y, h, source)
+    hit = torch.tensor([pair in found for pair in cells.pairs.tolist()])
+    assert cells.facets[hit].sum() > 0.99 * cells.facets.sum()
 
 
 def test_angles_do_not_depend_on_place_and_scale():
@@ -359,6 +380,12 @@ def test_seeds_of_generation(fitted):
     assert torch.equal(fitted.sample(50), fitted.sample(50, seed=3))  # the fit's seed
     assert not torch.equal(fitted.sample(50), fitted.sample(50, seed=4))
     assert torch.equal(fitted.sample(50, seed=4)[:20], fitted.sample(20, seed=4))
+
+
+def test_no_sample_is_drawn_twice(fitted, seed):
+    points, info = fitted.sample(2000, 0.15, seed=seed, return_info=True)
+    assert info.rejected > 0.5  # of twice as many as wanted, so that they were drawn in more than one piece
+    assert len(info.x.unique(dim=0)) == len(points.unique(dim=0)) == 2000
 
 
 @pytest.mark.parametrize("m", [1, 2])

@@ -47,6 +47,24 @@ def test_targets_are_centred_and_scaled_and_can_be_had_back(m, d, seed, scale, s
     assert torch.equal(p.given, given_targets)
 
 
+@pytest.mark.parametrize("y", [[[-2.0], [0.0], [2.0]], [[0.0, 1.0], [0.0, -1.0], [3.0, 0.0], [-3.0, 0.0]]])
+def test_targets_in_their_own_middle_are_scaled_as_well(y):
+    """Some coordinates are exactly zero once the mean is taken away."""
+    assert_close(float(problem(y).y.square().mean()), 1.0)
+
+
+@pytest.mark.parametrize("off", [1e-12, 1e-6, 1e-3, 0.3])
+def test_how_far_off_their_line_targets_are(off):
+    """In the plane the distance from a line is a cross product."""
+    y = points(100, 2) * torch.tensor([1.0, off])
+    away = y - y.mean(0)
+    far = away[away.norm(dim=1).argmax()]
+    wanted = (away[:, 0] * far[1] - away[:, 1] * far[0]).abs().max() / far.square().sum()
+    line = problem(y).line
+    assert line.off == pytest.approx(float(wanted), rel=1e-3)
+    assert float(line.direction.norm()) == pytest.approx(1)
+
+
 def test_equal_weights_are_the_default():
     assert torch.equal(problem(points(7, 2)).weights, torch.full((7,), 1 / 7, dtype=torch.float64))
 

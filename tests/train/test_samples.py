@@ -153,6 +153,16 @@ def test_a_loader_is_resumed_exactly(tmp_path, kind, stop):
     assert len(seen_by(loader, epochs=2)) == 10
 
 
+def test_a_loader_draws_nothing_of_torchs_own_numbers():
+    before = torch.get_rng_state()
+    samples = as_samples(LOADERS["augmented"](points()), (2,), 4)
+    list(samples.once())
+    batches = samples.batches(4, seed=7)
+    for _ in range(7):
+        next(batches)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_made_the_data_is_not_trained():
     encoder = torch.nn.Linear(2, 2)
     for form in (encoder(points()), Listed(encoder(points()))):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import oracles
 import ot as pot
 import pytest
 import torch
@@ -10,7 +11,8 @@ from scipy.stats import norm
 
 from otgen import ConvergenceWarning, SemiDiscreteOT, data
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers.base import Run
+from otgen.ot.solvers import base
+from otgen.ot.solvers.base import Run, State
 from otgen.ot.solvers.newton_step import conjugate_gradients
 from otgen.ot.solvers.starts import affine, anneal, voronoi
 from otgen.ot.sources import make_source
@@ -211,6 +213,24 @@ def test_budget_is_kept_and_said():
     assert not ot.converged_
     assert not ot.certificate_.holds(1e-4)
     assert ot.history_[-1]["samples"] <= 100_000 + ot.history_[-1]["n"] + 200_000
+
+
+def test_a_second_look_counts_new_samples_together_with_those_of_the_first(monkeypatch, seed):
+    y, nu = torch.tensor([[1.0, 2.0], [-1.0, 0.5]], dtype=torch.float64), torch.tensor([0.3, 0.7], dtype=torch.float64)
+    problem, n = make_problem(make_source("normal"), y, nu), 4000
+    h = problem.heights_in(oracles.two_heights_normal(y, nu))
+    first, second = (Run(problem, 1.0, n, seed).fresh(h, n, look) for look in (0, 1))
+    seen = Run(problem, 1.0, n, seed).certify(h, first, 0)
+    confidence = [1 - 0.05 / 2, 1 - 0.05 / 6]
+    tol = seen.chi2 + 0.8 * (seen.upper(confidence[1]) - seen.chi2)
+    assert not seen.holds(tol, confidence[0])  # by little
+    monkeypatch.setattr(base, "samples_of_look", lambda *_: n)
+    run = Run(problem, tol, 10**6, seed)
+    passed, looks, certificate, counted = base._look(run, State(h))
+    assert (looks, run.used, certificate.samples) == (2, 2 * n, 2 * n)
+    assert torch.equal(counted.counts, first.counts + second.counts)
+    assert not torch.equal(first.counts, second.counts)
+    assert passed == certificate.holds(tol, confidence[1])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
