@@ -26,9 +26,6 @@ from otgen.ot.streams import stream
 SETS = {"digits": (data.digits, (1, 8, 8)), "mnist": (data.mnist, (1, 28, 28))}
 """Data sets and the shapes of their images."""
 
-LIMIT = 10.0
-"""Logarithms of variances are cut off there, as the model does in training."""
-
 TINY = 1e-6
 """Probabilities of a pixel are kept this far from 0 and 1, where their logarithms end."""
 
@@ -60,7 +57,7 @@ def _train(context: Context, d: int, repeat: int) -> Outcome:
     x = (load()[0] > 0.5).float().view(-1, *shape)
     vae = VAE(shape, d, likelihood="bernoulli", width=s["width"], seed=seed, device=context.device)
     vae.fit(x, epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False)
-    mu, logvar = _posterior(vae, x)
+    mu, logvar = (part.cpu() for part in vae.posterior(x))
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(stream(seed, "codes")))
     z = mu + (0.5 * logvar).exp() * noise
     result = aggregate_posterior(mu, logvar, _log_likelihood(vae, x, z), seed=seed)
@@ -72,14 +69,6 @@ def _train(context: Context, d: int, repeat: int) -> Outcome:
     values |= {"distance": [distance.value, distance.spread], "floor": [floor.value, floor.spread]}
     tensors = {"z": z[:2000, :2], "prior": vae.decode(prior[:SHOWN]).cpu(), "posterior": vae.decode(z[:SHOWN]).cpu()}
     return Outcome(values, tensors)
-
-
-@torch.no_grad()
-def _posterior(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and logarithms of the variances of q(z|x), (n, d) each."""
-    halves = [vae.encoder(part.to(vae.device)).chunk(2, dim=1) for part in x.split(512)]
-    mu, logvar = (torch.cat(half).cpu() for half in zip(*halves, strict=True))
-    return mu, logvar.clamp(-LIMIT, LIMIT)
 
 
 def _log_likelihood(vae: VAE, x: Tensor, z: Tensor) -> Tensor:

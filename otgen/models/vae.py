@@ -6,6 +6,7 @@ from torch.optim import Adam
 
 from otgen.models.autoencoder import Autoencoder
 from otgen.models.base import descend
+from otgen.models.face import BATCH
 from otgen.models.generative import Generative
 from otgen.nn import losses
 from otgen.nn.networks import Shape
@@ -103,6 +104,21 @@ class VAE(Autoencoder, Generative):
         descend(self.optimiser, loss)
         self.steps += 1
         return {"loss": loss.item(), "reconstruction": reconstruction.item(), "kl": kl.item()}
+
+    def posterior(self, x: Tensor, batch_size: int = BATCH) -> tuple[Tensor, Tensor]:
+        """Find the normal distributions q(z|x), without gradients: what `metrics.aggregate_posterior` takes apart.
+
+        Args:
+            x: Samples, (n, *shape), on any device.
+            batch_size: How many go through the network at a time, which bounds the memory.
+
+        Returns:
+            Means and logarithms of the variances, (n, d) each, on the model's device.
+        """
+        self._check_samples("posterior", x)
+        both = self._in_batches(lambda part: torch.cat(self._posterior(part), dim=1), x, batch_size)
+        mean, log_var = both.chunk(2, dim=1)
+        return mean, log_var
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), (b, d) each."""

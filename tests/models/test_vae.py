@@ -44,6 +44,17 @@ def test_encode_gives_the_mean_and_samples_are_decoded_noise():
     assert_close(vae.sample(5, generator), wanted)
 
 
+def test_the_posterior_is_that_of_the_step():
+    """Means are the codes, and the divergence from the prior is the step's, whatever the batches."""
+    vae, x = VAE((2,), d=3, width=4), torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
+    mean, log_var = vae.posterior(x, batch_size=7)
+    assert_close(mean, vae.encode(x))
+    kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum(1).mean()
+    assert_close(vae.step(x)["kl"], kl.item())
+    with pytest.raises(ValueError, match=r"VAE.posterior: vectors must have shape \(n, 2\), got \(4, 3\)"):
+        vae.posterior(torch.zeros(4, 3))
+
+
 def test_log_variances_stay_in_their_box():
     vae = VAE(SHAPE, 3, width=4)
     with torch.no_grad():
