@@ -37,6 +37,11 @@ def test_pca_knows_what_it_was_made_from():
         PCA(IMAGES[:1].repeat(50, 1, 1, 1) * torch.arange(50.0).view(-1, 1, 1, 1), 3)
 
 
+@pytest.mark.parametrize("extractor", [Pixels((1, 4, 4)), PCA(IMAGES, 3)], ids=["pixels", "pca"])
+def test_features_have_no_gradient(extractor):
+    assert not extractor(IMAGES.clone().requires_grad_()).requires_grad
+
+
 def network(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(1, 3, 2), nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1))
@@ -78,3 +83,5 @@ def test_digest_sees_values_shapes_and_order():
     a, b = torch.zeros(2, 3), torch.ones(2, 3)
     assert len({digest([a, b]), digest([b, a]), digest([a]), digest([a.view(3, 2)]), digest([a.double()])}) == 5
     assert digest([torch.tensor(1.0)]) == digest([torch.tensor(1.0)])
+    x = normal(2, 3)  # how numbers lie in memory does not matter
+    assert digest([x.T]) == digest([x.T.contiguous()]) != digest([x.view(3, 2)])

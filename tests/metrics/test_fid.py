@@ -40,6 +40,11 @@ def test_equal_and_singular_covariances():
     assert float(frechet(mean, flat, mean + 1, flat)) == pytest.approx(D)
 
 
+def test_the_distance_of_equal_covariances_is_never_negative(seed):
+    mean = normal(D)
+    assert float(frechet(mean, spd(seed), mean, spd(seed))) >= 0
+
+
 def test_moments():
     x = normal(50, D)
     assert_close(moments(x), (x.mean(0), x.T.cov()))

@@ -36,6 +36,23 @@ def test_features_are_standardised(lenet, digits):
     assert_close(features.std(0), torch.ones(84, dtype=torch.float64), atol=1e-3, rtol=0)
 
 
+def test_features_have_no_gradient(lenet):
+    assert not lenet[0](torch.rand(5, 1, 8, 8).requires_grad_()).requires_grad
+
+
+def test_a_feature_that_is_the_same_for_all_images_stays_finite():
+    extractor = train_lenet(torch.full((20, 1, 8, 8), 0.5), torch.arange(20) % 2, epochs=1)
+    assert extractor(torch.rand(5, 1, 8, 8)).isfinite().all()
+
+
+def test_the_accuracy_is_that_on_images_held_out():
+    """Labels dealt out at random can be learnt by heart, of the 48 of 60 images that are there to be learnt."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(60, 1, 8, 8, generator=generator), torch.randint(4, (60,), generator=generator)
+    extractor = train_lenet(images, labels, epochs=100, batch_size=10)
+    assert int((extractor.classify(images) == labels).sum()) == 48 + round(12 * extractor.accuracy) < 60
+
+
 def test_the_cache_gives_the_same_network(lenet, digits):
     extractor, folder = lenet
     (path,) = folder.iterdir()
@@ -57,6 +74,12 @@ def test_settings_and_seed_make_another_network(digits, tmp_path):
     assert len(names) == len(list(tmp_path.iterdir())) == 3
     assert all(name.startswith("lenet-") and len(name) == 14 for name in names)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_cache_may_lie_in_folders_that_are_not_there_yet(tmp_path):
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    train_lenet(images, labels, epochs=1, cache=tmp_path / "a" / "b")
+    assert len(list((tmp_path / "a" / "b").iterdir())) == 1
 
 
 def test_any_size_and_colour():

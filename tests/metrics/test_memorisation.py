@@ -1,4 +1,5 @@
 import pytest
+import torch
 from draws import normal, spread_is_honest
 
 from otgen.metrics import memorisation
@@ -20,6 +21,14 @@ def test_copies_are_found():
     assert near.ratio.value < 0.3
     assert near.nearer.value > 0.95
     assert near.authentic.value < 0.05
+
+
+def test_copies_of_what_stands_twice_in_the_training_data_are_not_authentic():
+    """They are as far from their nearest training sample as that one is from its twin: not further."""
+    x, other = normal(40, 3), normal(80, 3, seed=1)
+    train = torch.cat([x, x])
+    assert memorisation(x, train, other).authentic.value == 0
+    assert memorisation(other, train, train).authentic_held_out.value == 0
 
 
 def test_a_larger_training_set_is_no_memorisation():

@@ -35,6 +35,11 @@ def test_collapse_onto_two_modes():
     assert result.reverse_kl.value == pytest.approx(math.log(4), abs=0.01)
 
 
+def test_a_mixture_may_have_one_mode():
+    result = modes(0.1 * normal(50, 2), torch.zeros(1, 2, dtype=torch.float64), 0.1)
+    assert (result.found, result.modes, result.reverse_kl.value) == (1, 1, 0.0)
+
+
 def test_bridges_are_not_of_high_quality():
     centres = ring()
     bridge = (centres + centres.roll(1, 0)) / 2
@@ -47,7 +52,14 @@ def test_bridges_are_not_of_high_quality():
 def test_reverse_kl_by_hand():
     score = reverse_kl(torch.tensor([3, 1, 0, 0]))
     assert score.value == pytest.approx(math.log(4) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert score.n == 4
+    assert (score.n, score.bias) == (4, pytest.approx((4 - 1) / (2 * 4)))
+
+
+@pytest.mark.parametrize("counts", [[4, 4], [50] * 25])
+def test_the_spread_of_even_counts_is_that_of_chi_squared(counts):
+    """2 n KL is chi-squared with k - 1 degrees of freedom (Wilks), whose variance is 2 (k - 1)."""
+    n, k = sum(counts), len(counts)
+    assert reverse_kl(torch.tensor(counts)).spread == pytest.approx(math.sqrt(2 * (k - 1)) / (2 * n), rel=1e-9)
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 25, [5.0] * 5 + [1.0] * 20], ids=["even", "uneven"])

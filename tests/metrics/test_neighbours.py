@@ -42,3 +42,9 @@ def test_balls(scale, monkeypatch):
     assert not inside.all()
     assert_close(in_any_ball(x, c, r), inside.any(1))
     assert_close(balls_around(x, c, r), inside.sum(1))
+
+
+@pytest.mark.parametrize("m", [3, 16, 17, 65])
+def test_a_point_may_lie_in_all_balls(m):
+    radii = torch.full((m,), 50.0, dtype=torch.float64)
+    assert balls_around(normal(5, 3, seed=1), normal(m, 3), radii).tolist() == [m] * 5

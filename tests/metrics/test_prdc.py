@@ -17,6 +17,14 @@ def test_it_is_the_definition(seed, k):
     assert_close(numbers(prdc(real, generated, k=k)), prdc_by_definition(real, generated, k))
 
 
+def test_ties_count_as_the_definition_says(seed):
+    """Points of a lattice: neighbours at equal distances, and generated points on the surfaces of balls."""
+    generator = torch.Generator().manual_seed(seed)
+    real, generated = torch.randint(6, (90, 2), generator=generator).double().split([40, 50])
+    generated[25:] += 20
+    assert_close(numbers(prdc(real, generated, k=2)), prdc_by_definition(real, generated, 2))
+
+
 def test_equal_distributions_score_what_theory_says():
     # E coverage = 1 - (n - 1)...(n - k) / ((2n - 1)...(2n - k)) (Naeem et al. 2020, lemma 2); E density = 1
     n, k = 400, 5

@@ -1,8 +1,9 @@
 import pytest
 import torch
-from draws import normal
+from draws import normal, rand
 
-from otgen.metrics import Pixels, compare, fid, kid
+from otgen.metrics import Pixels, Score, compare, fid, kid
+from otgen.metrics.report import DISTANCES
 
 SHAPE = (1, 3, 3)
 PIXELS = Pixels(SHAPE)
@@ -36,6 +37,19 @@ def test_the_floor_has_no_sample_twice():
     (report,) = compare(x, x.flip(0), PIXELS, ["FID"])
     assert report.floor.n == 10
     assert report.floor.value > 0
+
+
+@pytest.mark.parametrize(("n", "m", "sizes"), [(100, 40, [40, 40]), (60, 200, [60, 30]), (60, 50, [50, 30])])
+def test_what_is_compared_is_equally_large_and_halves_share_nothing(monkeypatch, n, m, sizes):
+    seen = []
+    monkeypatch.setitem(DISTANCES, "FID", lambda x, y: seen.append((x, y)) or Score(0.0, 0.0, len(x)))
+    real, generated = rand(n, *SHAPE), 2 + rand(m, *SHAPE, seed=1)
+    compare(real, generated, PIXELS, ["FID"])
+    assert [(len(x), len(y)) for x, y in seen] == [(size, size) for size in sizes]
+    (x, y), halves = seen
+    assert x.max() < 2 <= y.min()
+    assert torch.cat(halves).max() < 2
+    assert len(torch.cat(halves).unique(dim=0)) == 2 * sizes[1]
 
 
 def test_an_unknown_name_is_refused_before_any_work():

@@ -8,6 +8,7 @@ from draws import normal, spread_is_honest
 from oracles import two_cost_normal
 from scipy.stats import wasserstein_distance
 
+from otgen import SemiDiscreteOT
 from otgen.metrics import exact_wasserstein, semi_discrete_wasserstein, sliced_wasserstein, wasserstein_1d
 
 
@@ -119,6 +120,20 @@ def test_semi_discrete_from_the_normal_source(seed):
     assert result.low - 0.01 < truth < result.high + 0.01
     assert result.dual == pytest.approx(truth, rel=0.03)
     assert 0.001 < result.distance.spread < 0.01
+
+
+def test_the_spread_of_the_semi_discrete_distance_is_honest():
+    y = normal(20, 2)
+    scores = [semi_discrete_wasserstein(y, n=500, seed=s).distance for s in range(60)]
+    spread_is_honest([s.value for s in scores], [s.spread for s in scores], 0.75, 1.35)
+
+
+@pytest.mark.parametrize("tol", [0.5, 0.02])
+def test_the_dual_is_that_of_a_map_with_the_settings_given(tol):
+    y, weights = normal(200, 5), torch.linspace(0.5, 1.5, 200, dtype=torch.float64) / 200
+    ot = SemiDiscreteOT("normal", tol=tol, seed=3, progress=False).fit(y, weights)
+    result = semi_discrete_wasserstein(y, weights=weights, tol=tol, n=1000, seed=3)
+    assert result.dual == pytest.approx(math.sqrt(ot.certificate_.dual))
 
 
 def test_bad_input(monkeypatch):

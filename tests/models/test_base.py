@@ -225,8 +225,9 @@ def test_arguments_of_methods():
         mean.decode(torch.zeros(3, 2))
     with pytest.raises(TypeError, match="Mean.decode: codes must be a torch tensor, got list"):
         mean.decode([1.0])
-    with pytest.raises(ValueError, match="Mean.interpolate: steps must be a whole number >= 2, got 1"):
-        mean.interpolate(torch.zeros(2, 1), torch.zeros(2, 1), steps=1)
+    for steps in (1, 0, 2.0, True):
+        with pytest.raises(ValueError, match="Mean.interpolate: steps must be a whole number >= 2, got"):
+            mean.interpolate(torch.zeros(2, 1), torch.zeros(2, 1), steps=steps)
     with pytest.raises(TypeError, match="Mean.interpolate: codes must be a torch tensor, got list"):
         mean.interpolate([1.0], [2.0])
     with pytest.raises(ValueError, match=r"Mean.interpolate: codes must have shape \(n, 1\), got \(2, 3\)"):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 from torch.testing import assert_close
 from torch.utils.data import DataLoader
 
@@ -36,6 +37,33 @@ def test_a_step_moves_generator_and_codes_by_the_pyramid_loss():
     assert glann.step_rows(x[rows], rows) == {"loss": pytest.approx(wanted.item(), rel=1e-5)}
     moved = (glann.codes.detach() - before).abs().amax(1) > 1e-4
     assert moved.nonzero()[:, 0].tolist() == [1, 3, 6]
+
+
+def test_codes_and_generator_learn_at_their_own_rates():
+    """Adam's first step moves every number by its learning rate, whatever the gradient; then codes are normalised."""
+    glann, moved = GLANN(SHAPE, 5, width=2, lr=1e-3, codes_lr=0.05), []
+    glann._allocate(8)
+    codes, weights = glann.codes.detach().clone(), parameters_to_vector(glann.generator.parameters()).detach()
+    glann.codes_optimiser.register_step_post_hook(lambda *_: moved.append((glann.codes.detach() - codes).abs()))
+    glann.step_rows(images(8), torch.arange(8))
+    assert_close(moved[0], torch.full((8, 5), 0.05), rtol=1e-2, atol=0)
+    steps = parameters_to_vector(glann.generator.parameters()) - weights
+    assert steps.abs().max().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_codes_of_any_length_are_taken_to_the_sphere():
+    glann, z = GLANN(SHAPE, 5, width=2), torch.randn(4, 5)
+    assert_close(glann.decode(3 * z), glann.decode(z))
+
+
+def test_the_models_seed_decides_the_codes_and_the_runs_seed_does_not():
+    def codes(seed, run):
+        glann = GLANN((2,), 3, width=2, sampler_epochs=1, codes_lr=1e-9, seed=seed)
+        x = torch.rand(20, 2, generator=torch.Generator().manual_seed(1))
+        return glann.fit(x, seed=run, steps=1, batch_size=5, progress=False).codes.detach()
+
+    assert_close(codes(0, 1), codes(0, 2))
+    assert not torch.allclose(codes(0, 1), codes(1, 1))
 
 
 def test_each_code_is_given_its_nearest_noise():

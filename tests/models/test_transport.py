@@ -53,11 +53,21 @@ def test_a_translation_by_hand():
     assert_close(solved.dual_real - solved.dual_fake, torch.full((20,), 0.36, dtype=torch.float64))
 
 
+def test_a_large_batch_is_solved_to_the_end():
+    """It takes over 30 000 pivots; a linear program is at its optimum where primal and dual agree."""
+    x, y = batches(2000, (2,), seed=0)
+    solved = solve_batch(x, y, scale=1.0)
+    assert solved.partner.unique().numel() == 2000
+    primal = 0.5 * (x[solved.partner] - y).square().sum(1).mean()
+    assert_close(solved.cost, primal)
+    assert_close(solved.dual_real.mean() - solved.dual_fake.mean(), primal)
+
+
 def test_types_are_those_of_the_samples():
     x, y = (z.float().requires_grad_() for z in batches(5, (2,), seed=1))
     solved = solve_batch(x, y, scale=1.0)
     assert solved.dual_real.dtype == solved.dual_fake.dtype == torch.float32
-    assert not solved.dual_fake.requires_grad
+    assert not any(value.requires_grad for value in vars(solved).values())
     assert solved.partner.dtype == torch.int64
 
 

@@ -89,6 +89,7 @@ def test_lecture_discriminator_and_bad_arguments():
             kind(SHAPE, penalty_weight=0)
         with pytest.raises(ValueError, match="step: a batch must hold at least 2 samples, got 1; .* drop_last=True$"):
             kind(SHAPE, width=2).step(images(1))
+        assert kind(SHAPE, width=2).step(images(2))["reconstruction"] > 0
 
 
 def test_the_adversary_has_random_numbers_of_its_own():

@@ -110,6 +110,12 @@ def test_mmd_is_unbiased_and_may_be_negative():
         mmd(torch.zeros(1, 2), torch.zeros(1, 2))
 
 
+def test_mmd_does_not_depend_on_where_the_origin_is():
+    """Squares of large numbers would leave no digit of small differences."""
+    z, q = torch.randn(2, 64, 3, generator=torch.Generator().manual_seed(0)).mul(64).round() / 64
+    torch.testing.assert_close(mmd(z + 4096, q + 4096), mmd(z, q))
+
+
 # --- GLO -------------------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +127,14 @@ def test_laplacian_by_hand():
     torch.testing.assert_close(laplacian(x + torch.tensor([1.0, 3.0]).view(2, 1, 1, 1), x), torch.tensor(2 * 4 * 4.0))
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
     torch.testing.assert_close(laplacian(board, torch.zeros(1, 1, 4, 4)), torch.tensor(16.0))  # all lost at once
+    x = torch.zeros(1, 1, 5, 7)  # halves are rounded up: 3 x 4 are left
+    torch.testing.assert_close(laplacian(x + 1, x), torch.tensor(4 * 12.0))
+
+
+def test_laplacian_is_averaged_over_the_batch():
+    a, b = torch.rand(2, 5, 3, 9, 13, generator=torch.Generator().manual_seed(0))
+    alone = [laplacian(a[i : i + 1], b[i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(laplacian(a, b), torch.stack(alone).mean())
 
 
 def test_laplacian_is_a_distance():

@@ -46,6 +46,25 @@ def test_widths_of_the_lecture():
     assert channels(decoder(100, shape, 80, "ae-ot"), nn.ConvTranspose2d) == [640, 320, 160, 80, 3]
 
 
+@pytest.mark.parametrize(("side", "start"), [(28, 7), (32, 8), (56, 14), (64, 8)])
+def test_the_wae_decoder_starts_at_a_quarter_below_64_pixels(side, start):
+    assert decoder(5, (3, side, side), 2, "wae")[0].out_features == 8 * 2 * start * start
+
+
+@pytest.mark.parametrize("side", [4, 10])
+def test_sides_of_the_wae_networks_are_multiples_of_four(side):
+    for make in (lambda shape: encoder(shape, 5, 2, "wae"), lambda shape: decoder(5, shape, 2, "wae")):
+        with pytest.raises(ValueError, match="h and w must be multiples of 4 and at least 8, got shape"):
+            make((1, side, side))
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 8, 8), (3, 20, 28)], ids=str)
+def test_the_critics_only_activation_is_the_leaky_relu(shape):
+    kinds = {type(part) for part in critic(shape, 4, "layer").modules()}
+    assert nn.LeakyReLU in kinds
+    assert not kinds & {nn.SiLU, nn.ReLU, nn.Tanh}
+
+
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", [(3,), (1, 8, 8)], ids=str)
 def test_norms_of_the_critic(norm, shape):
