@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIVOTS = 10_000_000  # most steps of POT's network simplex; its own limit of 100 000 is short of batches beyond 1000
+PIVOTS = 10_000_000  # most steps of POT's network simplex, whose own limit of 100 000 a large batch may reach
 
 
 @dataclass(frozen=True)
