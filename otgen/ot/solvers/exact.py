@@ -12,7 +12,7 @@ import pyamg
 import scipy.sparse
 import torch
 from pyamg.krylov import cg
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import LinearOperator, splu
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ NOISE = 1e-13
 SMALLEST_STEP = 2.0**-40
 """A step that must be damped below this leads nowhere."""
 
-DIRECT = {1: 1_000_000, 2: 100_000, 3: 8_000}
+DIRECT = {1: 1_000_000, 2: 200_000, 3: 5_000}
 """Up to this many targets, by dimension, a sparse factorisation is faster than multigrid, and small enough."""
 
 LINEAR = 1e-3
@@ -53,11 +53,11 @@ SMOOTHERS = {
 MAX_ITERATIONS = 200
 """Of conjugate gradients; 10 to 40 are usual with multigrid."""
 
-SETTLED = 2.0
-"""Largest relative error below which the Hessian changes so little that a multigrid hierarchy serves again."""
+SETTLED = 8.0
+"""Largest relative error below which the Hessian changes so little that its inverse of before serves again."""
 
 PATIENCE = 25
-"""Iterations after which a hierarchy is too old."""
+"""Iterations after which an inverse is too old."""
 
 INSET = 0.5
 """Margin of the source's cube that the targets leave free at the start, in units of m^(-1/d), the size of a cell: a
@@ -236,31 +236,28 @@ class _Linear:
 
     def __init__(self, direct: int) -> None:
         self._direct = direct
-        self._hierarchy: Any = None
+        self._inverse: Any = None  # about that of a Hessian of before
         self._iterations = 0
 
     def solve(self, hessian: Any, right: Tensor, error: float) -> Tensor:
         """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`."""
         m = right.shape[0]
-        x = np.zeros(m)
-        if m <= self._direct:
+        x, b = np.zeros(m), right.numpy()[1:]
+        outdated = self._inverse is None or error > SETTLED or self._iterations > PATIENCE
+        if outdated and m <= self._direct:
             options = {"SymmetricMode": True}
             factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
-            x[1:] = factors.solve(right.numpy()[1:])
+            self._inverse, self._iterations = LinearOperator(hessian.shape, factors.solve, dtype=np.float64), 0
+            x[1:] = factors.solve(b)
         else:
-            if self._hierarchy is None or error > SETTLED or self._iterations > PATIENCE:
+            if outdated:
                 # scipy.sparse's older matrix class is the one that pyamg takes
                 matrix = scipy.sparse.csr_matrix(hessian)
-                self._hierarchy = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500, **SMOOTHERS)
+                levels = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500, **SMOOTHERS)
+                self._inverse = levels.aspreconditioner()
             residuals: list[float] = []
-            x[1:], _ = cg(
-                hessian,
-                right.numpy()[1:],
-                tol=min(LINEAR, error),
-                M=self._hierarchy.aspreconditioner(),
-                maxiter=MAX_ITERATIONS,
-                residuals=residuals,
-            )
+            options = {"M": self._inverse, "maxiter": MAX_ITERATIONS, "residuals": residuals}
+            x[1:], _ = cg(hessian, b, tol=min(LINEAR, error), **options)
             self._iterations = len(residuals)
         direction = torch.from_numpy(x)
         return direction - direction.mean()
