@@ -1,7 +1,7 @@
 """Fixtures for all tests, and what runs by default.
 
 `pytest` leaves out the tests marked `slow` (seeds 3-99 of every statistical test); `pytest -m slow` runs those, and
-`pytest -m "slow or not slow"` everything. `--hypothesis-profile=explore` looks for new counterexamples for some minutes.
+`pytest -m "slow or not slow"` everything. `--hypothesis-profile=explore` looks for new counterexamples for minutes.
 """
 
 import os

@@ -256,8 +256,8 @@ class _Linear:
                 levels = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500, **SMOOTHERS)
                 self._inverse = levels.aspreconditioner()
             residuals: list[float] = []
-            options = {"M": self._inverse, "maxiter": MAX_ITERATIONS, "residuals": residuals}
-            x[1:], _ = cg(hessian, b, tol=min(LINEAR, error), **options)
+            limits = {"tol": min(LINEAR, error), "maxiter": MAX_ITERATIONS}
+            x[1:], _ = cg(hessian, b, M=self._inverse, residuals=residuals, **limits)
             self._iterations = len(residuals)
         direction = torch.from_numpy(x)
         return direction - direction.mean()
