@@ -76,9 +76,6 @@ class PlanarMap(Protocol):
     def sample(self, n: int, angle_threshold: float, *, seed: int, return_info: Literal[True]) -> tuple[Tensor, Any]:
         """New points, and a record with the nearest cells as `targets`."""
 
-    def singular_set(self) -> Any:
-        """A record with the map's own `threshold`."""
-
 
 def render(figure: "Figure") -> bytes:
     """Return a figure as a PNG file's contents."""
@@ -187,7 +184,7 @@ def power_diagram(
         The figure.
 
     Raises:
-        ValueError: It is not a diagram of the plane, or a shape does not fit.
+        ValueError: It is not a diagram of the plane, a shape does not fit, or the threshold is no angle in (0, pi].
         TypeError: It is no diagram and no map that is fitted.
     """
     from matplotlib.cm import ScalarMappable
@@ -278,10 +275,11 @@ def planar_map(
 
 def _angle(name: str, of: "PlanarCells | PlanarMap", threshold: Any) -> float:
     """A threshold in radians."""
-    if threshold == "auto" and isinstance(of, PlanarMap):
-        return float(of.singular_set().threshold)
+    own = getattr(of, "singular_set", None)
+    if threshold == "auto" and own is not None:
+        return float(own().threshold)
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < float(threshold) <= math.pi:
-        wanted = '"auto" or an angle' if isinstance(of, PlanarMap) else "an angle"
+        wanted = "an angle" if own is None else '"auto" or an angle'
         raise ValueError(f"{name}: angle_threshold must be {wanted} in (0, pi], got {threshold!r}")
     return float(threshold)
 

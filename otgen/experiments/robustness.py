@@ -20,6 +20,7 @@ from otgen.metrics import compare, reverse_kl, train_lenet
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
 from otgen.nn.lecture import WAEDecoder
+from otgen.ot.generators import torch_seeded
 from otgen.ot.streams import stream
 
 LOSSES: dict[str, Callable[..., Generative]] = {"JS": GAN, "W": partial(WGAN, lr=5e-4)}
@@ -79,8 +80,7 @@ def _train(context: Context, generator: str, loss: str, repeat: int) -> Outcome:
     x, labels = lineup.images_of(s["data"])
     shape = (x.shape[1], x.shape[2], x.shape[3])
     lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "generator"))
+    with torch_seeded(stream(seed, "generator")):
         network = GENERATORS[generator](s["d"], shape, s["width"])
     model = LOSSES[loss](shape, s["d"], width=s["width"], generator=network, seed=seed, device=context.device)
     fids = []

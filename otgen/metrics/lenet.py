@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from otgen.files import read_safetensors, write_safetensors
 from otgen.metrics.extractors import BATCH, as_images, digest
 from otgen.ops import check
+from otgen.ot.generators import torch_seeded
 
 FEATURES = 84
 """Width of the layer before the last in LeCun et al. 1998."""
@@ -131,8 +132,7 @@ def train_lenet(
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "shape": shape, "classes": classes}
     key = digest([images, labels, torch.tensor([epochs, batch_size, seed], device="cpu")])
     path = None if cache is None else Path(cache) / f"lenet-{key}.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with torch_seeded(seed):
         network = Layers(shape[0], classes)
     if path is not None and path.exists():
         return LeNet(network, shape, classes, _read(path, network))

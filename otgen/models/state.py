@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from otgen.ops import check
+from otgen.ot.generators import torch_seeded
 from otgen.ot.streams import stream
-from otgen.train.generators import torch_seeded
 
 
 class Stateful(nn.Module):
@@ -32,7 +32,10 @@ class Stateful(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for optimiser in self._attributes(Optimizer).values():
             for fields in optimiser.state.values():
-                fields.update({name: fn(value) for name, value in fields.items() if _is_moment(value)})
+                moments = {
+                    name: value for name, value in fields.items() if isinstance(value, Tensor) and name != "step"
+                }
+                fields.update({name: fn(value) for name, value in moments.items()})
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -97,31 +100,30 @@ def as_generator(generator: torch.Generator | int | None) -> torch.Generator:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Let a module neither train nor keep gradients, and leave each of its parts in the mode in which it was.
 
-    Several threads may do so at once: the first one in looks what the modes were, the last one out restores them.
+    Several threads may do so at once, also with parts of it: the first one to use a part looks what its mode was, the
+    last one restores it.
     """
+    parts = list(module.modules())
     with _evaluated_lock:
-        users, modes = _evaluated.get(module, (0, {part: part.training for part in module.modules()}))
-        _evaluated[module] = users + 1, modes
+        for part in parts:
+            users, mode = _evaluated.get(part, (0, part.training))
+            _evaluated[part] = users + 1, mode
         module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
         with _evaluated_lock:
-            users, modes = _evaluated.pop(module)
-            if users > 1:
-                _evaluated[module] = users - 1, modes
-            else:
-                for part, training in modes.items():
-                    part.training = training
+            for part in parts:
+                users, mode = _evaluated.pop(part)
+                if users > 1:
+                    _evaluated[part] = users - 1, mode
+                else:
+                    part.training = mode
 
 
-_evaluated: WeakKeyDictionary[nn.Module, tuple[int, dict[nn.Module, bool]]] = WeakKeyDictionary()
+_evaluated: WeakKeyDictionary[nn.Module, tuple[int, bool]] = WeakKeyDictionary()
 _evaluated_lock = Lock()
-
-
-def _is_moment(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0
 
 
 def _load_optimiser(optimiser: Optimizer, fields: dict[str, Tensor]) -> list[str]:

@@ -115,7 +115,7 @@ def positive(op: str, name: str, value: float) -> float:
     """Check a finite number above zero."""
     if not is_number(value):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not 0 < value <= sys.float_info.max:
+    if not 0 < float(value) <= sys.float_info.max:
         raise ValueError(f"{op}: {name} must be positive and finite, got {value}")
     return float(value)
 

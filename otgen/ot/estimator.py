@@ -3,6 +3,8 @@
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -83,8 +85,8 @@ class SemiDiscreteOT:
 
     Attributes:
         heights_: Heights, (m,), float64, with mean 0, in the units of targets and source.
-        targets_: Targets as given, (m, d), float64.
-        weights_: Weights, (m,), float64, summing to 1.
+        targets_: Targets as given, (m, d), float64; the map's own, not to be changed in place.
+        weights_: Weights, (m,), float64, summing to 1; likewise.
         cell_measures_: Measures of the cells on the certificate's samples, (m,), float64; duplicates share theirs.
         centroids_: Mean of the source over each cell, (m, d), float64.
         certificate_: Accuracy on fresh samples.
@@ -143,8 +145,8 @@ class SemiDiscreteOT:
             ConvergenceWarning: `tol` was not certified within the budget; `certificate_` says what was reached.
         """
         self._check_settings()
-        problem = self._make_problem(targets, weights)
-        return self._solve(problem, None)
+        with self._no_autocast():
+            return self._solve(self._make_problem(targets, weights), None)
 
     def refit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
         """Fit added, removed or changed targets, starting from the present heights.
@@ -166,10 +168,17 @@ class SemiDiscreteOT:
         """
         old = self._fitted()
         self._check_settings()
-        problem = self._make_problem(targets, weights)
-        if problem.d != old.d:
-            raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
-        return self._solve(problem, carried(problem, old, self._heights, self.seed))
+        with self._no_autocast():
+            problem = self._make_problem(targets, weights)
+            if problem.d != old.d:
+                raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
+            return self._solve(problem, carried(problem, old, self._heights, self.seed))
+
+    @contextmanager
+    def _no_autocast(self) -> Iterator[None]:
+        """The caller's would round what a fit starts from, and what his sampler draws."""
+        with torch.autocast("cpu", enabled=False), torch.autocast(torch.device(self.device).type, enabled=False):
+            yield
 
     def _make_problem(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None) -> Problem:
         with ops.torch_on_one_thread():  # another one would still spin beside the solver's first kernel
@@ -195,9 +204,8 @@ class SemiDiscreteOT:
         identity = checkpoints.fingerprint(problem, settings)
         if run.path is not None and start is not None and self._identity in checkpoints.owner(run.path):
             run.path.unlink()  # of the fit that is done, and the start of this one
-        with torch.autocast("cpu", enabled=False):  # the caller's would round what a fit starts from
-            solution = solve(self.method, run, identity)
-            fit = self._finish(problem, solution)
+        solution = solve(self.method, run, identity)
+        fit = self._finish(problem, solution)
         with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
             self._adopt(fit, given)
         self._identity = identity

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from otgen.ot.generators import torch_seeded
 from otgen.ot.streams import stream
 from otgen.train.checkpoint import Checkpoint, History, one_line, read_checkpoint, write_checkpoint
-from otgen.train.generators import torch_seeded
 from otgen.train.samples import Data, Samples, as_samples
 from otgen.train.setup import Setup
 
@@ -240,7 +240,9 @@ def _resume(model: Trainable, path: Path, settings: dict[str, Any], total: int) 
     """Load a checkpoint into the model, and return its step and history."""
     old = read_checkpoint(path)
     for name, value in settings.items():
-        if name == "contents" and old.settings.get(name) != value:
+        if name == "contents" and name not in old.settings:
+            continue  # a file of before
+        if name == "contents" and old.settings[name] != value:
             raise ValueError(f"train: {path} was made with other data of the same size")
         if old.settings.get(name) != value:
             raise ValueError(f"train: {path} was made with {name}={old.settings.get(name)}, got {name}={value}")

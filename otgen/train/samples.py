@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from otgen.files import image_paths, load_array, map_array, read_images
 from otgen.ot.checkpoint import digest
-from otgen.train.generators import torch_seeded
+from otgen.ot.generators import torch_seeded
 
 CHUNK = 4096  # rows that are looked at in one piece
 
@@ -59,7 +59,7 @@ class Samples(ABC):
         """Pieces of what can be looked at before training without reading it from afar."""
 
     def mark(self) -> str:
-        """Tells other samples of the same size apart; "" where the same ones may come out otherwise, as transformed."""
+        """Tells most other samples of the same size apart; "" where the same ones may come out transformed."""
         return ""
 
 

@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch.testing import assert_close
 
 from otgen.files import read_safetensors
 from otgen.models import AE, AEOT, AEOTGAN, MODELS, VAE, Autoencoder, Generative, Model, load
-from otgen.models.state import as_generator
+from otgen.models.state import as_generator, evaluating
 from otgen.ot import ConvergenceWarning
 
 SMALL = {"width": 2, "d": 3, "tol": 5.0, "ae_epochs": 1, "head_start": 1, "sampler_epochs": 2, "n_critic": 2}
@@ -314,6 +315,26 @@ def test_threads_change_no_model():
         for one, other in zip(alone, pool.map(state, range(6)), strict=True):
             assert_same_state(one, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_part_stays_as_another_thread_wants_it():
+    whole, inside, leave, modes = nn.Sequential(nn.Linear(2, 2)), Event(), Event(), []
+
+    def use_a_part():
+        with evaluating(whole[0]):
+            inside.set()
+            leave.wait()
+            modes.append(whole[0].training)
+
+    with ThreadPoolExecutor(1) as pool:
+        with evaluating(whole):
+            used = pool.submit(use_a_part)
+            inside.wait()
+        assert whole.training
+        leave.set()
+        used.result()
+    assert modes == [False]
+    assert whole[0].training
 
 
 def test_threads_leave_modes_as_they_were():

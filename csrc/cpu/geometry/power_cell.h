@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -50,7 +51,7 @@ class PowerCell {
  private:
   static constexpr int kWidth = SiteTree::kWidth;
   static constexpr int kLeaf = SiteTree::kLeaf;
-  // A cell has cuts by some 40 leaves tried in space; one whose box lets many more pass lies askew in it, and its
+  // In space a cell tries the targets of some 40 leaves. One whose box lets many more pass lies askew in it, and its
   // corners are then asked as well, which takes longer.
   static constexpr int kManyLeaves = 64;
 

@@ -54,9 +54,9 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
   moments_.resize(size_t(2 * leaves_));
   top_.resize(size_t(2 * leaves_ + kWidth));
   std::iota(number_.begin(), number_.end(), int64_t{0});
-  h_.resize(size_t(m + kWidth));
+  h_.resize(size_t(m + kLeaf));
   for (int axis = 0; axis < d; ++axis) {
-    y_[axis].resize(size_t(m + kWidth));
+    y_[axis].resize(size_t(m + kLeaf));
     for (auto* column : {&c_[axis], &low_[axis], &high_[axis]}) column->resize(top_.size());
   }
   // The nodes of one level are independent of each other.

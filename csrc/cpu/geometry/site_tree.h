@@ -23,7 +23,7 @@ class SiteTree {
   static constexpr int kMaxDim = 3;
   static constexpr int64_t kLeaf = 8;  // targets in a leaf, at most
   static constexpr int kStride = 2;
-  static constexpr int kWidth = 1 << kStride;  // columns of nodes and targets can be read so far beyond their end
+  static constexpr int kWidth = 1 << kStride;
 
   SiteTree(const double* y, int64_t m, int d, int threads);
 
@@ -37,7 +37,8 @@ class SiteTree {
   int64_t end(int64_t node) const { return bound(node, 1); }
   int64_t first_leaf() const { return leaves_; }
 
-  // By position: the target's number (and back), its coordinates and its height.
+  // By position: the target's number (and back), its coordinates and its height; the columns of these can be read kLeaf
+  // beyond their end, those of nodes kWidth.
   int64_t number(int64_t position) const { return number_[position]; }
   int64_t position(int64_t number) const { return position_[number]; }
   const double* y(int axis) const { return y_[axis].data(); }

@@ -5,6 +5,7 @@ transport": cells never get smaller than half the smallest of what they start wi
 step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,9 @@ SMOOTHERS = {
     "postsmoother": ("gauss_seidel", {"sweep": "backward"}),
 }
 """Together symmetric, as conjugate gradients want, at half the work of pyamg's own choice."""
+
+ROUGH = 10.0
+"""The residual may be so many times the tolerance by its own norm."""
 
 MAX_ITERATIONS = 200
 """Of conjugate gradients; 10 to 40 are usual with multigrid."""
@@ -204,7 +208,7 @@ class _Search:
         missing = self.nu - point.diagram.measures
         try:
             direction = self._linear.solve(self._hessian(point), missing, self.error(point))
-        except RuntimeError:  # SuperLU's, of a cell whose facets have no area: targets differ too much in distance
+        except RuntimeError:  # of a cell whose facets have no area: targets differ too much in distance
             return point, True
         norm, error, damping = float(missing.norm()), self.error(point), 1.0
         while damping >= SMALLEST_STEP:
@@ -224,7 +228,7 @@ class _Search:
         """The graph Laplacian with weights facet / distance, without the first row and column: positive definite."""
         i, j, weight = self.edges(point)
         m = self.nu.shape[0]
-        degree = torch.bincount(i, weight, m) + torch.bincount(j, weight, m)
+        degree = (torch.bincount(i, weight, m) + torch.bincount(j, weight, m)).double()  # whole numbers if none meet
         inner = i > 0
         above = ((i[inner] - 1).numpy(), (j[inner] - 1).numpy())
         upper = scipy.sparse.coo_array((-weight[inner].numpy(), above), shape=(m - 1, m - 1)).tocsr()
@@ -240,27 +244,46 @@ class _Linear:
         self._iterations = 0
 
     def solve(self, hessian: Any, right: Tensor, error: float) -> Tensor:
-        """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`."""
-        m = right.shape[0]
-        x, b = np.zeros(m), right.numpy()[1:]
-        outdated = self._inverse is None or error > SETTLED or self._iterations > PATIENCE
-        if outdated and m <= self._direct:
-            options = {"SymmetricMode": True}
-            factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
-            self._inverse, self._iterations = LinearOperator(hessian.shape, factors.solve, dtype=np.float64), 0
-            x[1:] = factors.solve(b)
-        else:
-            if outdated:
+        """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`.
+
+        Raises:
+            RuntimeError: The Hessian is singular.
+        """
+        b, tol = right.numpy()[1:], min(LINEAR, error)
+        if error > SETTLED or self._iterations > PATIENCE:
+            self._inverse = None
+        inner: Any = None
+        reached = False
+        if self._inverse is not None:
+            inner, reached = self._iterate(hessian, b, tol)
+        if not reached:  # an inverse of before may be of something else by now
+            self._inverse, self._iterations = None, 0
+            if right.shape[0] <= self._direct:
+                options = {"SymmetricMode": True}
+                factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+                self._inverse = LinearOperator(hessian.shape, factors.solve, dtype=np.float64)
+                inner = factors.solve(b)
+            else:
                 # scipy.sparse's older matrix class is the one that pyamg takes
                 matrix = scipy.sparse.csr_matrix(hessian)
                 levels = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500, **SMOOTHERS)
                 self._inverse = levels.aspreconditioner()
-            residuals: list[float] = []
-            limits = {"tol": min(LINEAR, error), "maxiter": MAX_ITERATIONS}
-            x[1:], _ = cg(hessian, b, M=self._inverse, residuals=residuals, **limits)
-            self._iterations = len(residuals)
-        direction = torch.from_numpy(x)
+                inner, _ = self._iterate(hessian, b, tol)  # a rough direction is one as well
+        if not np.isfinite(inner).all():
+            self._inverse = None
+            raise RuntimeError("the Hessian is singular")
+        direction = torch.from_numpy(np.concatenate([[0.0], inner]))
         return direction - direction.mean()
+
+    def _iterate(self, hessian: Any, b: Any, tol: float) -> tuple[Any, bool]:
+        """Conjugate gradients with the inverse at hand, and whether they reached the tolerance."""
+        residuals: list[float] = []
+        with np.errstate(all="ignore"), warnings.catch_warnings(record=True):  # of what is no inverse
+            x, _ = cg(hessian, b, M=self._inverse, tol=tol, maxiter=MAX_ITERATIONS, residuals=residuals)
+            # cg weighs residuals by the inverse, so what it reached with one of another Hessian may be nothing
+            left = np.linalg.norm(b - hessian @ x)
+        self._iterations = len(residuals)
+        return x, bool(left <= ROUGH * tol * np.linalg.norm(b))
 
 
 def _none_empty(point: Point) -> bool:

@@ -6,12 +6,13 @@ import numpy as np
 import oracles
 import ot as pot
 import pytest
+import scipy.sparse
 import torch
 from draws import rand, randn
 from torch.testing import assert_close
 
 from otgen import SemiDiscreteOT, data, ops
-from otgen.ot import checkpoint
+from otgen.ot import ConvergenceWarning, checkpoint
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import Run, exact
 from otgen.ot.solvers.base import State
@@ -44,6 +45,42 @@ def test_multigrid_leads_where_a_factorisation_does(d, monkeypatch):
     found = fit(y)
     assert_exact(found)
     assert_close(found.heights_, direct.heights_, rtol=0, atol=1e-8)
+
+
+def test_what_no_longer_inverts_is_made_anew():
+    """The inverse of a Hessian of before may be far from the present one's, or that be singular."""
+    here, there = (laplacian(10 ** (3 * rand(2999, seed=seed))) for seed in (0, 1))
+    linear, right = exact._Linear(direct=10**6), rand(3000, seed=2)
+    right -= right.mean()
+    for matrix in (here, there):
+        found = linear.solve(matrix, right, 0.1)
+        assert_close(torch.from_numpy(matrix @ (found[1:] - found[0]).numpy()), right[1:], rtol=0, atol=1e-6)
+    broken = rand(2999, seed=1)
+    broken[1500:1502] = 0.0  # one node is alone
+    for one in (exact._Linear(direct=10**6), linear):
+        with pytest.raises(RuntimeError, match="singular"):
+            one.solve(laplacian(broken), right, 0.1)
+
+
+def laplacian(weights):
+    """Of a chain, without its first row and column."""
+    m = len(weights) + 1
+    below = scipy.sparse.coo_array((-weights.numpy(), (range(1, m), range(m - 1))), shape=(m, m)).tocsr()
+    full = below + below.T
+    full = full - scipy.sparse.diags_array(np.asarray(full.sum(1)))
+    return full.tocsr()[1:, 1:]
+
+
+@pytest.mark.parametrize("method", ["exact", "auto"])
+def test_cells_without_facets_end_in_an_honest_answer(method):
+    """Widths over six orders of magnitude: facets vanish in float64, and the Hessian becomes singular."""
+    generator = torch.Generator().manual_seed(83)
+    y = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    y = y * torch.exp(4 * torch.randn(200, 1, generator=generator, dtype=torch.float64))
+    with pytest.warns(ConvergenceWarning):
+        ot = fit(y, 1 / torch.arange(1, 201) ** 1.5, method=method, source="normal")
+    assert not ot.converged_
+    assert bool(ot.heights_.isfinite().all())
 
 
 # --- named problems --------------------------------------------------------------------------------------------------

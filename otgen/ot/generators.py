@@ -1,10 +1,13 @@
-"""Torch's own generators, from which dropout, random transforms and the like draw."""
+"""Torch's own generators, from which initial weights, dropout, random transforms and the like draw."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
 import torch
+
+_turn = RLock()
 
 
 @contextmanager
@@ -12,14 +15,15 @@ def torch_seeded(seed: int, device: torch.device | None = None) -> Iterator[None
     """Let torch's own generators start at a seed, and put them back afterwards.
 
     There is one set of them for all threads of the process, so one thread at a time is let in: models that are trained
-    in several threads take turns by the step, and each is what it would be alone.
+    in several threads take turns, by the step and for the whole of what comes before and after the steps, and each is
+    what it would be alone.
 
     Args:
         seed: Where they start.
         device: A GPU whose generator is meant, too; `None`, or a CPU, for the CPU's alone.
     """
     gpus = [device] if device is not None and device.type == "cuda" else []
-    with _ours, torch.random.fork_rng(gpus):
+    with _turn, torch.random.fork_rng(gpus):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach for all GPUs
         for gpu in gpus:
             with torch.cuda.device(gpu):
@@ -27,4 +31,10 @@ def torch_seeded(seed: int, device: torch.device | None = None) -> Iterator[None
         yield
 
 
-_ours = RLock()
+def _free() -> None:
+    global _turn
+    _turn = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads that may have held it
+    os.register_at_fork(after_in_child=_free)
