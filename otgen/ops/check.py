@@ -1,6 +1,6 @@
 """The one gate for the arguments of the kernels: says what was wanted and what came, before any work."""
 
-import sys
+import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
@@ -115,9 +115,13 @@ def positive(op: str, name: str, value: float) -> float:
     """Check a finite number above zero."""
     if not is_number(value):
         raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
-    if not 0 < float(value) <= sys.float_info.max:
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number
+        number = math.inf
+    if not 0 < number < math.inf:
         raise ValueError(f"{op}: {name} must be positive and finite, got {value}")
-    return float(value)
+    return number
 
 
 def source(op: str, value: str) -> str:
