@@ -43,8 +43,8 @@ DIRECT = {1: 1_000_000, 2: 200_000, 3: 5_000}
 """Up to this many targets, by dimension, a sparse factorisation is faster than multigrid, and small enough."""
 
 LINEAR = 1e-3
-"""Relative residual of a linear system, at most, and at most a tenth of the error, so that what Newton's step leaves is its
-own. A looser one is paid for in damping: the error sits in small cells."""
+"""Relative residual of a linear system, at most, and at most a tenth of the error, which then falls as Newton's step
+lets it. A looser one is paid for in damping: the error sits in small cells."""
 
 SMOOTHERS = {
     "presmoother": ("gauss_seidel", {"sweep": "forward"}),
