@@ -89,8 +89,8 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
 def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     """Compute the p-Wasserstein distance of two small samples exactly, by POT's network simplex.
 
-    Exact means to about 1e-9 of the p-th power of the largest distance between two samples, in which POT works: one far
-    outlier among points that lie close hides what these contribute.
+    Up to POT's tolerance, which is relative to the p-th power of the widest extent: one far outlier among points that
+    lie close hides what these contribute.
 
     Args:
         x: Sample, (n, d), floating, n at most 5000.

@@ -240,12 +240,10 @@ def _resume(model: Trainable, path: Path, settings: dict[str, Any], total: int) 
     """Load a checkpoint into the model, and return its step and history."""
     old = read_checkpoint(path)
     for name, value in settings.items():
-        if name == "contents" and name not in old.settings:
-            continue  # a file of before
-        if name == "contents" and old.settings[name] != value:
-            raise ValueError(f"train: {path} was made with other data of the same size")
-        if old.settings.get(name) != value:
-            raise ValueError(f"train: {path} was made with {name}={old.settings.get(name)}, got {name}={value}")
+        was = old.settings.get(name, value if name == "contents" else None)  # files of before do not say it
+        if was != value:
+            what = "other data of the same size" if name == "contents" else f"{name}={was}, got {name}={value}"
+            raise ValueError(f"train: {path} was made with {what}")
     if old.step > total:
         raise ValueError(f"train: {path} has {old.step} steps behind it, more than the {total} asked for")
     try:
