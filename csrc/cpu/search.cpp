@@ -50,7 +50,7 @@ Search<T>::Block<X>::Block(const Search& search, int tiles)
   if (k > 2) lowers_.resize(samples);
   survivors_.list.resize(samples * kListed);
   survivors_.search = this, survivors_.full = make_room;
-  maxima_.resize(std::max(size_t(kTogether) * kTile * kChunk, size_t(search.region_.images) * kTile * kChunk));
+  maxima_.resize(std::max(kTogether, search.region_.images) * size_t{kTile} * kApart);
 }
 
 template <class T>

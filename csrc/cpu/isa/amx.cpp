@@ -145,7 +145,7 @@ static void all_maxima(const void* prepared, int64_t bytes, int halves, const Pa
         K::odd(y, x, steps, products[0].sums);
       Product<K>& turn = products[k % 2];
       if (k >= 2) turn.take();
-      turn.maxima = maxima + (half * kChunk + g - first) * Vec::kWidth;
+      turn.maxima = maxima + (half * kApart + g - first) * Vec::kWidth;
       turn.top = panels.top + g, turn.unit = panels.unit + g;
     }
   }

@@ -62,7 +62,7 @@ static void filter_groups(const void* prepared, int64_t bytes, int tiles, const 
 #pragma GCC unroll 4
         for (int v = 0; v < kVectors; ++v)
           to_score(best[v], panels, g)
-              .store(maxima + (tile * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
+              .store(maxima + (tile * kTile + s + v * Vec::kWidth) * kApart + (g - first) * Vec::kWidth);
       }
   }
   scan_tiles(maxima, tiles, panels, first, last, states);

@@ -60,7 +60,7 @@ static void filter_blocks(const Lane* x, const Panels& panels, const Lane* y, co
 #pragma GCC unroll 16
         for (int i = 0; i < 2 * kBlocks; ++i)
           to_score(best[i], panels, g)
-              .store(maxima + (i * kTile + s + v * Vec::kWidth) * kChunk + (g - first) * Vec::kWidth);
+              .store(maxima + (i * kTile + s + v * Vec::kWidth) * kApart + (g - first) * Vec::kWidth);
       }
     }
   scan_tiles(maxima, 2 * kBlocks, panels, first, last, states);

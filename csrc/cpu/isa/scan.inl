@@ -84,5 +84,5 @@ static void scan_tiles(const float* maxima, int tiles, const Panels& panels, int
                        TileState* states) {
   for (int i = 0; i < tiles; ++i)
     for (int lane = 0; lane < kTile; lane += Vec::kWidth)
-      scan(maxima + (i * kTile + lane) * kChunk, first, last - first, lane, panels, states[i]);
+      scan(maxima + (i * kTile + lane) * kApart, first, last - first, lane, panels, states[i]);
 }
