@@ -316,12 +316,14 @@ PYBIND11_MODULE(_ext, module) {
            })
       .def("diagram",
            [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count, int threads,
-              py::object progress, uintptr_t measures, uintptr_t first, uintptr_t second) {
+              py::object progress, uintptr_t near, int64_t near_count, uintptr_t measures, uintptr_t first,
+              uintptr_t second) {
              Column<int64_t> pairs;
              Column<double> facets;
              run(threads, std::move(progress), [&](const Run& r) {
-               power_diagram_cpu({tree, domain(source, corners, count), r, pointer<double>(measures),
-                                  pointer<double>(first), pointer<double>(second), pairs.values, facets.values});
+               power_diagram_cpu({tree, domain(source, corners, count), r, pointer<const int64_t>(near), near_count,
+                                  pointer<double>(measures), pointer<double>(first), pointer<double>(second),
+                                  pairs.values, facets.values});
              });
              return std::make_pair(std::move(pairs), std::move(facets));
            })

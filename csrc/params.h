@@ -161,6 +161,8 @@ struct PowerDiagramParams {
   const SiteTree& tree;
   PowerDomain domain;
   Run run;
+  const int64_t* near;  // (near_count, 2): targets that are likely to be neighbours, i != j
+  int64_t near_count;
   double* measures;             // (m,): of 1
   double* first;                // (m, d): of x
   double* second;               // (m,): of |x|^2

@@ -63,8 +63,8 @@ class SiteTree:
     def order(self, numbers: int, /) -> None: ...
     def set_heights(self, h: int, threads: int, /) -> None: ...
     def diagram(
-        self, source: str, corners: int, count: int, threads: int, progress: _Progress, measures: int, first: int,
-        second: int, /,
+        self, source: str, corners: int, count: int, threads: int, progress: _Progress, near: int, near_count: int,
+        measures: int, first: int, second: int, /,
     ) -> tuple[IntColumn, DoubleColumn]: ...  # fmt: skip
     def cells(
         self, source: str, corners: int, count: int, which: int, cells: int, /

@@ -13,7 +13,7 @@ ROOT = Path(otgen.__file__).parent
 # Part -> what it may import besides itself and the standard library. A part is a file or a folder of otgen/.
 ALLOWED = {
     "_ext": set(),
-    "ops": {"_ext", "torch", "numpy"},
+    "ops": {"_ext", "torch", "numpy", "threadpoolctl"},
     "ot": {"ops", "files", "torch", "numpy", "scipy", "pyamg", "tqdm"},
     "nn": {"torch"},
     "models": {"ops", "ot", "nn", "train", "files", "torch", "tqdm"},

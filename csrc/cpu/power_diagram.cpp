@@ -1,4 +1,6 @@
 // power_diagram: exact power cells in one, two and three dimensions, and what the source has on them.
+#include <numeric>
+#include <span>
 #include <vector>
 
 #include "cpu.h"
@@ -29,18 +31,44 @@ void with_domain(const PowerDomain& domain, int d, const F& f) {
   of_source(body);
 }
 
+// Pairs of targets by one of them: positions in the tree.
+class Near {
+ public:
+  Near(const SiteTree& tree, const int64_t* pairs, int64_t count) : ends_(size_t(tree.size() + 1)) {
+    const auto each = [&](const auto& f) {
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t i = tree.position(pairs[2 * k]), j = tree.position(pairs[2 * k + 1]);
+        f(i, j), f(j, i);
+      }
+    };
+    each([&](int64_t i, int64_t) { ++ends_[size_t(i + 1)]; });
+    std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
+    all_.resize(size_t(2 * count));
+    each([&](int64_t i, int64_t j) { all_[size_t(ends_[size_t(i)]++)] = j; });  // where one begins becomes its end
+  }
+
+  std::span<const int64_t> of(int64_t position) const {
+    const size_t first = position == 0 ? 0 : size_t(ends_[size_t(position - 1)]);
+    return {all_.data() + first, size_t(ends_[size_t(position)]) - first};
+  }
+
+ private:
+  std::vector<int64_t> ends_, all_;
+};
+
 }  // namespace
 
 void power_diagram_cpu(const PowerDiagramParams& p) {
   const SiteTree& tree = p.tree;
   const int64_t blocks = ceil_div(tree.size(), kBlock);
   std::vector<std::vector<Facet>> facets(static_cast<size_t>(blocks));
+  const Near near(tree, p.near, p.near_count);
   with_domain(p.domain, tree.dim(), [&](const auto& domain, const auto& source) {
     using Body = std::decay_t<decltype(domain)>;
     parallel_for(blocks, p.run, [&](int64_t b, int) {
       PowerCell<Body> maker(tree);
       for (int64_t at = b * kBlock; at < std::min(tree.size(), (b + 1) * kBlock); ++at) {
-        const Body& cell = maker.make(domain, at);
+        const Body& cell = maker.make(domain, at, near.of(at));
         const int64_t j = tree.number(at);
         CellIntegrals<Body::kDim> sum;
         if (!cell.empty())

@@ -75,7 +75,7 @@ constexpr int64_t kMostBytes = 1 << 14;   // coordinates whose products of bytes
 constexpr int64_t kMostShorts = 1 << 24;  // likewise of shorts, to less than 1.13 2^30
 constexpr int kSpan = 32;                 // groups that share a bound
 constexpr int kChunk = 512;               // groups whose maxima a filter keeps before it looks at them, at most
-constexpr int kApart = kChunk + 1;        // room for those of a tile: not a power of two, or all would lie in the same sets of a cache
+constexpr int kApart = kChunk + 1;        // their room: by a power of two all tiles would meet in one set of a cache
 constexpr int kListed = 16;               // groups listed for a sample, on average, before they are scored
 constexpr int kTogether = 4;              // tiles that a filter takes at a time: a third of L1 at d = 64
 

@@ -9,7 +9,7 @@ from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
 from otgen.ops.shortlist import Shortlist
 from otgen.ops.soft_assign import soft_assign
-from otgen.ops.threads import torch_on_one_thread
+from otgen.ops.threads import blas_on_one_thread, torch_on_one_thread
 from otgen.ops.topk import topk
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Shortlist",
     "Sites",
     "assign",
+    "blas_on_one_thread",
     "cube",
     "cuda_filter",
     "has_cuda",

@@ -129,20 +129,26 @@ class Sites:
         self._tree.order(numbers.data_ptr())
         return numbers
 
-    def diagram(self, h: Tensor, domain: Domain, progress: check.Progress | None = None) -> Diagram:
+    def diagram(
+        self, h: Tensor, domain: Domain, progress: check.Progress | None = None, *, near: Tensor | None = None
+    ) -> Diagram:
         """Measure all cells and facets.
 
         Args:
             h: Heights, (m,), float64.
             domain: Of the source; as many dimensions as the targets.
             progress: Told the fraction done about ten times a second; `None` for nobody.
+            near: Pairs of targets that are likely to be neighbours, (f, 2), int64, such as `Diagram.pairs` for other
+                heights: cells are cut by these first, which takes two thirds of the time where they are right. Whatever
+                they are, only rounding tells results apart. `None` for none.
         """
         check.progress("power_diagram", progress)
+        near = torch.empty(0, 2, dtype=torch.int64, device="cpu") if near is None else self._pairs(near)
         measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
         first = torch.empty(self.m, self.d, dtype=torch.float64, device="cpu")
         with self._set(h, domain) as corners:
             pairs, facets = self._tree.diagram(
-                domain.source, corners.data_ptr(), corners.shape[0], threads(), progress,
+                domain.source, corners.data_ptr(), corners.shape[0], threads(), progress, near.data_ptr(), len(near),
                 measures.data_ptr(), first.data_ptr(), second.data_ptr(),
             )  # fmt: skip
         return Diagram(measures, first, second, _tensor(pairs).view(-1, 2), _tensor(facets))
@@ -176,6 +182,15 @@ class Sites:
         else:
             all_faces = [_edges(count, self.d) for count in corners.tolist()]
         return [Cell(*parts) for parts in zip(all_corners, all_faces, all_labels, strict=True)]
+
+    def _pairs(self, near: Tensor) -> Tensor:
+        near = near.contiguous()
+        if near.dtype != torch.int64 or near.dim() != 2 or near.shape[1] != 2:
+            raise TypeError(f"power_diagram: near must be int64 (f, 2), got {near.dtype} {tuple(near.shape)}")
+        if near.numel() and not (int(near.min()) >= 0 and int(near.max()) < self.m):
+            came = f"{int(near.min())} to {int(near.max())}"
+            raise ValueError(f"power_diagram: near must lie in [0, {self.m}), got {came}")
+        return near
 
     @contextmanager
     def _set(self, h: Tensor, domain: Domain) -> Iterator[Tensor]:

@@ -3,8 +3,11 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 _kernels = threading.local()
 
@@ -30,3 +33,36 @@ def torch_on_one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         _kernels.threads = outer
+
+
+@contextmanager
+def blas_on_one_thread() -> Iterator[None]:
+    """The same for the BLAS of numpy and scipy, whose threads spin for longer; for the whole process at a time.
+
+    Its sums are then the same for any number of threads.
+    """
+    with _Blas.lock:
+        if _Blas.blocks == 0:
+            _Blas.before = _controller().limit(limits=1, user_api="blas")
+        _Blas.blocks += 1
+    try:
+        yield
+    finally:
+        with _Blas.lock:
+            _Blas.blocks -= 1
+            if _Blas.blocks == 0:
+                _Blas.before.restore_original_limits()
+
+
+class _Blas:
+    """How many blocks keep it to one thread, and what was before the first of them."""
+
+    lock = threading.Lock()
+    blocks = 0
+    before: Any = None
+
+
+@cache
+def _controller() -> Any:
+    """Of the libraries that are there when it is first asked for; looking for them takes milliseconds."""
+    return ThreadpoolController()

@@ -316,9 +316,26 @@ def test_duplicates_anywhere_share_nothing(d):
     h = -0.5 * y.square().sum(1)
     h[[50, 61]] += 0.01
     h[[48, 60]] += 0.01
-    found = diagram(y, h).measures
-    assert torch.nonzero(found)[:, 0].tolist() == [48, 50]
-    assert_close(float(found.sum()), 1.0, rtol=0, atol=1e-15)
+    found = diagram(y, h)
+    assert torch.nonzero(found.measures)[:, 0].tolist() == [48, 50]
+    assert_close(float(found.measures.sum()), 1.0, rtol=0, atol=1e-15)
+    assert found.pairs.tolist() == [[48, 50]]
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_cells_have_no_neighbours_among_duplicates_that_have_none(d):
+    y, h = sites(200, d)
+    y[::2] = y[::2].mul(4).floor() / 4
+    y[0], y[2], h[0], h[2] = 0.0, -0.0, 0.0, 0.0  # at the same place
+    rank = torch.randperm(400, generator=torch.Generator().manual_seed(1))
+    all_y, all_h = torch.cat([y, y])[rank].contiguous(), torch.cat([h, h - 0.1 * (rank[:200] % 2)])[rank].contiguous()
+    found = diagram(all_y, all_h)
+    assert_close(float(found.measures.sum()), 1.0, rtol=0, atol=1e-13)
+    mine = torch.nonzero(found.measures)[:, 0]
+    alone = diagram(all_y[mine].contiguous(), all_h[mine].contiguous())
+    assert_close(found.measures[mine], alone.measures, rtol=0, atol=1e-15)
+    assert sorted(map(tuple, found.pairs.tolist())) == sorted(map(tuple, mine[alone.pairs].tolist()))
+    assert_close(float(found.facets.sum()), float(alone.facets.sum()), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("spread", [1e-6, 1e-9, 1e-12])

@@ -1,7 +1,9 @@
 import threading
 
+import numpy  # noqa: F401  brings a BLAS
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from otgen import ops
 from otgen.ops.threads import threads
@@ -27,3 +29,21 @@ def test_kernels_keep_the_threads_that_torch_gives_up():
         assert (torch.get_num_threads(), threads()) == (3, 3)
     finally:
         torch.set_num_threads(before)
+
+
+def test_blas_keeps_to_one_thread_until_the_last_block_ends():
+    def blas():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        first, second = ops.blas_on_one_thread(), ops.blas_on_one_thread()
+        first.__enter__()
+        assert blas() == {1}
+        second.__enter__()
+        first.__exit__(None, None, None)  # as blocks of two threads may
+        assert blas() == {1}
+        second.__exit__(None, None, None)
+        assert blas() == {2}
+        with pytest.raises(KeyError), ops.blas_on_one_thread():
+            raise KeyError
+        assert blas() == {2}

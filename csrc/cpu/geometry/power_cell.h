@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -22,11 +23,16 @@ class PowerCell {
   explicit PowerCell(const SiteTree& tree) : tree_(tree) {}
 
   // The cell of the target at a position of the tree, within the domain; labels of its facets are positions, those of
-  // the domain's own sides stay as they are. Valid until the next call.
-  const Body& make(const Body& domain, int64_t position) {
-    position_ = position;
+  // the domain's own sides stay as they are. It is cut by those at `near` first. Valid until the next call.
+  const Body& make(const Body& domain, int64_t position, std::span<const int64_t> near = {}) {
+    position_ = position, near_ = near;
     h_ = tree_.h()[position];
     body_ = domain;
+    if (h_ == SiteTree::kHidden) {
+      body_.clear();
+      if constexpr (kDim == 3) body_.close();
+      return body_;
+    }
     enclose();
     slack_ = std::abs(h_);
     for (int axis = 0; axis < kDim; ++axis) {
@@ -35,6 +41,7 @@ class PowerCell {
       slack_ += 2 * reach_[axis] * tree_.largest(axis);
     }
     slack_ *= SiteTree::kRounding;
+    for (size_t i = 0; i < near.size() && !body_.empty(); ++i) cut_by(near[i]);
     // Upwards from the target's own leaf: its neighbours come first, and most of the rest is ruled out by the bounds.
     leaves_ = 0;
     int64_t node = leaf_of(position);
@@ -132,23 +139,22 @@ class PowerCell {
       above[i] += SiteTree::kRounding * terms;
     }
     Nearest<kLeaf> nearest;
-    for (int i = 0; i < count; ++i)
-      if (above[i] >= 0 && first + i != position_) nearest.add(distance[i], first + i);
+    for (int i = 0; i < count; ++i)  // `above` is not a number where a target is hidden
+      if (above[i] >= 0 && first + i != position_ && !is_near(first + i)) nearest.add(distance[i], first + i);
     for (int i = 0; i < nearest.size && !body_.empty(); ++i) cut_by(nearest.item[i].second);
+  }
+
+  // One that has cut already must not cut again, which by rounding it would.
+  bool is_near(int64_t q) const {
+    bool found = false;
+    for (const int64_t p : near_) found |= p == q;
+    return found;
   }
 
   void cut_by(int64_t q) {
     const double rise = tree_.h()[q] - h_;
     double step[kDim];
-    bool same = true;
-    for (int axis = 0; axis < kDim; ++axis) {
-      step[axis] = tree_.y(axis)[q] - y_[axis];
-      same &= step[axis] == 0;
-    }
-    if (same) {  // of duplicates the highest has the cell, of equally high ones the first
-      if (rise > 0 || (rise == 0 && tree_.number(q) < tree_.number(position_))) body_.clear();
-      return;
-    }
+    for (int axis = 0; axis < kDim; ++axis) step[axis] = tree_.y(axis)[q] - y_[axis];
     const int n = body_.corners();
     const double* x[kDim];
     for (int axis = 0; axis < kDim; ++axis) x[axis] = body_.coordinate(axis);
@@ -190,6 +196,7 @@ class PowerCell {
 
   const SiteTree& tree_;
   int64_t position_ = 0;
+  std::span<const int64_t> near_;
   double y_[kDim] = {}, h_ = 0;              // of the target
   double low_[kDim] = {}, high_[kDim] = {};  // the box around the body
   double reach_[kDim] = {};                  // the largest coordinates of the domain

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "../threads.h"
 
@@ -73,6 +74,7 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
   for (int axis = 0; axis < d; ++axis) largest_[axis] = std::max(std::abs(low_[axis][1]), std::abs(high_[axis][1]));
   position_.resize(size_t(m));
   for (int64_t p = 0; p < m; ++p) position_[number_[p]] = p;
+  find_duplicates();
   // Sums over the targets of a node come from those of its children.
   for (int64_t node = leaves_; --node >= 1;) {
     const Moments &a = moments_[2 * node], &b = moments_[2 * node + 1];
@@ -83,6 +85,47 @@ SiteTree::SiteTree(const double* y, int64_t m, int d, int threads) : m_(m), d_(d
       for (int j = 0; j < d; ++j)
         sum.yy[i][j] =
             a.yy[i][j] + b.yy[i][j] + na * nb / (na + nb) * (a.mean[i] - b.mean[i]) * (a.mean[j] - b.mean[j]);
+    }
+  }
+}
+
+// By a table of the first position at every place.
+void SiteTree::find_duplicates() {
+  const size_t size = std::bit_ceil(size_t(2 * m_));
+  std::vector<int64_t> table(size, -1);
+  for (int64_t p = 0; p < m_; ++p) {
+    uint64_t hash = 0;
+    for (int axis = 0; axis < d_; ++axis) {
+      hash = (hash ^ std::bit_cast<uint64_t>(y_[axis][p] + 0.0)) * 0x9E3779B97F4A7C15u;  // -0 is 0
+      hash ^= hash >> 32;
+    }
+    const auto differs = [&](int64_t q) {
+      for (int axis = 0; axis < d_; ++axis)
+        if (y_[axis][p] != y_[axis][q]) return true;
+      return false;
+    };
+    size_t at = hash & (size - 1);
+    while (table[at] >= 0 && differs(table[at])) at = (at + 1) & (size - 1);
+    if (table[at] < 0)
+      table[at] = p;
+    else
+      duplicates_.push_back({table[at], p});
+  }
+  std::sort(duplicates_.begin(), duplicates_.end());
+}
+
+void SiteTree::hide_duplicates(const double* h) {
+  const auto beats = [&](int64_t p, int64_t q) {
+    const int64_t a = number_[p], b = number_[q];
+    return h[a] > h[b] || (h[a] == h[b] && a < b);
+  };
+  for (size_t i = 0; i < duplicates_.size();) {
+    const int64_t first = duplicates_[i].first;
+    int64_t best = first;
+    for (; i < duplicates_.size() && duplicates_[i].first == first; ++i) {
+      int64_t other = duplicates_[i].second;
+      if (beats(other, best)) std::swap(other, best);
+      h_[other] = kHidden;
     }
   }
 }
@@ -147,6 +190,7 @@ void SiteTree::set_heights(const double* h, int threads) {
     for (int i = 0; i < d_; ++i)
       sum.yh[i] = a.yh[i] + b.yh[i] + na * nb / (na + nb) * (a.mean[i] - b.mean[i]) * (a.h - b.h);
   }
+  hide_duplicates(h);
   int64_t level = leaves_;
   while (level >= kWidth) level /= kWidth;
   for (int64_t above = 1; level <= leaves_; above = level, level *= kWidth)
@@ -166,6 +210,7 @@ void SiteTree::fit(int64_t node, int64_t parent) {
   solve(a, b, d_, c);
   double top = -std::numeric_limits<double>::infinity(), slack = 0;
   for (int64_t p = begin(node); p < end(node); ++p) {
+    if (h_[p] == kHidden) continue;
     double value = h_[p], terms = std::abs(value);
     for (int i = 0; i < d_; ++i) value += c[i] * y_[i][p], terms += std::abs(c[i]) * largest_[i];
     top = std::max(top, value), slack = std::max(slack, terms);

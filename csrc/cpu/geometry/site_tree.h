@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "../../common.h"
@@ -38,11 +39,13 @@ class SiteTree {
   int64_t first_leaf() const { return leaves_; }
 
   // By position: the target's number (and back), its coordinates and its height; the columns of these can be read kLeaf
-  // beyond their end, those of nodes kWidth.
+  // beyond their end, those of nodes kWidth. Of exact duplicates the highest has a height, of equally high ones the
+  // first; the others have kHidden, which makes their scores -inf, and so no cell.
   int64_t number(int64_t position) const { return number_[position]; }
   int64_t position(int64_t number) const { return position_[number]; }
   const double* y(int axis) const { return y_[axis].data(); }
   const double* h() const { return h_.data(); }
+  static constexpr double kHidden = -std::numeric_limits<double>::infinity();
   double largest(int axis) const { return largest_[axis]; }  // coordinate of a target, absolute
 
   // Bounds on the rounding of a score are this many times the sum of the absolute values of its terms.
@@ -58,12 +61,15 @@ class SiteTree {
  private:
   int64_t bound(int64_t node, int64_t side) const;
   void build(int64_t node, const double* y);
+  void find_duplicates();
+  void hide_duplicates(const double* h);
   void fit(int64_t node, int64_t parent);
 
   int64_t m_;
   int d_;
   int64_t leaves_ = 1;
   std::vector<int64_t> number_, position_;
+  std::vector<std::pair<int64_t, int64_t>> duplicates_;  // the first position at a place and another one there, sorted
   std::vector<double> y_[kMaxDim], h_;
   double largest_[kMaxDim] = {};
   std::vector<double> top_, c_[kMaxDim], low_[kMaxDim], high_[kMaxDim];

@@ -43,14 +43,18 @@ DIRECT = {1: 1_000_000, 2: 200_000, 3: 5_000}
 """Up to this many targets, by dimension, a sparse factorisation is faster than multigrid, and small enough."""
 
 LINEAR = 1e-3
-"""Relative residual of a linear system, at most, and at most a tenth of the error, which then falls as Newton's step
-lets it. A looser one is paid for in damping: the error sits in small cells."""
+"""Relative residual of a linear system, at most; else a tenth of the error, which then falls as Newton's step lets it,
+or what leaves a hundredth of `GOAL`. A looser one is paid for in damping: the error sits in small cells."""
 
-SMOOTHERS = {
+MULTIGRID = {
+    "strength": None,
+    "smooth": ("jacobi", {"weighting": "local"}),
     "presmoother": ("gauss_seidel", {"sweep": "forward"}),
     "postsmoother": ("gauss_seidel", {"sweep": "backward"}),
+    "max_coarse": 500,
 }
-"""Together symmetric, as conjugate gradients want, at half the work of pyamg's own choice."""
+"""Of pyamg. Its own weighting asks numpy's global generator; the two sweeps are symmetric together, as conjugate
+gradients want, at half the work of its own choice."""
 
 ROUGH = 10.0
 """The residual may be so many times the tolerance by its own norm."""
@@ -88,6 +92,7 @@ def knows(problem: Problem) -> bool:
 
 
 @ops.torch_on_one_thread()  # so that sums do not depend on the number of threads
+@ops.blas_on_one_thread()
 def solve(run: Run, identity: str = "") -> Solution:
     """Find the heights, in the units of the problem.
 
@@ -161,10 +166,10 @@ class _Search:
         i, j = point.diagram.pairs.unbind(dim=1)
         return i, j, point.diagram.facets / (self.y[i] - self.y[j]).norm(dim=1)
 
-    def at(self, h: Tensor) -> Point:
-        """The diagram of heights."""
+    def at(self, h: Tensor, near: Point | None = None) -> Point:
+        """The diagram of heights, which takes less time if that of heights near by is at hand."""
         h = h - h.mean()
-        return Point(h, self.sites.diagram(h, self.domain))
+        return Point(h, self.sites.diagram(h, self.domain, near=None if near is None else near.diagram.pairs))
 
     def start(self, h: Tensor | None) -> Point:
         """A point without empty cells: from `h` (in the problem's order) if given, as near to it as need be.
@@ -213,7 +218,7 @@ class _Search:
             return point, True
         norm, error, damping = float(missing.norm()), self.error(point), 1.0
         while damping >= SMALLEST_STEP:
-            after = self.at(point.h + damping * direction)
+            after = self.at(point.h + damping * direction, near=point)
             norm_after = float((self.nu - after.diagram.measures).norm())
             error_after = self.error(after)
             if error < ROUNDING and norm_after > 0.5 * norm and error_after > 0.5 * error:
@@ -250,7 +255,7 @@ class _Linear:
         Raises:
             RuntimeError: The Hessian is singular.
         """
-        b, tol = right.numpy()[1:], min(LINEAR, 0.1 * error)
+        b, tol = right.numpy()[1:], min(LINEAR, max(0.1 * error, 0.01 * GOAL / error))
         if error > SETTLED or self._iterations > PATIENCE:
             self._inverse = None
         inner: Any = None
@@ -267,7 +272,7 @@ class _Linear:
             else:
                 # scipy.sparse's older matrix class is the one that pyamg takes
                 matrix = scipy.sparse.csr_matrix(hessian)
-                levels = pyamg.smoothed_aggregation_solver(matrix, max_coarse=500, **SMOOTHERS)
+                levels = pyamg.smoothed_aggregation_solver(matrix, **MULTIGRID)
                 self._inverse = levels.aspreconditioner()
                 inner, _ = self._iterate(hessian, b, tol)  # a rough direction is one as well
         if not np.isfinite(inner).all():

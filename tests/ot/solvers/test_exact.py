@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 from draws import rand, randn
+from threadpoolctl import threadpool_limits
 from torch.testing import assert_close
 
 from otgen import SemiDiscreteOT, data, ops
@@ -45,6 +46,19 @@ def test_multigrid_leads_where_a_factorisation_does(d, monkeypatch):
     found = fit(y)
     assert_exact(found)
     assert_close(found.heights_, direct.heights_, rtol=0, atol=1e-8)
+
+
+def test_the_same_numbers_whatever_numpy_drew_and_however_many_threads(monkeypatch):
+    y = rand(12_000, 3)  # enough for BLAS to use threads
+    monkeypatch.setattr(exact, "DIRECT", {3: 0})
+    found = []
+    for blas in (1, 2):
+        np.random.seed(blas)  # noqa: NPY002  the generator that multigrid would ask
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        with threadpool_limits(blas, user_api="blas"):
+            found.append(fit(y).heights_)
+        assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    oracles.assert_same_bits(*found)
 
 
 def test_what_no_longer_inverts_is_made_anew():
