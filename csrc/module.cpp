@@ -300,6 +300,7 @@ PYBIND11_MODULE(_ext, module) {
 
   define_column<int64_t>(module, "IntColumn");
   define_column<double>(module, "DoubleColumn");
+  py::register_exception<SmallCell>(module, "SmallCell");
   py::class_<SiteTree>(module, "SiteTree")
       .def(py::init([](uintptr_t y, int64_t m, int d, int threads) {
         const py::gil_scoped_release nogil;
@@ -316,14 +317,14 @@ PYBIND11_MODULE(_ext, module) {
            })
       .def("diagram",
            [](const SiteTree& tree, const std::string& source, uintptr_t corners, int64_t count, int threads,
-              py::object progress, uintptr_t near, int64_t near_count, uintptr_t measures, uintptr_t first,
-              uintptr_t second) {
+              py::object progress, uintptr_t near, int64_t near_count, uintptr_t least, uintptr_t measures,
+              uintptr_t first, uintptr_t second) {
              Column<int64_t> pairs;
              Column<double> facets;
              run(threads, std::move(progress), [&](const Run& r) {
                power_diagram_cpu({tree, domain(source, corners, count), r, pointer<const int64_t>(near), near_count,
-                                  pointer<double>(measures), pointer<double>(first), pointer<double>(second),
-                                  pairs.values, facets.values});
+                                  pointer<const double>(least), pointer<double>(measures), pointer<double>(first),
+                                  pointer<double>(second), pairs.values, facets.values});
              });
              return std::make_pair(std::move(pairs), std::move(facets));
            })

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <vector>
 
 #include "common.h"
@@ -156,6 +157,10 @@ struct Facet {
   double measure;
 };
 
+struct SmallCell : std::runtime_error {
+  SmallCell() : std::runtime_error("power_diagram: a cell has less than it must") {}
+};
+
 // Exact integrals of the source over the power cells of the tree's targets with the heights it was given.
 struct PowerDiagramParams {
   const SiteTree& tree;
@@ -163,6 +168,7 @@ struct PowerDiagramParams {
   Run run;
   const int64_t* near;  // (near_count, 2): targets that are likely to be neighbours, i != j
   int64_t near_count;
+  const double* least;          // (m,): a cell with less ends it all with SmallCell; null for none
   double* measures;             // (m,): of 1
   double* first;                // (m, d): of x
   double* second;               // (m,): of |x|^2

@@ -58,13 +58,15 @@ class IntColumn:
 class DoubleColumn:
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+class SmallCell(Exception): ...
+
 class SiteTree:
     def __init__(self, y: int, m: int, d: int, threads: int, /) -> None: ...
     def order(self, numbers: int, /) -> None: ...
     def set_heights(self, h: int, threads: int, /) -> None: ...
     def diagram(
         self, source: str, corners: int, count: int, threads: int, progress: _Progress, near: int, near_count: int,
-        measures: int, first: int, second: int, /,
+        least: int, measures: int, first: int, second: int, /,
     ) -> tuple[IntColumn, DoubleColumn]: ...  # fmt: skip
     def cells(
         self, source: str, corners: int, count: int, which: int, cells: int, /

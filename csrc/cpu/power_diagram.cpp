@@ -76,6 +76,7 @@ void power_diagram_cpu(const PowerDiagramParams& p) {
             if (label >= 0 && j < tree.number(label) && measure > 0)
               facets[b].push_back({j, tree.number(label), measure});
           });
+        if (p.least != nullptr && sum.mass < p.least[j]) throw SmallCell{};
         p.measures[j] = sum.mass;
         for (int axis = 0; axis < Body::kDim; ++axis) p.first[j * Body::kDim + axis] = sum.first[axis];
         p.second[j] = sum.second;

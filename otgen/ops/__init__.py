@@ -4,7 +4,7 @@ from otgen.ops.assign import assign
 from otgen.ops.info import cuda_filter, has_cuda, instruction_set, instruction_sets
 from otgen.ops.laplacian import laplacian
 from otgen.ops.measure import MOST_CENTROIDS, Measure, measure
-from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, cube
+from otgen.ops.power_diagram import MAX_DIM, Cell, Diagram, Domain, Sites, SmallCell, cube
 from otgen.ops.rounding import rounding_error
 from otgen.ops.sample import sample
 from otgen.ops.shortlist import Shortlist
@@ -21,6 +21,7 @@ __all__ = [
     "Measure",
     "Shortlist",
     "Sites",
+    "SmallCell",
     "assign",
     "blas_on_one_thread",
     "cube",

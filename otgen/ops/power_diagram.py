@@ -21,6 +21,9 @@ MOST_REACH = 1e4
 
 MAX_DIM = 3
 
+SmallCell = _ext.SmallCell
+"""A cell has less than it must."""
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -130,8 +133,9 @@ class Sites:
         return numbers
 
     def diagram(
-        self, h: Tensor, domain: Domain, progress: check.Progress | None = None, *, near: Tensor | None = None
-    ) -> Diagram:
+        self, h: Tensor, domain: Domain, progress: check.Progress | None = None, *, near: Tensor | None = None,
+        least: Tensor | None = None,
+    ) -> Diagram:  # fmt: skip
         """Measure all cells and facets.
 
         Args:
@@ -141,15 +145,21 @@ class Sites:
             near: Pairs of targets that are likely to be neighbours, (f, 2), int64, such as `Diagram.pairs` for other
                 heights: cells are cut by these first, which takes two thirds of the time where they are right. Whatever
                 they are, only rounding tells results apart. `None` for none.
+            least: Measures that the cells must have, (m,), float64; `None` for 0.
+
+        Raises:
+            SmallCell: A cell has less; told at once.
         """
         check.progress("power_diagram", progress)
         near = torch.empty(0, 2, dtype=torch.int64, device="cpu") if near is None else self._pairs(near)
+        if least is not None:
+            least = check.tensor("power_diagram", "least", least, (self.m,), like=self._y)
         measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
         first = torch.empty(self.m, self.d, dtype=torch.float64, device="cpu")
         with self._set(h, domain) as corners:
             pairs, facets = self._tree.diagram(
                 domain.source, corners.data_ptr(), corners.shape[0], threads(), progress, near.data_ptr(), len(near),
-                measures.data_ptr(), first.data_ptr(), second.data_ptr(),
+                0 if least is None else least.data_ptr(), measures.data_ptr(), first.data_ptr(), second.data_ptr(),
             )  # fmt: skip
         return Diagram(measures, first, second, _tensor(pairs).view(-1, 2), _tensor(facets))
 

@@ -2,7 +2,8 @@
 
 Algorithm 1 of Kitagawa, Mérigot and Thibert 2019, "Convergence of a Newton algorithm for semi-discrete optimal
 transport": cells never get smaller than half the smallest of what they start with and what they should have, and every
-step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically.
+step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically. They
+are by secants instead of tangents, which are the same at the solution and lead there in fewer steps from afar.
 """
 
 import warnings
@@ -32,9 +33,6 @@ EPSILON = 2.0**-52
 
 ROUNDING = 1e-5
 """Below this error a step that no longer halves it has met rounding as well, and the search ends."""
-
-NOISE = 1e-13
-"""Norm of the error at which rounding of the large cells hides what happens to small ones."""
 
 SMALLEST_STEP = 2.0**-40
 """A step that must be damped below this leads nowhere."""
@@ -166,10 +164,15 @@ class _Search:
         i, j = point.diagram.pairs.unbind(dim=1)
         return i, j, point.diagram.facets / (self.y[i] - self.y[j]).norm(dim=1)
 
-    def at(self, h: Tensor, near: Point | None = None) -> Point:
-        """The diagram of heights, which takes less time if that of heights near by is at hand."""
+    def at(self, h: Tensor, near: Point | None = None, least: float = 0.0) -> Point:
+        """The diagram of heights, which takes less time if that of heights near by is at hand.
+
+        Raises:
+            SmallCell: A cell has less than `least` times what it should.
+        """
         h = h - h.mean()
-        return Point(h, self.sites.diagram(h, self.domain, near=None if near is None else near.diagram.pairs))
+        pairs = None if near is None else near.diagram.pairs
+        return Point(h, self.sites.diagram(h, self.domain, near=pairs, least=least * self.nu))
 
     def start(self, h: Tensor | None) -> Point:
         """A point without empty cells: from `h` (in the problem's order) if given, as near to it as need be.
@@ -211,24 +214,42 @@ class _Search:
 
     def step(self, point: Point) -> tuple[Point, bool]:
         """A damped Newton step, and whether it was the last that helps."""
-        missing = self.nu - point.diagram.measures
+        missing, wanted = self.nu - point.diagram.measures, self._wanted(point.diagram.measures)
         try:
-            direction = self._linear.solve(self._hessian(point), missing, self.error(point))
+            direction = self._linear.solve(self._hessian(point), wanted, self.error(point))
         except RuntimeError:  # of a cell whose facets have no area: targets differ too much in distance
             return point, True
-        norm, error, damping = float(missing.norm()), self.error(point), 1.0
+        norm, error, damping = self._norm(missing), self.error(point), 1.0
+        slope = float((missing * wanted / self.nu).sum()) / norm**2
         while damping >= SMALLEST_STEP:
-            after = self.at(point.h + damping * direction, near=point)
-            norm_after = float((self.nu - after.diagram.measures).norm())
+            try:
+                after = self.at(point.h + damping * direction, near=point, least=self.floor)
+            except ops.SmallCell:
+                damping /= 2
+                continue
+            norm_after = self._norm(self.nu - after.diagram.measures)
             error_after = self.error(after)
             if error < ROUNDING and norm_after > 0.5 * norm and error_after > 0.5 * error:
                 return (after if error_after < error else point), True
-            grown = float((after.diagram.measures / self.nu).min()) >= self.floor
-            better = norm_after <= (1 - 0.5 * damping) * norm or (norm < NOISE and error_after <= 0.5 * error)
-            if grown and better:
+            if norm_after <= (1 - 0.5 * slope * damping) * norm:
                 return after, False
             damping /= 2
         return point, True
+
+    def _wanted(self, measures: Tensor) -> Tensor:
+        """What the tangent must give the cells, (m,), for secants to give them what they lack.
+
+        About where a cell begins its measure grows like a power d of its height, so one that has too much sinks further
+        than its tangent says, and one that has too little rises less. It does rise, so that small enough a step leaves
+        no cell smaller than it was or should be.
+        """
+        d = self.problem.d
+        change = d * measures * ((self.nu / measures) ** (1 / d) - 1)
+        return change - change.sum() * self.nu
+
+    def _norm(self, missing: Tensor) -> float:
+        """The square root of chi2, in which what a step wants is a descent for any weights."""
+        return float((missing.square() / self.nu).sum().sqrt())
 
     def _hessian(self, point: Point) -> Any:
         """The graph Laplacian with weights facet / distance, without the first row and column: positive definite."""

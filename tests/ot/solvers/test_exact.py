@@ -382,6 +382,15 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert steps[-1] == len(steps) - 1
 
 
+def test_secants_need_fewer_steps_than_tangents(monkeypatch):
+    def steps():
+        return [fit(rand(2000, d)).history_[-1]["step"] for d in (2, 3)]
+
+    few = steps()
+    monkeypatch.setattr(exact._Search, "_wanted", lambda search, measures: search.nu - measures)
+    assert all(a <= 5 and a < b for a, b in zip(few, steps(), strict=True))
+
+
 def test_history_falls():
     ot = fit(*data.problem("swiss-roll-256"))
     chi2 = [record["chi2"] for record in ot.history_]

@@ -1,4 +1,4 @@
-"""Cells that are cut by likely neighbours first: whatever these are, only rounding tells diagrams apart."""
+"""What a search for heights asks of diagrams: neighbours that are likely, and cells that must not be too small."""
 
 import pytest
 import torch
@@ -60,3 +60,19 @@ def test_what_are_no_pairs_is_refused():
     for wrong in (-1, 9):
         with pytest.raises(ValueError, match=r"^power_diagram: near must lie in \[0, 9\), got "):
             index.diagram(h, domain, near=torch.tensor([[0, wrong]]))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_cell_that_is_too_small_is_told(d):
+    y = rand(3000, d)
+    index, domain, h = ops.Sites(y), ops.cube("uniform", d), -0.5 * y.square().sum(1)
+    measures = index.diagram(h, domain).measures
+    assert_close(index.diagram(h, domain, least=measures).measures, measures, rtol=0, atol=0)
+    for j in (0, 1234, 2999):
+        least = measures.clone()
+        least[j] *= 1 + 1e-12
+        with pytest.raises(ops.SmallCell, match="^power_diagram: a cell has less than it must$"):
+            index.diagram(h, domain, least=least)
+    with pytest.raises(ValueError, match="^power_diagram: least"):
+        index.diagram(h, domain, least=measures[1:])
+    assert_close(index.diagram(h, domain).measures, measures, rtol=0, atol=0)  # nothing is left of it
