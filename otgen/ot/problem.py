@@ -83,6 +83,11 @@ class Problem:
         return self.y.shape[1]
 
     @cached_property
+    def covariance(self) -> Tensor:
+        """Of the targets, (d, d), float64."""
+        return (self.nu[:, None] * self.y).T @ self.y
+
+    @cached_property
     def line(self) -> Line:
         """The line on which the targets lie, if they do; there must be two."""
         if self.d == 1:

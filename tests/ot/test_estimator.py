@@ -225,12 +225,12 @@ def test_centroids_come_with_the_certificate(monkeypatch):
 def test_refit_costs_less_than_a_fit():
     y = data.problem("mixture-500x8")[0]
     warm = cold = 0
-    for seed in range(3):
+    for seed in range(20):  # a look that fails by chance doubles what one of them takes
         new = torch.cat([y, y[:25] + 0.3 * randn(25, 8, seed=seed)])
         ot = fit(y, seed=seed)
         ot.refit(new)
         assert ot.converged_
-        assert ot.certificate(200_000, seed=99).chi2 < 0.01
+        assert seed > 2 or ot.certificate(200_000, seed=99).chi2 < 0.01
         warm, cold = warm + ot.samples_, cold + fit(new, seed=seed).samples_
     assert warm < 0.9 * cold
 
