@@ -6,6 +6,7 @@ step decreases the error by its share; then the number of steps is finite and th
 are by secants instead of tangents, which are the same at the solution and lead there in fewer steps from afar.
 """
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from otgen.ot import checkpoint
 from otgen.ot.certificate import certify_exactly
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, Solution, State
-from otgen.ot.solvers.starts import on_a_line
+from otgen.ot.solvers.starts import by_coordinates, on_a_line
 
 GOAL = 1e-9
 """Largest relative error of a cell at which the heights are exact for every purpose."""
@@ -42,7 +43,7 @@ DIRECT = {1: 1_000_000, 2: 200_000, 3: 5_000}
 
 LINEAR = 1e-3
 """Relative residual of a linear system, at most; else a tenth of the error, which then falls as Newton's step lets it,
-or what leaves a hundredth of `GOAL`. A looser one is paid for in damping: the error sits in small cells."""
+or what leaves a thousandth of `GOAL`. A looser one is paid for in damping: the error sits in small cells."""
 
 MULTIGRID = {
     "strength": None,
@@ -69,6 +70,9 @@ PATIENCE = 25
 INSET = 0.5
 """Margin of the source's cube that the targets leave free at the start, in units of m^(-1/d), the size of a cell: a
 wider one would make huge cells along the sides of the cube."""
+
+SOME = 500
+"""Targets, spread over all, between which starts are compared."""
 
 FLAT = 0.8
 """Targets whose shortest extent is below this part of the longest are flat."""
@@ -196,21 +200,38 @@ class _Search:
         return safe
 
     def _safe(self) -> Point:
-        """Voronoi cells of the targets laid over the source: each holds its own target, so none is empty."""
+        """A point without empty cells, of those that are known the one that looks nearest."""
+        for h in sorted(self._guesses(), key=self._distance):
+            point = self.at(h)
+            if _none_empty(point):
+                break
+        return point
+
+    def _guesses(self) -> list[Tensor]:
+        """Heights, (m,), that leave no cell empty but for rounding."""
+        # The solutions along the axes added up: a cell contains the box of its cells there.
+        guesses = [by_coordinates(self.problem)[self.order]]
+        # Voronoi cells of the targets laid over the source: each holds its own target.
         low, high = self.y.amin(0), self.y.amax(0)
         cell = self.problem.m ** (-1 / self.problem.d)
         width = 1 - INSET * cell if self.problem.source.name == "uniform" else NORMAL_WIDTH
         middle = self.problem.source.mean(self.problem.d)
         widest = float((high - low).max()) or 1.0  # one target
-        points = []
         # Stretched alike in all directions, or each to the full width, which what is flat wants.
         extents = [torch.full_like(low, widest)]
         if float((high - low).min()) < FLAT * widest:
             extents.append((high - low).clamp_min(1e-6 * widest))
         for extent in extents:
             away = self.y - (low + high) / 2
-            points.append(self.at(-0.5 * (away.square() * (width / extent)).sum(1) - away @ middle))
-        return max(points, key=lambda point: float((point.diagram.measures / self.nu).min()))
+            guesses.append(-0.5 * (away.square() * (width / extent)).sum(1) - away @ middle)
+        return guesses
+
+    def _distance(self, h: Tensor) -> float:
+        """Total variation, between some of the targets alone."""
+        some = slice(None, None, math.ceil(self.problem.m / SOME))
+        nu = self.nu[some] / self.nu[some].sum()
+        found = ops.Sites(self.y[some].contiguous()).diagram(h[some].contiguous(), self.domain)
+        return float((found.measures - nu).abs().sum()) / 2
 
     def step(self, point: Point) -> tuple[Point, bool]:
         """A damped Newton step, and whether it was the last that helps."""
@@ -276,7 +297,7 @@ class _Linear:
         Raises:
             RuntimeError: The Hessian is singular.
         """
-        b, tol = right.numpy()[1:], min(LINEAR, max(0.1 * error, 0.01 * GOAL / error))
+        b, tol = right.numpy()[1:], min(LINEAR, max(0.1 * error, 1e-3 * GOAL / error))
         if error > SETTLED or self._iterations > PATIENCE:
             self._inverse = None
         inner: Any = None

@@ -162,6 +162,19 @@ def on_a_line(problem: Problem) -> Tensor | None:
     return None if ends is None else _heights_on(place, ends)
 
 
+def by_coordinates(problem: Problem) -> Tensor:
+    """Heights of the map that moves every coordinate on its own, (m,), for a source whose quantiles are known.
+
+    They are the sum of the solutions along the axes, and right for targets and weights that are products.
+    """
+    heights = torch.zeros_like(problem.nu)
+    for place in problem.y.unbind(dim=1):
+        ends = problem.source.quantile(_shares(problem, place))
+        assert ends is not None
+        heights += _heights_on(place, ends)
+    return heights
+
+
 def sampled_on_a_line(problem: Problem, run: Run, n: int, index: int) -> Tensor:
     """Heights for targets on a line, (m,), from quantiles of n samples along it: chi2 is m / n.
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from draws import randn
+from draws import rand, randn
 from torch.testing import assert_close
 
 from otgen import data, ops
@@ -10,7 +10,7 @@ from otgen.ot.certificate import chi2_estimate, total_variation
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import starts
 from otgen.ot.solvers.base import Run
-from otgen.ot.solvers.starts import affine, anneal, best_guess, on_a_line, voronoi
+from otgen.ot.solvers.starts import affine, anneal, best_guess, by_coordinates, on_a_line, voronoi
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -90,6 +90,19 @@ def test_of_one_target_and_in_many_dimensions(monkeypatch):
     problem = make_problem(BuiltIn("uniform"), *data.problem("sphere-300x5"))
     tv = tv_of(problem, best_guess(problem, running(problem)))
     assert tv <= min(shrunk(problem, voronoi(problem, 1.0))) + 0.03
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize("d", [2, 3])
+def test_by_coordinates_is_right_for_products_and_leaves_no_cell_empty(d, source):
+    axes, shares = [randn(5, seed=k) for k in range(d)], [rand(5, seed=k) + 0.1 for k in range(d)]
+    y, nu = torch.cartesian_prod(*axes), torch.cartesian_prod(*shares).prod(dim=1)
+    for targets, weights in ((y, nu), (randn(400, d), rand(400) + 0.01)):
+        problem = make_problem(BuiltIn(source), targets, weights)
+        found = ops.Sites(problem.y).diagram(by_coordinates(problem), ops.cube(source, d)).measures
+        assert bool((found > 0).all())
+        if targets is y:
+            assert_close(found, problem.nu, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("source", ["uniform", "normal"])
