@@ -166,7 +166,7 @@ struct PowerDiagramParams {
   const SiteTree& tree;
   PowerDomain domain;
   Run run;
-  const int64_t* near;  // (near_count, 2): targets that are likely to be neighbours, i != j
+  const int64_t* near;  // (near_count, 2): targets that are likely to be neighbours
   int64_t near_count;
   const double* least;          // (m,): a cell with less ends it all with SmallCell; null for none
   double* measures;             // (m,): of 1

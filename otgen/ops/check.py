@@ -69,6 +69,25 @@ def device(op: str, value: torch.device | str, what: str = "device is") -> torch
     return place if place.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
+def indices(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], count: int) -> Tensor:
+    """Check numbers of `count` things, an int64 tensor on the CPU; return it dense."""
+    wanted = f"int64 ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
+    fits = value.dim() == len(shape) and all(
+        isinstance(w, str) or w == n for w, n in zip(shape, value.shape, strict=True)
+    )
+    if value.dtype != torch.int64 or not fits:
+        raise (TypeError if fits else ValueError)(
+            f"{op}: {name} must be {wanted}, got {value.dtype} {tuple(value.shape)}"
+        )
+    if value.device.type != "cpu":
+        raise ValueError(f"{op}: {name} must be on the CPU, got {value.device}")
+    if value.numel() and not (int(value.min()) >= 0 and int(value.max()) < count):
+        raise ValueError(f"{op}: {name} must lie in [0, {count}), got {int(value.min())} to {int(value.max())}")
+    return value.contiguous()
+
+
 def dense(value: Tensor) -> Tensor:
     """Row-major memory that holds the very numbers: no strides, no pending change of sign."""
     return value.resolve_neg().contiguous()

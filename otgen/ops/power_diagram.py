@@ -151,7 +151,8 @@ class Sites:
             SmallCell: A cell has less; told at once.
         """
         check.progress("power_diagram", progress)
-        near = torch.empty(0, 2, dtype=torch.int64, device="cpu") if near is None else self._pairs(near)
+        none = torch.empty(0, 2, dtype=torch.int64, device="cpu")
+        near = check.indices("power_diagram", "near", none if near is None else near, ("f", 2), self.m)
         if least is not None:
             least = check.tensor("power_diagram", "least", least, (self.m,), like=self._y)
         measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
@@ -171,12 +172,7 @@ class Sites:
             domain: Of the source.
             which: Targets, (k,), int64.
         """
-        which = which.contiguous()
-        if which.dtype != torch.int64 or which.dim() != 1:
-            raise TypeError(f"power_diagram: which must be int64 (k,), got {which.dtype} {tuple(which.shape)}")
-        if which.numel() and not (int(which.min()) >= 0 and int(which.max()) < self.m):
-            came = f"{int(which.min())} to {int(which.max())}"
-            raise ValueError(f"power_diagram: which must lie in [0, {self.m}), got {came}")
+        which = check.indices("power_diagram", "which", which, ("k",), self.m)
         with self._set(h, domain) as corners:
             columns = self._tree.cells(
                 domain.source, corners.data_ptr(), corners.shape[0], which.data_ptr(), which.shape[0]
@@ -192,15 +188,6 @@ class Sites:
         else:
             all_faces = [_edges(count, self.d) for count in corners.tolist()]
         return [Cell(*parts) for parts in zip(all_corners, all_faces, all_labels, strict=True)]
-
-    def _pairs(self, near: Tensor) -> Tensor:
-        near = near.contiguous()
-        if near.dtype != torch.int64 or near.dim() != 2 or near.shape[1] != 2:
-            raise TypeError(f"power_diagram: near must be int64 (f, 2), got {near.dtype} {tuple(near.shape)}")
-        if near.numel() and not (int(near.min()) >= 0 and int(near.max()) < self.m):
-            came = f"{int(near.min())} to {int(near.max())}"
-            raise ValueError(f"power_diagram: near must lie in [0, {self.m}), got {came}")
-        return near
 
     @contextmanager
     def _set(self, h: Tensor, domain: Domain) -> Iterator[Tensor]:

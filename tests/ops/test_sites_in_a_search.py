@@ -8,13 +8,14 @@ from torch.testing import assert_close
 from otgen import ops
 
 SOURCES = ["uniform", "normal"]
-KINDS = ["those of other heights", "any", "all of one", "its own"]
+KINDS = ["those of other heights", "them twice", "any", "all of one", "its own"]
 
 
 def likely(kind, index, h, domain):
     m = index.m
-    if kind == "those of other heights":
-        return index.diagram(h + 0.1 / m * rand(m, seed=5), domain).pairs
+    if kind in ("those of other heights", "them twice"):
+        pairs = index.diagram(h + 0.1 / m * rand(m, seed=5), domain).pairs
+        return pairs if kind != "them twice" else torch.cat([pairs, pairs.flip(1)])
     if kind == "any":
         pairs = (m * rand(4 * m, 2, seed=6)).long()
         return pairs[pairs[:, 0] < pairs[:, 1]].unique(dim=0)
@@ -53,8 +54,10 @@ def facets(diagram, m):
 
 def test_what_are_no_pairs_is_refused():
     index, domain, h = ops.Sites(rand(9, 2)), ops.cube("uniform", 2), torch.zeros(9, dtype=torch.float64)
-    with pytest.raises(TypeError, match=r"^power_diagram: near must be int64 \(f, 2\), got torch.int64 \(3,\)$"):
+    with pytest.raises(ValueError, match=r"^power_diagram: near must be int64 \(f, 2\), got torch.int64 \(3,\)$"):
         index.diagram(h, domain, near=torch.arange(3))
+    with pytest.raises(TypeError, match=r"^power_diagram: near must be int64 \(f, 2\), got list$"):
+        index.diagram(h, domain, near=[[0, 1]])
     with pytest.raises(TypeError, match=r"^power_diagram: near must be int64 \(f, 2\), got torch.float32 \(1, 2\)$"):
         index.diagram(h, domain, near=torch.zeros(1, 2))
     for wrong in (-1, 9):

@@ -1,4 +1,5 @@
 import threading
+from contextlib import ExitStack
 
 import numpy  # noqa: F401  brings a BLAS
 import pytest
@@ -35,14 +36,13 @@ def test_blas_keeps_to_one_thread_until_the_last_block_ends():
     def blas():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    with threadpool_limits(2, user_api="blas"):
-        first, second = ops.blas_on_one_thread(), ops.blas_on_one_thread()
-        first.__enter__()
-        assert blas() == {1}
-        second.__enter__()
-        first.__exit__(None, None, None)  # as blocks of two threads may
-        assert blas() == {1}
-        second.__exit__(None, None, None)
+    with threadpool_limits(2, user_api="blas"), ExitStack() as second:
+        with ExitStack() as first:
+            first.enter_context(ops.blas_on_one_thread())
+            assert blas() == {1}
+            second.enter_context(ops.blas_on_one_thread())
+        assert blas() == {1}  # the first has ended before the second, as in two threads
+        second.close()
         assert blas() == {2}
         with pytest.raises(KeyError), ops.blas_on_one_thread():
             raise KeyError

@@ -25,7 +25,7 @@ class PowerCell {
   // The cell of the target at a position of the tree, within the domain; labels of its facets are positions, those of
   // the domain's own sides stay as they are. It is cut by those at `near` first. Valid until the next call.
   const Body& make(const Body& domain, int64_t position, std::span<const int64_t> near = {}) {
-    position_ = position, near_ = near;
+    position_ = position;
     h_ = tree_.h()[position];
     body_ = domain;
     if (h_ == SiteTree::kHidden) {
@@ -41,7 +41,11 @@ class PowerCell {
       slack_ += 2 * reach_[axis] * tree_.largest(axis);
     }
     slack_ *= SiteTree::kRounding;
-    for (size_t i = 0; i < near.size() && !body_.empty(); ++i) cut_by(near[i]);
+    for (size_t i = 0; i < near.size() && !body_.empty(); ++i) {
+      near_ = near.first(i);
+      if (!is_near(near[i])) cut_by(near[i]);
+    }
+    near_ = near;
     // Upwards from the target's own leaf: its neighbours come first, and most of the rest is ruled out by the bounds.
     leaves_ = 0;
     int64_t node = leaf_of(position);
@@ -72,8 +76,8 @@ class PowerCell {
 
   // Cuts by the targets of `count` nodes, but for one of these; the nearest nodes first.
   void visit(int64_t row, int count, int64_t but) {
-    // The most that a score can be above the target's own in the box around the body. What ties, up to rounding, may be
-    // a duplicate, and what is lower by a rounding may cut off much from a cell whose rivals are all but duplicates.
+    // The most that a score can be above the target's own in the box around the body. What is lower by a rounding may
+    // cut off much from a cell whose rivals are all but duplicates.
     double above[kWidth], distance[kWidth];
     for (int i = 0; i < kWidth; ++i) {
       above[i] = tree_.top()[row + i] - h_ + slack_, distance[i] = 0;

@@ -125,7 +125,7 @@ struct Product {
   }
 };
 
-// Maxima of groups [first, last) for all halves of the tiles: (halves, kChunk, 16). A product's sums are stored while
+// Maxima of groups [first, last) for all halves of the tiles: (halves, kApart, 16). A product's sums are stored while
 // the next one runs, and their maxima taken while the one after that does. The largest height of a group is added to
 // its largest product.
 template <class K>

@@ -36,11 +36,11 @@ struct Isa {
   Meant meant{};    // coordinates for which it is faster than `other`; bytes up to kMostBytes, shorts up to kMostShorts
   const Isa* other = nullptr;  // null where there is none
   // Group maxima of some prepared tiles, `bytes` apart, over groups [first, last), first a multiple of kSpan, at most
-  // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kChunk).
+  // kChunk of them; lists what may win. `maxima` is room for (tiles, kTile, kApart).
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states, float* maxima);
   // The same of one prepared tile and its images, whose states follow its own. `maxima` is room for
-  // (images, kTile, kChunk). Null where `meant` says never.
+  // (images, kTile, kApart). Null where `meant` says never.
   void (*filter_images)(const void* prepared, int images, const Panels& panels, int64_t first, int64_t last,
                         TileState* states, float* maxima) = nullptr;
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in

@@ -79,7 +79,7 @@ static inline void scan(const float* maxima, int64_t first, int64_t count, int l
   }
 }
 
-// The same for some tiles: maxima is (tiles, kTile / kWidth, kChunk, kWidth).
+// The same for some tiles: maxima is (tiles, kTile / kWidth, kApart, kWidth).
 static void scan_tiles(const float* maxima, int tiles, const Panels& panels, int64_t first, int64_t last,
                        TileState* states) {
   for (int i = 0; i < tiles; ++i)

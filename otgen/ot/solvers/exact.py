@@ -2,7 +2,7 @@
 
 Algorithm 1 of Kitagawa, Mérigot and Thibert 2019, "Convergence of a Newton algorithm for semi-discrete optimal
 transport": cells never get smaller than half the smallest of what they start with and what they should have, and every
-step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically. They
+step decreases the error by its share; then the number of steps is finite and the last ones converge quadratically. All
 are by secants instead of tangents, which are the same at the solution and lead there in fewer steps from afar.
 """
 
@@ -42,8 +42,11 @@ DIRECT = {1: 1_000_000, 2: 200_000, 3: 5_000}
 """Up to this many targets, by dimension, a sparse factorisation is faster than multigrid, and small enough."""
 
 LINEAR = 1e-3
-"""Relative residual of a linear system, at most; else a tenth of the error, which then falls as Newton's step lets it,
-or what leaves a thousandth of `GOAL`. A looser one is paid for in damping: the error sits in small cells."""
+"""Relative residual of a linear system, at most, and at most a tenth of the error, which then falls as Newton's step
+lets it. A looser one is paid for in damping: the error sits in small cells."""
+
+ENOUGH = 0.01
+"""No residual need be smaller than this part of `GOAL` of the smallest cell."""
 
 MULTIGRID = {
     "strength": None,
@@ -201,11 +204,12 @@ class _Search:
 
     def _safe(self) -> Point:
         """A point without empty cells, of those that are known the one that looks nearest."""
+        points = []
         for h in sorted(self._guesses(), key=self._distance):
-            point = self.at(h)
-            if _none_empty(point):
-                break
-        return point
+            points.append(self.at(h))
+            if _none_empty(points[-1]):
+                return points[-1]
+        return max(points, key=lambda point: float((point.diagram.measures / self.nu).min()))
 
     def _guesses(self) -> list[Tensor]:
         """Heights, (m,), that leave no cell empty but for rounding."""
@@ -237,11 +241,12 @@ class _Search:
         """A damped Newton step, and whether it was the last that helps."""
         missing, wanted = self.nu - point.diagram.measures, self._wanted(point.diagram.measures)
         try:
-            direction = self._linear.solve(self._hessian(point), wanted, self.error(point))
+            enough = ENOUGH * GOAL * float(self.nu.min())
+            direction = self._linear.solve(self._hessian(point), wanted, self.error(point), enough)
         except RuntimeError:  # of a cell whose facets have no area: targets differ too much in distance
             return point, True
         norm, error, damping = self._norm(missing), self.error(point), 1.0
-        slope = float((missing * wanted / self.nu).sum()) / norm**2
+        slope = min(1.0, float((missing * wanted / self.nu).sum()) / norm**2)  # a full step may end at the solution
         while damping >= SMALLEST_STEP:
             try:
                 after = self.at(point.h + damping * direction, near=point, least=self.floor)
@@ -265,7 +270,7 @@ class _Search:
         no cell smaller than it was or should be.
         """
         d = self.problem.d
-        change = d * measures * ((self.nu / measures) ** (1 / d) - 1)
+        change = d * (measures ** (1 - 1 / d) * self.nu ** (1 / d) - measures)
         return change - change.sum() * self.nu
 
     def _norm(self, missing: Tensor) -> float:
@@ -291,13 +296,16 @@ class _Linear:
         self._inverse: Any = None  # about that of a Hessian of before
         self._iterations = 0
 
-    def solve(self, hessian: Any, right: Tensor, error: float) -> Tensor:
+    def solve(self, hessian: Any, right: Tensor, error: float, enough: float = 0.0) -> Tensor:
         """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`.
+
+        A residual of norm `enough` will do.
 
         Raises:
             RuntimeError: The Hessian is singular.
         """
-        b, tol = right.numpy()[1:], min(LINEAR, max(0.1 * error, 1e-3 * GOAL / error))
+        b = right.numpy()[1:]
+        tol = min(LINEAR, max(0.1 * error, enough / float(right.norm())))
         if error > SETTLED or self._iterations > PATIENCE:
             self._inverse = None
         inner: Any = None

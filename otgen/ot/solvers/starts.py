@@ -1,6 +1,5 @@
 """Heights to start from: guesses that cost nothing, and entropic annealing, which finds its way from anywhere."""
 
-import itertools
 import math
 
 import torch
@@ -17,7 +16,7 @@ TRIAL = 2
 """Samples per target with which guesses are compared: the better one shows in the sum over all targets."""
 
 SHRINKS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)
-"""Of the guesses, from 0.5 on as long as the next one is better."""
+"""Of the guesses, from 0.5, or what was best for the guess before, on as long as the next one is better."""
 
 EVEN = 0.01
 """Logarithms of weights that differ by no more change nothing."""
@@ -35,42 +34,66 @@ def best_guess(problem: Problem, run: Run) -> Tensor:
 
     Guesses are the affine map between Gaussians and Voronoi cells, which win on full-rank mixtures and on clusters, as
     much shrunk as is best: a cell lies nearer to the source's middle than the map says where its target is but the best
-    of many that are all but orthogonal to a sample. Of uneven weights the logarithm is added in units of the mean gap
-    between best and second best, unless that is worse; it would be right if scores were independent, the largest of
-    many having a Gumbel distribution, and is tried where they are nearly so.
+    of many that are all but orthogonal to a sample. To both the logarithms of uneven weights are added where that is
+    better for the first.
     """
-    tries, uneven = itertools.count(), (problem.nu * problem.m).log()
-    flat = -(problem.y @ problem.source.mean(problem.d))
-    best, least, gap, weigh = flat, math.inf, 0.0, False
-
-    def tried(guess: Tensor, at: int) -> float:
-        """Total variation."""
-        nonlocal best, least, gap
-        h = flat + SHRINKS[at] * (guess - flat) + (gap * uneven if weigh else 0.0)
-        seen = run.measure(h, max(TRIAL * problem.m, 1000), "guess", next(tries), pairs=problem.m > 1)
-        gap = 0.0 if seen.gaps is None else float(seen.gaps.mean())
-        tv = total_variation(seen.counts, problem.nu)
-        if tv < least:
-            best, least = h, tv
-        return tv
-
-    at = SHRINKS.index(0.5)
+    trials, at = _Trials(problem, run), SHRINKS.index(0.5)
     small = problem.d <= MAX_GAUSSIAN_DIM
     for guess in (affine(problem), voronoi(problem, 1.0)) if small else (voronoi(problem, 1.0),):
-        before, tv = least, tried(guess, at)
-        if before == math.inf and small and float(uneven.abs().max()) > EVEN and _effective_dim(problem) > ROUND:
-            weigh = True
-            weighed = tried(guess, at)
-            weigh, tv = weighed < tv, min(weighed, tv)
-        if tv >= before:
-            continue
-        middle = at
+        before, tv = trials.least, trials.tv(guess, at)
+        if before == math.inf and small and _effective_dim(problem) > ROUND:
+            tv = min(tv, trials.weigh(guess, at))
+        if tv < before:
+            at = trials.walk(guess, at, tv)
+    return trials.best
+
+
+class _Trials:
+    """Guesses on small samples, and the best of them.
+
+    Logarithms of weights are in units of the mean gap between best and second best, as the last trial showed it. They
+    would be right if scores were independent: the largest of many has a Gumbel distribution.
+    """
+
+    def __init__(self, problem: Problem, run: Run) -> None:
+        self.problem, self.run = problem, run
+        self.flat = -(problem.y @ problem.source.mean(problem.d))
+        self.uneven = (problem.nu * problem.m).log()
+        self.best, self.least = self.flat, math.inf
+        self.gap, self.weighed, self.count = 0.0, False, 0
+
+    def tv(self, guess: Tensor, at: int) -> float:
+        """Total variation of a guess, shrunk."""
+        h = self.flat + SHRINKS[at] * (guess - self.flat)
+        if self.weighed:
+            h = h + self.gap * self.uneven
+        n = max(TRIAL * self.problem.m, 1000)
+        seen = self.run.measure(h, n, "guess", self.count, pairs=self.problem.m > 1)
+        self.count += 1
+        self.gap = 0.0 if seen.gaps is None else float(seen.gaps.mean())
+        tv = total_variation(seen.counts, self.problem.nu)
+        if tv < self.least:
+            self.best, self.least = h, tv
+        return tv
+
+    def weigh(self, guess: Tensor, at: int) -> float:
+        """The same with logarithms of uneven weights, which stay if that is better."""
+        if float(self.uneven.abs().max()) <= EVEN:
+            return math.inf
+        before, self.weighed = self.least, True
+        tv = self.tv(guess, at)
+        self.weighed = tv < before
+        return tv
+
+    def walk(self, guess: Tensor, at: int, tv: float) -> int:
+        """Shrink more or less, for as long as that is better; gives how much was best."""
         for step in (1, -1):
-            while 0 <= at + step < len(SHRINKS) and (near := tried(guess, at + step)) < tv:
+            began = at
+            while 0 <= at + step < len(SHRINKS) and (near := self.tv(guess, at + step)) < tv:
                 at, tv = at + step, near
-            if at != middle:
+            if at != began:
                 break
-    return best
+        return at
 
 
 def _effective_dim(problem: Problem) -> float:

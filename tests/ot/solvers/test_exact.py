@@ -87,7 +87,7 @@ def laplacian(weights):
 
 @pytest.mark.parametrize("method", ["exact", "auto"])
 def test_cells_without_facets_end_in_an_honest_answer(method):
-    """Widths over ten orders of magnitude: more than float64 has digits for."""
+    """Widths over nineteen orders of magnitude: more than float64 has digits for."""
     generator = torch.Generator().manual_seed(83)
     y = torch.randn(200, 3, generator=generator, dtype=torch.float64)
     y = y * torch.exp(8 * torch.randn(200, 1, generator=generator, dtype=torch.float64))
@@ -126,7 +126,7 @@ def test_named_problems_of_the_plane(name, source):
 )
 def test_larger_named_problems(name, suffix):
     ot = fit(*data.problem(name + suffix))
-    assert_exact(ot, max(1e-9, float(moved_by_rounding(ot))))
+    assert_exact(ot, max(1e-9, float(moved_by_rounding(ot).clamp_max(1e-8))))
 
 
 def moved_by_rounding(ot):
