@@ -215,6 +215,9 @@ class _Search:
         """Heights, (m,), that leave no cell empty but for rounding."""
         # The solutions along the axes added up: a cell contains the box of its cells there.
         guesses = [by_coordinates(self.problem)[self.order]]
+        if self.problem.source.name == "normal":
+            principal = torch.linalg.eigh(self.problem.covariance).eigenvectors
+            guesses.append(by_coordinates(self.problem, principal)[self.order])
         # Voronoi cells of the targets laid over the source: each holds its own target.
         low, high = self.y.amin(0), self.y.amax(0)
         cell = self.problem.m ** (-1 / self.problem.d)

@@ -185,13 +185,17 @@ def on_a_line(problem: Problem) -> Tensor | None:
     return None if ends is None else _heights_on(place, ends)
 
 
-def by_coordinates(problem: Problem) -> Tensor:
+def by_coordinates(problem: Problem, axes: Tensor | None = None) -> Tensor:
     """Heights of the map that moves every coordinate on its own, (m,), for a source whose quantiles are known.
 
     They are the sum of the solutions along the axes, and right for targets and weights that are products.
+
+    Args:
+        problem: What is to be solved.
+        axes: The columns of a rotation, (d, d), for an isotropic source; `None` for the coordinates' own.
     """
     heights = torch.zeros_like(problem.nu)
-    for place in problem.y.unbind(dim=1):
+    for place in (problem.y if axes is None else problem.y @ axes).unbind(dim=1):
         ends = problem.source.quantile(_shares(problem, place))
         assert ends is not None
         heights += _heights_on(place, ends)

@@ -396,7 +396,7 @@ def test_it_starts_from_the_guess_that_looks_nearest(name, monkeypatch):
     problem = make_problem(make_source("normal"), *data.problem(name))
     search = exact._Search(problem)
     tv = [float((search.at(h).diagram.measures - search.nu).abs().sum()) / 2 for h in search._guesses()]
-    assert (tv[0] == min(tv)) == name.startswith("twenty-five")
+    assert (min(tv[:2]) == min(tv)) == name.startswith("twenty-five")
     found = search.start(None).diagram.measures
     assert_close(float((found - search.nu).abs().sum()) / 2, min(tv), rtol=0, atol=1e-12)
 

@@ -105,6 +105,18 @@ def test_by_coordinates_is_right_for_products_and_leaves_no_cell_empty(d, source
             assert_close(found, problem.nu, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_by_coordinates_in_other_axes(d):
+    """Turned targets under the normal source are as near to their solution as they were."""
+    turn = torch.linalg.qr(1 + torch.eye(d, dtype=torch.float64)).Q
+    y = randn(500, d) * torch.tensor([5.0, 1.0, 0.3], dtype=torch.float64)[:d]
+    problem = make_problem(BuiltIn("normal"), y @ turn.T)
+    straight = by_coordinates(make_problem(BuiltIn("normal"), y))
+    found = by_coordinates(problem, turn)
+    assert_close(found - found.mean(), straight - straight.mean(), rtol=0, atol=1e-9)
+    assert tv_of(problem, found) < 0.3 < tv_of(problem, by_coordinates(problem))
+
+
 @pytest.mark.parametrize("source", ["uniform", "normal"])
 def test_on_a_line_the_start_is_the_solution(source):
     nu = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.01
