@@ -157,6 +157,7 @@ struct Facet {
   double measure;
 };
 
+// Ends a diagram some cell of which has less than `least`.
 struct SmallCell : std::runtime_error {
   SmallCell() : std::runtime_error("power_diagram: a cell has less than it must") {}
 };

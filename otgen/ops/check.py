@@ -69,14 +69,12 @@ def device(op: str, value: torch.device | str, what: str = "device is") -> torch
     return place if place.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
-def indices(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], count: int) -> Tensor:
-    """Check numbers of `count` things, an int64 tensor on the CPU; return it dense."""
-    wanted = f"int64 ({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+def indices(op: str, name: str, value: Tensor, columns: int | None, count: int) -> Tensor:
+    """Check numbers of `count` things, int64 (k,) or (k, columns) on the CPU; return them dense."""
+    wanted = "int64 (k,)" if columns is None else f"int64 (k, {columns})"
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be {wanted}, got {type(value).__name__}")
-    fits = value.dim() == len(shape) and all(
-        isinstance(w, str) or w == n for w, n in zip(shape, value.shape, strict=True)
-    )
+    fits = value.dim() == 1 if columns is None else value.dim() == 2 and value.shape[1] == columns
     if value.dtype != torch.int64 or not fits:
         raise (TypeError if fits else ValueError)(
             f"{op}: {name} must be {wanted}, got {value.dtype} {tuple(value.shape)}"

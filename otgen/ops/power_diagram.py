@@ -142,9 +142,9 @@ class Sites:
             h: Heights, (m,), float64.
             domain: Of the source; as many dimensions as the targets.
             progress: Told the fraction done about ten times a second; `None` for nobody.
-            near: Pairs of targets that are likely to be neighbours, (f, 2), int64, such as `Diagram.pairs` for other
-                heights: cells are cut by these first, which takes two thirds of the time where they are right. Whatever
-                they are, only rounding tells results apart. `None` for none.
+            near: Pairs of targets that are likely to be neighbours, (k, 2), int64, such as `Diagram.pairs` for other
+                heights: cells are cut by these first, which takes three quarters of the time where they are right.
+                Whatever they are, only rounding tells results apart. `None` for none.
             least: Measures that the cells must have, (m,), float64; `None` for 0.
 
         Raises:
@@ -152,7 +152,7 @@ class Sites:
         """
         check.progress("power_diagram", progress)
         none = torch.empty(0, 2, dtype=torch.int64, device="cpu")
-        near = check.indices("power_diagram", "near", none if near is None else near, ("f", 2), self.m)
+        near = check.indices("power_diagram", "near", none if near is None else near, 2, self.m)
         if least is not None:
             least = check.tensor("power_diagram", "least", least, (self.m,), like=self._y)
         measures, second = torch.empty(2, self.m, dtype=torch.float64, device="cpu").unbind()
@@ -172,7 +172,7 @@ class Sites:
             domain: Of the source.
             which: Targets, (k,), int64.
         """
-        which = check.indices("power_diagram", "which", which, ("k",), self.m)
+        which = check.indices("power_diagram", "which", which, None, self.m)
         with self._set(h, domain) as corners:
             columns = self._tree.cells(
                 domain.source, corners.data_ptr(), corners.shape[0], which.data_ptr(), which.shape[0]

@@ -20,7 +20,7 @@ def solve(method: str, run: Run, identity: str = "") -> Solution:
     """Run a method.
 
     "auto" computes cells exactly where that can be done, and samples them elsewhere, or where float64 cannot tell them
-    apart: of a few targets far from all others.
+    apart: of targets whose distances differ by more orders of magnitude than it has digits.
     """
     if method not in SAMPLING:
         return exact.solve(run, identity)

@@ -391,7 +391,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["twenty-five-gaussians-2000", "sphere-2000x3"])
-def test_it_starts_from_the_guess_that_looks_nearest(name, monkeypatch):
+def test_it_starts_from_the_guess_that_looks_nearest(name):
     """Clusters are best moved by coordinates, a sphere best shrunk."""
     problem = make_problem(make_source("normal"), *data.problem(name))
     search = exact._Search(problem)
