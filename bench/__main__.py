@@ -1,6 +1,6 @@
 """Every benchmark from one command: python -m bench ops | solve | geometry | peers | scaling | search | plots | all.
 
-python -m bench all            the tables and plots of the README; the better part of it are peers that do not arrive
+python -m bench all            most tables and plots of the README; the better part of it are peers that do not arrive
 python -m bench all --quick    every part kept alive in under two minutes; exits with 1 if assign is slower than torch
 python -m bench peers --help   what a part can be told
 
@@ -15,7 +15,8 @@ from pathlib import Path
 PARTS = ("ops", "solve", "geometry", "peers", "scaling", "search", "plots")
 
 ALL = ("ops", "solve", "peers", "scaling", "plots")
-"""What "all" runs: not the search, which has been done, nor geometry, whose peers take an hour."""
+"""What "all" runs: not the search, which has been done, nor geometry, whose peers take an hour; nor `solve --tight` and
+`scaling --large`."""
 
 
 def main() -> None:

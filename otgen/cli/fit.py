@@ -30,7 +30,9 @@ def add(commands: "Commands[Parser]") -> None:
         default=0.01,
         help="goal for chi2, the cells' mean squared relative error [default: %(default)s]",
     )
-    parser.add_argument("--max-samples", type=int, help="budget of noise samples; 100 m / tol without it")
+    parser.add_argument(
+        "--max-samples", type=int, help="budget of noise samples; 100 m / tol without it, at least a million"
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides every sample [default: %(default)s]")
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="keep the running fit here, and go on from it if it exists"

@@ -109,7 +109,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     try:
         import ot as pot
     except ImportError as error:
-        raise ImportError("exact_wasserstein: wanted POT, which is not installed: pip install POT") from error
+        raise ImportError('exact_wasserstein: wanted POT, which is not installed: pip install "otgen[pot]"') from error
     _check_order("exact_wasserstein", p)
     x = features("exact_wasserstein", "x", x)
     x, y, unit = _in_units(x, features("exact_wasserstein", "y", y, like=x))

@@ -1,4 +1,4 @@
-"""How good a solution is, always on fresh samples."""
+"""How good a solution is: on fresh samples, or by cells that were computed."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -27,7 +27,7 @@ FLOOR = 1 / math.sqrt(2 * math.pi)
 
 @dataclass(frozen=True)
 class Certificate:
-    """Accuracy of heights, estimated on samples that had no part in making them.
+    """Accuracy of heights: computed, or estimated on samples that had no part in making them.
 
     With c_j of N samples in cell j, w_j its true measure and nu_j the wanted one:
 
@@ -42,7 +42,7 @@ class Certificate:
         tv: `sum |c_j / N - nu_j| / 2`, total variation, biased upwards by sampling noise.
         tv_floor: What exact heights would show for `tv` with N samples.
         max_relative_error: Largest `|c_j / (N nu_j) - 1|`, noise included.
-        empty_cells: Cells without a sample.
+        empty_cells: Cells without a sample, or of measure 0.
         primal: Mean of |x - T(x)|^2, the squared Wasserstein distance to the measure that was reached.
         dual: Value of the Kantorovich dual for |x - y|^2, which the true squared distance cannot be below.
         gap: `primal - dual`; positive or negative, as the reached measure is not quite the wanted one.

@@ -31,7 +31,7 @@ from otgen.ot.maps import (
     shoot_rays,
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
-from otgen.ot.solvers import METHODS, Run, Solution, exact, solve
+from otgen.ot.solvers import LOST, METHODS, Run, Solution, exact, solve
 from otgen.ot.solvers.base import CENTROID_SAMPLES
 from otgen.ot.solvers.starts import carried
 from otgen.ot.sources import CHUNK, Sampler, make_source
@@ -39,6 +39,9 @@ from otgen.ot.streams import stream
 
 DEFAULT_BUDGET = 100
 """Default `max_samples` in units of m / tol, where sampling noise alone is the tolerance; solved ones take 2 to 4."""
+
+LEAST_BUDGET = 1_000_000
+"""Samples in a second or two: no budget need be smaller."""
 
 LEAST_TOL = 1e-100
 """Far below what rounding leaves; the default budget stays a number."""
@@ -73,9 +76,9 @@ class SemiDiscreteOT:
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
-        max_samples: Budget of source samples; `None` for 100 m / tol (a fit usually takes 2 to 5 m / tol). The start,
-            the step at hand when it is spent, and the last certificate with its centroids are made all the same, and
-            come on top: 40 m, and the step.
+        max_samples: Budget of source samples; `None` for 100 m / tol, at least a million (a fit usually takes 2 to 4
+            m / tol). The start, the step at hand when it is spent, and the last certificate with its centroids are made
+            all the same, and come on top: some 40 m, the step, and a twentieth of the budget.
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.
@@ -87,11 +90,12 @@ class SemiDiscreteOT:
         heights_: Heights, (m,), float64, with mean 0, in the units of targets and source.
         targets_: Targets as given, (m, d), float64; the map's own, not to be changed in place.
         weights_: Weights, (m,), float64, summing to 1; likewise.
-        cell_measures_: Measures of the cells on the certificate's samples, (m,), float64; duplicates share theirs.
+        cell_measures_: Measures of the cells, computed or on the certificate's samples, (m,), float64; duplicates share
+            theirs.
         centroids_: Mean of the source over each cell, (m, d), float64.
-        certificate_: Accuracy on fresh samples.
+        certificate_: Accuracy, computed or on fresh samples.
         converged_: Whether `tol` was certified.
-        history_: A record per measurement.
+        history_: A dict per measurement: step, samples (so far), n, chi2, tv, tv_floor, empty (cells), seconds.
         samples_: Source samples spent.
 
     Example:
@@ -195,7 +199,7 @@ class SemiDiscreteOT:
         run = Run(
             problem,
             tol=float(self.tol),
-            max_samples=int(self.max_samples or max(10**6, DEFAULT_BUDGET * problem.m / self.tol)),
+            max_samples=int(self.max_samples or max(LEAST_BUDGET, DEFAULT_BUDGET * problem.m / self.tol)),
             seed=seed,
             start=start,
             path=None if self.checkpoint is None else Path(self.checkpoint),
@@ -212,7 +216,12 @@ class SemiDiscreteOT:
         if not solution.converged:
             c = solution.certificate
             how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
-            mend = "raise tol or max_samples" if not c.exact else 'take method="auto", which samples where these fail'
+            if not c.exact:
+                mend = "raise tol or max_samples"
+            elif self.method == "exact" and c.max_relative_error >= LOST:
+                mend = 'take method="auto", which samples where these fail'
+            else:
+                mend = "raise tol: this is what rounding leaves"
             warnings.warn(
                 f"SemiDiscreteOT: chi2 <= {self.tol:g} was not certified {how}: chi2 is {c.chi2:.3g} +-"
                 f" {c.chi2_se:.2g}, {c.empty_cells} cells are empty; {mend}",

@@ -26,9 +26,9 @@ class Fitted:
     Attributes:
         problem: What was solved.
         h: Heights, (m,), float64, in the problem's units.
-        measures: Of the cells, on the certificate's samples, (m,), float64.
+        measures: Of the cells, computed or on the certificate's samples, (m,), float64.
         centroids: Of the cells, (m, d), float64.
-        certificate: Accuracy on fresh samples.
+        certificate: Accuracy, computed or on fresh samples.
         converged: Whether the tolerance was certified.
         history: A record per measurement.
         samples: Source samples spent.

@@ -102,7 +102,7 @@ class PowerDiagram:
     def hessian(self) -> Tensor:
         """Off-diagonal entries of the Hessian of the energy, negated, (f,), float64: facet / |y_i - y_j| for `pairs`.
 
-        How fast mass moves from cell i to cell j as h_j rises: d measures_i / d h_j.
+        How fast mass moves from cell i to cell j as h_j rises: -d measures_i / d h_j.
         """
         i, j = self.pairs.unbind(dim=1)
         rate: Tensor = self.facets / (self.sites[i] - self.sites[j]).norm(dim=1)

@@ -193,7 +193,8 @@ def as_matrix(name: str, values: Tensor | NumericArray, least: int = 1) -> Tenso
     if x.dim() == 1:
         x = x[:, None]
     if x.dim() != 2 or x.shape[0] < least or x.shape[1] == 0:
-        raise ValueError(f"{name} must have shape (m, d) with m, d >= 1, got {tuple(x.shape)}")
+        rows = "m, d) with m, d >= 1" if least else "n, d) with d >= 1"
+        raise ValueError(f"{name} must have shape ({rows}, got {tuple(x.shape)}")
     if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).any(1).sum())
         raise ValueError(f"{name} must be finite, got NaN or infinite values in {bad} of {x.shape[0]} rows")

@@ -148,7 +148,7 @@ def test_bad_input(monkeypatch):
 
 def test_without_pot_it_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(ImportError, match="exact_wasserstein: wanted POT, which is not installed: pip install POT"):
+    with pytest.raises(ImportError, match=r'wanted POT, which is not installed: pip install "otgen\[pot]"'):
         exact_wasserstein(normal(20, 2), normal(20, 2))
 
 

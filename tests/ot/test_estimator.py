@@ -88,7 +88,15 @@ def test_what_is_not_reached_is_said(method, budget):
     assert caught[0].filename == __file__
     steps = max((row["n"] for row in ot.history_), default=0)
     start = 40 * 256 + 256  # guesses or one round of annealing
+    assert c.samples <= max(10 * 256, budget // 20)
     assert spent <= budget + steps + start + c.samples
+
+
+@pytest.mark.parametrize("method", ["auto", "exact"])
+def test_what_rounding_leaves_is_not_laid_to_the_method(method):
+    with pytest.warns(ConvergenceWarning, match="by exact cells.*; raise tol: this is what rounding leaves"):
+        ot = SemiDiscreteOT(method=method, tol=1e-30, progress=False).fit(randn(30, 2))
+    assert ot.certificate_.max_relative_error < 1e-8
 
 
 def test_the_certificate_of_a_fit_that_gave_up_names_its_samples():

@@ -48,7 +48,7 @@ class Adam:
     state = AdamState
 
     def start(self, problem: Problem, run: Run) -> AdamState:
-        """Line 3: h = 0, whatever was asked for before."""
+        """Line 3: h = 0, or the heights that a refit starts from."""
         zero = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
         return AdamState(
             zero if run.start is None else run.start, n=max(FIRST * problem.m, 1000), first=zero, second=zero

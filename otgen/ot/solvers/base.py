@@ -88,7 +88,7 @@ class Solution:
         history: A record for every measurement: samples so far, n, chi2, tv and its floor, empty cells, seconds.
         samples: All that were drawn, those of certificates included.
         centroids: Of the cells, (m, d), float64, NaN for cells without a sample; `None` if the certificate's samples
-            were too few.
+            were too few, or more than `ops.MOST_CENTROIDS`.
     """
 
     h: Tensor

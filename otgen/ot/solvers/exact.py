@@ -74,14 +74,15 @@ INSET = 0.5
 """Margin of the source's cube that the targets leave free at the start, in units of m^(-1/d), the size of a cell: a
 wider one would make huge cells along the sides of the cube."""
 
+NORMAL_WIDTH = 6.0
+"""Width over which targets are laid at the start under the normal source: three standard deviations to both sides of
+its mean, where a cell still has some mass."""
+
 SOME = 500
 """Targets, spread over all, between which starts are compared."""
 
 FLAT = 0.8
 """Targets whose shortest extent is below this part of the longest are flat."""
-
-NORMAL_WIDTH = 6.0
-"""The same for the normal source: three standard deviations to both sides, where a cell still has some mass."""
 
 
 class Point(NamedTuple):

@@ -1,4 +1,4 @@
-"""Heights to start from: guesses that cost nothing, and entropic annealing, which finds its way from anywhere."""
+"""Heights to start from: guesses that cost little, and entropic annealing, which finds its way from anywhere."""
 
 import math
 

@@ -34,7 +34,7 @@ def test_chi2_is_unbiased_and_its_doubt_right(d, source):
 
 
 def test_gains_leave_what_was_foreseen():
-    """Errors of known size seen through known noise: what `_left` says is left, and it is near the least."""
+    """Errors of known size seen through known noise: what `left_by` says is left, and it is near the least."""
     m, n = 4000, 200_000
     generator = torch.Generator().manual_seed(0)
     problem = make_problem(BuiltIn("uniform"), randn(m, 2))
