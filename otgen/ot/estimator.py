@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from otgen.ot import fitted as files
 from otgen.ot.certificate import Certificate, certify
 from otgen.ot.fitted import Fitted
 from otgen.ot.maps import (
+    ALIKE,
     ANGLE_QUANTILE,
     Extension,
     Neighbours,
@@ -45,6 +47,9 @@ LEAST_BUDGET = 1_000_000
 
 LEAST_TOL = 1e-100
 """Far below what rounding leaves; the default budget stays a number."""
+
+LARGEST_TOL = 1e100
+"""Far above what any heights have; its square stays a number."""
 
 
 FITTED = (
@@ -87,7 +92,7 @@ class SemiDiscreteOT:
         progress: Whether to show a bar once a fit lasts over two seconds.
 
     Attributes:
-        heights_: Heights, (m,), float64, with mean 0, in the units of targets and source.
+        heights_: Heights, (m,), float64, in the units of targets and source, with mean 0 over targets that have weight.
         targets_: Targets as given, (m, d), float64; the map's own, not to be changed in place.
         weights_: Weights, (m,), float64, summing to 1; likewise.
         cell_measures_: Measures of the cells, computed or on the certificate's samples, (m,), float64; duplicates share
@@ -176,7 +181,7 @@ class SemiDiscreteOT:
             problem = self._make_problem(targets, weights)
             if problem.d != old.d:
                 raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
-            return self._solve(problem, carried(problem, old, self._heights, self.seed))
+            return self._solve(problem, carried(problem, old, self._h, self.seed))
 
     @contextmanager
     def _no_autocast(self) -> Iterator[None]:
@@ -189,7 +194,8 @@ class SemiDiscreteOT:
             return make_problem(make_source(self.source, self.device), targets, weights)
 
     def _solve(self, problem: Problem, start: Tensor | None) -> "SemiDiscreteOT":
-        given = {"method": self.method, "tol": float(self.tol), "seed": int(self.seed)}
+        tol = float(self.tol)
+        given = {"method": self.method, "tol": tol, "seed": int(self.seed)}
         settings, seed = given | {"source": problem.source.name}, int(self.seed)
         if problem.source.name == "custom" and self.checkpoint is not None:
             settings["sampler"] = checkpoints.digest(problem.source.sample(16, problem.d, 0))
@@ -198,21 +204,20 @@ class SemiDiscreteOT:
             seed = stream(seed, f"refit {settings['start']}")  # for the old fit's samples have chosen the start
         run = Run(
             problem,
-            tol=float(self.tol),
-            max_samples=int(self.max_samples or max(LEAST_BUDGET, DEFAULT_BUDGET * problem.m / self.tol)),
+            tol=tol,
+            max_samples=int(self.max_samples or max(LEAST_BUDGET, DEFAULT_BUDGET * problem.m / tol)),
             seed=seed,
             start=start,
             path=None if self.checkpoint is None else Path(self.checkpoint),
             progress=self.progress,
         )
         identity = checkpoints.fingerprint(problem, settings)
-        if run.path is not None and start is not None and self._identity in checkpoints.owner(run.path):
+        if run.path is not None and start is not None and self._fit.identity in checkpoints.owner(run.path):
             run.path.unlink()  # of the fit that is done, and the start of this one
         solution = solve(self.method, run, identity)
-        fit = self._finish(problem, solution)
+        fit = self._finish(problem, solution, identity)
         with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
             self._adopt(fit, given)
-        self._identity = identity
         if not solution.converged:
             c = solution.certificate
             how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
@@ -223,14 +228,14 @@ class SemiDiscreteOT:
             else:
                 mend = "raise tol: this is what rounding leaves"
             warnings.warn(
-                f"SemiDiscreteOT: chi2 <= {self.tol:g} was not certified {how}: chi2 is {c.chi2:.3g} +-"
-                f" {c.chi2_se:.2g}, {c.empty_cells} cells are empty; {mend}",
+                f"SemiDiscreteOT: chi2 <= {tol:g} was not certified {how}: chi2 is {c.chi2:.3g}, at most"
+                f" {c.upper():.3g} with 95 % confidence, {c.empty_cells} cells are empty; {mend}",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return self
 
-    def _finish(self, problem: Problem, solution: Solution) -> Fitted:
+    def _finish(self, problem: Problem, solution: Solution, identity: str) -> Fitted:
         centroids, n = solution.centroids, 0
         if centroids is None:
             n = max(CENTROID_SAMPLES * problem.m, 10_000)
@@ -245,6 +250,7 @@ class SemiDiscreteOT:
             solution.converged,
             solution.history,
             solution.samples + n,
+            identity,
         )
 
     def _adopt(self, fit: Fitted, settings: dict[str, Any]) -> None:
@@ -269,8 +275,12 @@ class SemiDiscreteOT:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
         if isinstance(self.tol, bool) or not isinstance(self.tol, Real) or not 0 < self.tol < math.inf:
             raise ValueError(f"tol must be a positive number, got {self.tol!r}")
-        if self.tol < LEAST_TOL:
-            raise ValueError(f"tol must be at least {LEAST_TOL:g}, got {self.tol!r}")
+        try:
+            tol = float(self.tol)
+        except OverflowError:
+            tol = math.inf
+        if not LEAST_TOL <= tol <= LARGEST_TOL:
+            raise ValueError(f"tol must be in [{LEAST_TOL:g}, {LARGEST_TOL:g}], got {self.tol!r}")
         if self.max_samples is not None:
             _whole("max_samples", self.max_samples, 1, "None or an int")
         _whole("seed", self.seed, 0)
@@ -289,10 +299,7 @@ class SemiDiscreteOT:
 
     def _seed(self, method: str, seed: int | None) -> int:
         """The fit's seed if none is given."""
-        return _whole(f"{method}: seed", self.seed if seed is None else seed, 0)
-
-    _identity = "none"
-    """Of the last fit's checkpoint."""
+        return _whole(f"{method}: seed", self._settings["seed"] if seed is None else seed, 0)
 
     def _fitted(self) -> Problem:
         if not hasattr(self, "_problem"):
@@ -332,10 +339,23 @@ class SemiDiscreteOT:
             if tuple(values.shape) != (m, 1):
                 raise ValueError(f"certificate: heights must have shape ({m},), got {tuple(values.shape)}")
             h = problem.heights_in(values[:, 0])
+            self._refuse_weightless(values[:, 0], n)
         if seed is None:
             self._asked = getattr(self, "_asked", 0) + 1
-            seed = stream(self.seed, "asked", self._asked)
+            seed = stream(self._settings["seed"], "asked", self._asked)
         return certify(problem, h, problem.source.measure(problem.y, h, n, seed), seed)
+
+    def _refuse_weightless(self, heights: Tensor, n: int) -> None:
+        """Refuse heights with which a target of weight zero wins: chi2 would be infinite, and is not seen."""
+        problem = self._fitted()
+        weighty = problem.index >= 0
+        if bool(weighty.all()):
+            return
+        y = (problem.given - problem.centre) / problem.scale
+        counted = problem.source.measure(y, heights / problem.scale, n, stream(self._settings["seed"], "weightless"))
+        wins = int(counted.counts[~weighty].sum())
+        if wins:
+            raise ValueError(f"certificate: with these heights targets of weight zero win {wins} of {n} samples")
 
     def cost(self, n: int = 100_000, seed: int | None = None) -> tuple[float, tuple[float, float]]:
         """Squared Wasserstein distance: mean of |x - T(x)|^2 over fresh samples, and its 95 % confidence interval.
@@ -379,18 +399,18 @@ class SemiDiscreteOT:
         return self._score(x)[1]
 
     def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:
-        samples, y, h = self._samples(x), self._fitted().given, self._heights
-        weighty = self._fitted().index >= 0
-        if not bool(weighty.all()):  # the others win nowhere, however far out
-            y, h = y[weighty], h[weighty]
-        j, u = ops.assign(*(v.to(self.device) for v in (samples, y, h)))
-        return torch.nonzero(weighty)[:, 0][j.cpu()], u.cpu()
+        samples, problem = self._samples(x), self._fitted()
+        # As certified: products with targets that lie far from the origin would lose the digits that decide.
+        j, u = ops.assign(*(v.to(self.device) for v in (samples, problem.y, self._h)))
+        first = problem.first_rows()
+        lift = self._heights[first[0]] - problem.scale * self._h[0]  # heights have another mean
+        return first[j.cpu()], problem.scale * u.cpu() + samples @ problem.centre + lift
 
     def _samples(self, x: Tensor | NumericArray) -> Tensor:
         d = self._fitted().d
         samples = as_matrix("x", x, least=0)
         if samples.shape[1] != d:
-            raise ValueError(f"x must have shape (n, {d}) to match the targets, got {tuple(torch.as_tensor(x).shape)}")
+            raise ValueError(f"x must have shape (n, {d}) to match the targets, got {tuple(np.shape(x))}")
         return samples
 
     # ---- generation -------------------------------------------------------------------------------------------------
@@ -511,14 +531,14 @@ class SemiDiscreteOT:
         if exact.knows(problem):
             pairs = ops.Sites(problem.y).diagram(self._h, ops.cube(problem.source.name, problem.d)).pairs
         else:
-            pairs = shoot_rays(problem, self._h, self.seed)
+            pairs = shoot_rays(problem, self._h, self._settings["seed"])
         angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
         jump = angles > threshold
         return SingularSet(problem.first_rows()[pairs[jump]], angles[jump], threshold)
 
     def _threshold(self, angle: Any) -> float:
-        if angle == "auto":
-            return self._find_neighbours().quantile(ANGLE_QUANTILE)
+        if isinstance(angle, str) and angle == "auto":
+            return min((1 + ALIKE) * self._find_neighbours().quantile(ANGLE_QUANTILE), math.pi)
         if isinstance(angle, (bool, str)) or not isinstance(angle, Real) or not 0 < float(angle) <= math.pi:
             raise ValueError(f'angle_threshold must be "auto" or an angle in (0, pi], got {angle!r}')
         return float(angle)
@@ -526,7 +546,7 @@ class SemiDiscreteOT:
     def _find_neighbours(self) -> Neighbours:
         problem = self._fitted()
         if self._neighbours is None:
-            self._neighbours = find_neighbours(problem, self._h, self.seed)
+            self._neighbours = find_neighbours(problem, self._h, self._settings["seed"])
         return self._neighbours
 
     # ---- files ------------------------------------------------------------------------------------------------------
@@ -560,7 +580,8 @@ class SemiDiscreteOT:
     def state(self) -> tuple[dict[str, Tensor], str]:
         """The fitted map as tensors and a JSON record, for who keeps it inside a file of his own."""
         self._fitted()
-        return files.pack(self._fit, self._settings)
+        tensors, record = files.pack(self._fit, self._settings)
+        return {name: tensor.clone() for name, tensor in tensors.items()}, record
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], record: str, source: Sampler | None = None) -> "SemiDiscreteOT":
@@ -573,8 +594,10 @@ class SemiDiscreteOT:
 
         Raises:
             ValueError: It is damaged, or needs its custom source.
+            TypeError: The source is not callable.
         """
-        return cls._restored(*files.unpack(tensors, record, source, "state"), source, "state")
+        own = {name: held.clone() if isinstance(held, Tensor) else held for name, held in tensors.items()}
+        return cls._restored(*files.unpack(own, record, source, "state"), source, "state")
 
     @classmethod
     def _restored(cls, fit: Fitted, settings: dict[str, Any], source: Sampler | None, where: str) -> "SemiDiscreteOT":

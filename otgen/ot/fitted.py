@@ -32,6 +32,7 @@ class Fitted:
         converged: Whether the tolerance was certified.
         history: A record per measurement.
         samples: Source samples spent.
+        identity: Of its checkpoint.
     """
 
     problem: Problem
@@ -42,6 +43,7 @@ class Fitted:
     converged: bool
     history: list[dict[str, float]]
     samples: int
+    identity: str = "none"
 
 
 def save(path: str | os.PathLike[str], fitted: Fitted, settings: dict[str, Any]) -> None:
@@ -73,6 +75,7 @@ def pack(fitted: Fitted, settings: dict[str, Any]) -> tuple[dict[str, Tensor], s
         "converged": fitted.converged,
         "history": fitted.history,
         "samples": fitted.samples,
+        "identity": fitted.identity,
     }
     tensors = {
         "targets": fitted.problem.given,
@@ -95,12 +98,15 @@ def unpack(tensors: dict[str, Tensor], text: str, source: Sampler | None, where:
 
     Raises:
         ValueError: It is damaged, or needs its custom source.
+        TypeError: The source is none.
     """
     try:
         record = json.loads(text)
         custom = record["source"] == "custom"
     except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
+    if source is not None and not callable(source):
+        raise TypeError(f"{where}: source must be a callable, got {type(source).__name__}")
     if custom != (source is not None):
         wanted = (
             "a custom source: pass load(path, source=...)" if custom else f"source={record['source']!r}, not its own"
@@ -118,6 +124,8 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
     shapes = {"heights": (problem.m,), "measures": (problem.m,), "centroids": (problem.m, problem.d)}
     for name, shape in shapes.items():
         held = tensors[name]
+        if not isinstance(held, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(held).__name__}")
         if tuple(held.shape) != shape or held.dtype != torch.float64:
             raise ValueError(f"{name} must be float64 {shape}, got {held.dtype} {tuple(held.shape)}")
         if not bool(torch.isfinite(held).all()):
@@ -140,4 +148,5 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
         converged,
         list(record["history"]),
         samples,
+        str(record.get("identity", "none")),  # not in files of before
     )

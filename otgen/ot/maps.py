@@ -1,6 +1,7 @@
 """From heights to maps: the extension across cells of the lecture's Algorithm 2, and the singular set."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,10 @@ from otgen.ot.streams import stream
 
 ANGLE_QUANTILE = 0.5
 """`angle_threshold="auto"` is this quantile of the angles between neighbouring cells, over samples."""
+
+ALIKE = 1e-6
+"""Angles that differ by no more, relatively, are on the same side of such a threshold: it is one of them, and in a
+symmetric configuration many are the same but for rounding."""
 
 NEIGHBOUR_SAMPLES = 50
 """Samples per target that find the neighbouring cells."""
@@ -196,18 +201,25 @@ class Extension:
         m, d = self.centroids.shape
         # The nearest centroids are the best targets for the scores <x, c> - |c|^2 / 2.
         near = ops.topk(x, self.centroids, -0.5 * self.centroids.square().sum(1), min(d + 1, m))[0]  # line 5
-        angles = plane_angles(self.y, near[:, :1], near)  # line 6
-        mask = angles <= self.threshold  # line 7
+        mask = torch.empty(near.shape, dtype=torch.bool, device="cpu")
+        for rows in self._few(x.shape[0]):
+            mask[rows] = plane_angles(self.y, near[rows, :1], near[rows]) <= self.threshold  # lines 6 and 7
         mask[:, 0] = True
         kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0], device="cpu")  # line 8
         near, mask, x = near[kept], mask[kept], x[kept]
         points = torch.empty_like(x)
-        for rows in torch.arange(x.shape[0], device="cpu").split(max(1, GATHERED // (d * (d + 1)))):
+        for rows in self._few(x.shape[0]):
             distance = (x[rows, None, :] - self.centroids[near[rows]]).norm(dim=2)
             weight = mask[rows] / distance.clamp_min(1e-300)  # line 9
             weight = weight / weight.sum(1, keepdim=True)
             points[rows] = torch.einsum("nk,nkd->nd", weight, self.values[near[rows]])
         return points, kept, mask
+
+    def _few(self, n: int) -> Iterator[slice]:
+        """Rows of n samples, so many at a time that what they gather is bounded."""
+        d = self.y.shape[1]
+        step = max(1, GATHERED // (d * (d + 1)))
+        return (slice(i, i + step) for i in range(0, n, step))
 
     def sample(self, n: int, seed: int) -> tuple[Tensor, SampleInfo]:
         """Lines 4 to 11: draw and map until n points are made.

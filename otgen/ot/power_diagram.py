@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,7 +119,9 @@ class PowerDiagram:
             Corners, facets and neighbours of each.
         """
         m = self.sites.shape[0]
-        rows = torch.arange(m, device="cpu") if which is None else torch.as_tensor(which, device="cpu")
+        if which is not None and not isinstance(which, Tensor):
+            which = torch.tensor(np.asarray(which).tolist())  # of any strides and byte order
+        rows = torch.arange(m, device="cpu") if which is None else which.cpu()
         if rows.numel() == 0 or not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool):
             rows = rows.long()
         cells = self._index.cells(self._h, self._domain, rows)

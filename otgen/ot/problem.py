@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otgen import ops
 from otgen.ot.sources import Kind, Source, most_telling
 
 MIN_SPREAD = 1e-9
@@ -20,6 +21,9 @@ NORMALISED = 1e-14
 
 MARGIN = 1e-9
 """How far below the potential the plane of a target of weight zero lies, relatively and in scaled units."""
+
+FAR = 1e100
+"""The nearest target to what lies farther may be another: its square would leave float64's range."""
 
 LEAST_WEIGHT = 1e-30
 """Of the largest: no sampling could find the cell of a smaller one, and its inverse would leave float64's range."""
@@ -114,19 +118,21 @@ class Problem:
         return first.scatter_reduce_(0, self.index[kept], rows[kept], "amin")
 
     def heights_out(self, h: Tensor) -> Tensor:
-        """Heights of the given targets, (given,), with mean 0, from those of this problem, (m,).
+        """Heights of the given targets, (given,), from those of this problem, (m,).
 
-        Duplicates share their height. A target of weight zero is put so low that its plane lies below that of the
-        nearest target of positive weight wherever the source can be: it wins nowhere, and stays finite.
+        With mean 0 over targets of positive weight, as one of weight zero may lie far from all of them. It is put so
+        low that its plane lies below that of the nearest of them wherever the source can be: it wins nowhere, and stays
+        finite. Duplicates share their height.
         """
         out = h[self.index.clamp_min(0)] * self.scale
-        for j in torch.nonzero(self.index < 0)[:, 0].tolist():
-            away = (self.given[j] - self.centre) / self.scale - self.y
-            k = int(away.square().sum(1).argmin())
-            mean = float(self.source.mean(self.d) @ away[k])
-            reach = self.source.radius(self.d) * away[k].norm()
-            out[j] = self.scale * (h[k] - mean - (1 + MARGIN) * reach - MARGIN)
-        return out - out.mean()
+        j = torch.nonzero(self.index < 0)[:, 0]
+        if j.numel():
+            z = (self.given[j] - self.centre) / self.scale
+            near = ops.assign(z.clamp(-FAR, FAR), self.y, -0.5 * self.y.square().sum(1))[0]
+            away = z - self.y[near]
+            reach = self.source.radius(self.d) * away.norm(dim=1) * (1 + MARGIN) + MARGIN
+            out[j] = self.scale * (h[near] - away @ self.source.mean(self.d) - reach)
+        return out - out[self.index >= 0].mean()
 
     def heights_in(self, heights: Tensor) -> Tensor:
         """Heights of this problem, (m,), from those of the given targets; of duplicates the largest, which wins."""
@@ -211,17 +217,21 @@ def own(x: Tensor, given: Tensor | NumericArray) -> Tensor:
 
 def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
     if not isinstance(values, Tensor):
+        given = values
         try:
-            values = np.asarray(values)
-        except ValueError as error:
+            values = np.asarray(given)
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"{name} must be an array of numbers: {error}") from None
+        if np.ma.is_masked(given):
+            raise ValueError(f"{name} must not be masked, got {int(np.ma.getmaskarray(given).sum())} masked values")
         if values.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
         values = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
     if values.dtype.is_complex:
         raise TypeError(f"{name} must be real, got {values.dtype}")
-    if values.layout != torch.strided:
-        raise TypeError(f"{name} must be a dense tensor, got layout {values.layout}")
+    if values.is_nested or values.is_meta or values.layout != torch.strided:
+        came = "a nested one" if values.is_nested else "a meta one" if values.is_meta else f"layout {values.layout}"
+        raise TypeError(f"{name} must be a dense tensor, got {came}")
     return values.detach().cpu().double().contiguous()
 
 

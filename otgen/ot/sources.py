@@ -288,7 +288,7 @@ class Custom:
             raise TypeError(f"source: the sampler must return floating-point samples, got {x.dtype}")
         if not bool(torch.isfinite(x).all()):
             raise ValueError("source: the sampler must return finite samples, got NaN or infinite values")
-        return x.detach().cpu().double()
+        return x.detach().to("cpu", torch.float64, copy=True)  # for the sampler may fill the same memory again
 
 
 def make_source(source: "str | Sampler | Source", device: torch.device | str = "cpu") -> Source:

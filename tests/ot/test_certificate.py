@@ -7,6 +7,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from draws import randn
 from torch.testing import assert_close
 
 from otgen import ops
@@ -495,3 +496,12 @@ def test_bad_arguments_are_refused(options, message):
     ot = SemiDiscreteOT(progress=False).fit(torch.randn(10, 2, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match=f"^certificate: {message}[^\n]*$"):
         ot.certificate(**options)
+
+
+def test_heights_with_which_targets_without_weight_win_are_refused():
+    ot = SemiDiscreteOT(progress=False).fit(randn(20, 3), [0] * 5 + [1] * 15)
+    assert ot.certificate(10_000, heights=ot.heights_).chi2 < 0.02
+    high = ot.heights_.clone()
+    high[0] += 1000
+    with pytest.raises(ValueError, match="with these heights targets of weight zero win 10000 of 10000 samples"):
+        ot.certificate(10_000, heights=high)

@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -446,5 +447,66 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_tolerances_below_all_rounding_are_refused():
-    with pytest.raises(ValueError, match="^tol must be at least 1e-100, got 5e-324$"):
+    with pytest.raises(ValueError, match=r"^tol must be in \[1e-100, 1e\+100\], got 5e-324$"):
         fit(randn(5, 2), tol=5e-324)
+
+
+def test_tolerances_of_any_real_kind():
+    y = torch.cat([randn(30, 2), torch.zeros(30, 2, dtype=torch.float64)], dim=1)
+    assert_same_fit(fit(y, tol=Fraction(1, 4)), fit(y, tol=0.25))
+    with pytest.warns(ConvergenceWarning, match=r"chi2 <= 1e-09 was not certified after .*at most \d.* with 95 %"):
+        fit(y, tol=Fraction(1, 10**9), max_samples=1000)
+    for tol in (10**400, 1e300):
+        with pytest.raises(ValueError, match=r"^tol must be in \[1e-100, 1e\+100\], got 1"):
+            fit(y, tol=tol)
+
+
+@pytest.mark.parametrize("seed", [6, 17, 29, 33, 38])
+def test_looks_keep_to_the_budget(seed):
+    """Near the end of the budget, and with one more where the first look fails by little."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        ot = fit(randn(200, 8, seed=seed), method="newton", seed=seed, max_samples=60_000)
+    assert ot.samples_ <= 60_000 + 60_000 // 20 + 10_000  # the last certificate, and centroids
+
+
+def test_the_seed_is_that_of_the_fit_whatever_its_owner_sets():
+    ot = fit(randn(30, 4), seed=3)
+    known = ot.sample(5), ot.cost(1000), ot.singular_set().pairs, ot.certificate(1000)
+    other = fit(randn(30, 4), seed=3)
+    other.seed = 4
+    found = other.sample(5), other.cost(1000), other.singular_set().pairs, other.certificate(1000)
+    assert torch.equal(found[0], known[0])
+    assert found[1] == known[1]
+    assert torch.equal(found[2], known[2])
+    assert found[3] == known[3]
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((2, 2), ">f8"), np.zeros((2, 2), np.longdouble), np.zeros((2, 2))[::-1], np.zeros((2, 2)).tolist()]
+)
+def test_samples_of_another_dimension_are_refused_in_words(x):
+    with pytest.raises(ValueError, match=r"^x must have shape \(n, 3\) to match the targets, got \(2, 2\)$"):
+        fit(randn(5, 3)).transport(x)
+
+
+def test_an_array_of_thresholds_is_refused_in_words():
+    with pytest.raises(ValueError, match="angle_threshold must be"):
+        fit(randn(5, 3)).sample(3, np.array([0.5, 0.6]))
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.ma.masked_array([1.0, 2.0, 3.0], [False, True, False]), "targets must not be masked, got 1 masked values"),
+        (torch.zeros(3, 2, device="meta"), "targets must be a dense tensor, got a meta one"),
+        (
+            torch.nested.nested_tensor([torch.rand(2), torch.rand(2)], layout=torch.jagged),
+            "dense tensor, got a nested one",
+        ),
+    ],
+    ids=["masked", "meta", "nested"],
+)
+def test_strange_targets_are_refused_in_words(y, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fit(y)

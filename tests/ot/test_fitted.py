@@ -257,3 +257,37 @@ def test_certificate_is_in_the_file_in_words(saved):
     ot, path = saved
     record = json.loads(read_safetensors(path)[1]["record"])
     assert record["certificate"] == asdict(ot.certificate_)
+
+
+def test_what_state_gives_is_not_the_maps_own():
+    ot = fit(randn(9, 2))
+    tensors, record = ot.state()
+    again = SemiDiscreteOT.from_state(tensors, record)
+    wanted = ot.transport(randn(20, 2))
+    for tensor in tensors.values():
+        tensor.zero_()
+    for found in (ot, again):
+        assert torch.equal(found.transport(randn(20, 2)), wanted)
+        assert float(found.sample(50).abs().max()) > 0
+
+
+def test_tensors_and_sources_must_be_such():
+    tensors, record = fit(randn(9, 2)).state()
+    with pytest.raises(ValueError, match="state: not a whole map of otgen: heights must be a tensor, got ndarray"):
+        SemiDiscreteOT.from_state(tensors | {"heights": tensors["heights"].numpy()}, record)
+
+    def sampler(n, generator):
+        return torch.rand(n, 2, generator=generator)
+
+    tensors, record = SemiDiscreteOT(sampler, progress=False).fit(randn(9, 2)).state()
+    with pytest.raises(TypeError, match="state: source must be a callable, got str"):
+        SemiDiscreteOT.from_state(tensors, record, "normal")
+
+
+def test_a_loaded_map_replaces_the_checkpoint_of_its_fit(tmp_path):
+    path = tmp_path / "running"
+    y = randn(50, 4)
+    fit(y, checkpoint=path).save(tmp_path / "map")
+    loaded = SemiDiscreteOT.load(tmp_path / "map")
+    loaded.checkpoint, loaded.progress = path, False
+    assert loaded.refit(y[:40]).converged_

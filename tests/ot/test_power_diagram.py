@@ -178,3 +178,11 @@ BAD = {
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=f"^PowerDiagram: {message}[^\n]*$"):
         make()
+
+
+@pytest.mark.parametrize("which", [np.array([5, 0, 3])[:0:-1], np.array([3, 0], ">i4")], ids=["strides", "order"])
+def test_rows_in_any_memory(which):
+    found = PowerDiagram(rand(9, 2))
+    wanted = found.cells([3, 0])
+    for a, b in zip(found.cells(which), wanted, strict=True):
+        assert torch.equal(a.corners, b.corners)

@@ -126,7 +126,7 @@ def test_heights_go_out_and_come_back():
     p = problem(points(6, 3, scale=100.0)[[0, 1, 2, 3, 4, 5, 0, 3]], torch.tensor([1.0, 0, 1, 1, 1, 1, 1, 1]))
     h = torch.randn(p.m, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     out = p.heights_out(h)
-    assert_close(out.mean().item(), 0.0, rtol=0, atol=1e-12)
+    assert_close(out[p.index >= 0].mean().item(), 0.0, rtol=0, atol=1e-12)
     assert_close(out[[0, 3]], out[[6, 7]])
     assert_close(p.heights_in(out), h - h.mean())
     assert_close(p.heights_in(out + 17), h - h.mean())

@@ -301,3 +301,13 @@ def test_no_samples_serve_two_purposes(method, monkeypatch):
     assert not certificate.exact
     certified = [entry for entry in drawn if entry[0] == certificate.seed]
     assert certified == [(certificate.seed, certificate.samples, "measure", True)]
+
+
+def test_a_sampler_may_fill_the_same_memory_again():
+    memory = torch.empty(1 << 16, 3, dtype=torch.float64)
+
+    def sampler(n, generator):
+        return memory[:n].normal_(generator=generator)
+
+    x = Custom(sampler).sample(3 << 16, 3, seed=0)
+    assert x.unique(dim=0).shape[0] == 3 << 16

@@ -222,8 +222,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 chi2, se = certificate.chi2, certificate.chi2_se
                 state = replace(state, looks=looks, expected=math.inf, chi2=chi2, chi2_se=se)
             if state.exhausted or run.used >= run.max_samples:
-                needed = samples_needed(problem.m, float(problem.nu.min()), run.tol, 0.5 * run.tol, CONFIDENCE)
-                n = max(GLANCE * problem.m, min(needed, run.max_samples // 20), 1000)
+                n = _samples_of_glance(run)
                 h = state.h if state.fallback is None else state.fallback
                 counted = run.fresh(h, n, -1)
                 return solution(h, False, run.certify(h, counted, -1), counted)
@@ -241,12 +240,13 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     """
     h, looks = state.h, state.looks
     wanted = samples_of_look(run.problem, run.tol, state.expected, _confidence(looks))
-    n = min(wanted, max(run.max_samples, 1000))  # tiny weights may want more than there is
+    left = max(run.max_samples - run.used, _samples_of_glance(run))  # tiny weights may want more than there is
+    n = min(wanted, left)
     counted = run.fresh(h, n, looks)
     certificate = run.certify(h, counted, looks)
     passed = certificate.holds(run.tol, _confidence(looks))
     doubt = certificate.upper(_confidence(looks + 1)) - certificate.chi2
-    if not passed and certificate.chi2 + AGAIN * doubt <= run.tol:
+    if not passed and certificate.chi2 + AGAIN * doubt <= run.tol and n <= run.max_samples - run.used:
         counted += run.fresh(h, n, looks + 1)
         certificate = run.certify(h, counted, looks)
         looks += 1
@@ -258,6 +258,13 @@ def samples_of_look(problem: Problem, tol: float, expected: float, confidence: f
     """Samples of a certificate that is likely to hold: enough for it, and for the centroids."""
     needed = samples_needed(problem.m, float(problem.nu.min()), tol, expected, confidence)
     return max(needed, CENTROID_SAMPLES * problem.m)
+
+
+def _samples_of_glance(run: Run) -> int:
+    """Of the last certificate of a run that gave up."""
+    m, least = run.problem.m, float(run.problem.nu.min())
+    needed = samples_needed(m, least, run.tol, 0.5 * run.tol, CONFIDENCE)
+    return max(GLANCE * m, min(needed, run.max_samples // 20), 1000)
 
 
 def _confidence(looks: int) -> float:

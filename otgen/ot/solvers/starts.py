@@ -123,8 +123,8 @@ def affine(problem: Problem) -> Tensor:
     return heights
 
 
-def carried(problem: Problem, old: Problem, heights: Tensor, seed: int) -> Tensor:
-    """Heights of a changed problem, (m,), from those of the one before.
+def carried(problem: Problem, old: Problem, h: Tensor, seed: int) -> Tensor:
+    """Heights of a changed problem, (m,), from those of the one before, each in its own units.
 
     Targets that were there keep their heights; a new one starts where its plane touches the potential just enough to
     take its share of a sample.
@@ -132,20 +132,17 @@ def carried(problem: Problem, old: Problem, heights: Tensor, seed: int) -> Tenso
     Args:
         problem: The changed one, in the dimension of the old.
         old: The one before.
-        heights: Of the targets given then, in their units.
+        h: Its heights, (old m,).
         seed: Decides the sample.
     """
     n = min(max(50 * problem.m, 10_000), 200_000)
     x = problem.source.sample(n, problem.d, stream(seed, "refit")).double()
-    u = ops.assign(x, old.given, heights)[1]
-    y = problem.y * problem.scale + problem.centre
-    start = taking(y, x, u, problem.nu)
-    had_mass = old.index >= 0  # the heights of the others are far below where they would win anything
-    rows, kept = old.given[had_mass].tolist(), heights[had_mass].tolist()
+    u = old.scale * ops.assign(x, old.y, h)[1] + x @ (old.centre - problem.centre)
+    start = taking(problem.y, x, u / problem.scale, problem.nu)
+    rows, kept = old.given[old.first_rows()].tolist(), (h * (old.scale / problem.scale)).tolist()
     known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
-    for row, first in enumerate(problem.first_rows().tolist()):
-        start[row] = known.get(tuple(problem.given[first].tolist()), float(start[row]))
-    start /= problem.scale
+    for row, target in enumerate(problem.given[problem.first_rows()].tolist()):
+        start[row] = known.get(tuple(target), float(start[row]))
     return start - start.mean()
 
 
