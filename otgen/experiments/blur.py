@@ -13,7 +13,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.lineup import DATA
-from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus, runs_by
+from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
 
 PUBLISHED = {"vae": ("63", "0.003"), "wae-mmd": ("55", "0.006"), "wae-gan": ("42", "0.006"), DATA: ("2", "0.02")}
 """The lecture's table: FID (Inception) and sharpness of CelebA at 64 x 64."""
@@ -99,9 +99,9 @@ def _claims(place: str, sharp: Mapping[tuple[str, str], Sequence[float]]) -> lis
     if "ae-ot" in some:
         claims.append(
             Claim(
-                f"The samples of AE-OT are sharper than the VAE's, and no sharper than the data ({place}).",
-                judged([above(some["ae-ot"], vae), not_above(some["ae-ot"], [data, data])]),
-                f"{said} {RULE}",
+                f"The samples of AE-OT are sharper than the VAE's, and not as sharp as the data ({place}).",
+                judged([above(some["ae-ot"], vae), above([data, data], some["ae-ot"])]),
+                f"{said} {RULE} So it does for the data, which must be the sharper.",
                 FIGURE,
             )
         )

@@ -52,7 +52,13 @@ Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
 def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each theta."""
-    return {f"theta{theta:+.3f}": partial(_train_all, context, theta) for theta in context.settings["thetas"]}
+    thetas = context.settings["thetas"]
+    work: dict[str, Callable[[], Outcome]] = {
+        f"theta{theta:+.3f}": partial(_train_all, context, theta) for theta in thetas
+    }
+    if len(work) < len(thetas) or max(map(abs, thetas)) < FAR:
+        raise ValueError(f"thetas must differ by a thousandth, and one be at least {FAR} from 0, got {thetas}")
+    return work
 
 
 def _train_all(context: Context, theta: float) -> Outcome:

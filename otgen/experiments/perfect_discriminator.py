@@ -166,6 +166,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             verdict(min(noisier.values()) > 1),
             "From the fresh discriminator to the end, its standard deviation between batches grows by a factor of "
             + _each(runs, lambda run: plain(noisier[run["epochs"]]))
+            + " Over the gradient's length, which grows as well, it is at first and at the end "
+            + _each(runs, lambda run: f"{_relative(run['rows'][0]):.2g} and {_relative(run['rows'][-1]):.2g}")
             + " Confirmed means: it grows against every generator.",
             FIGURE,
         ),
@@ -264,6 +266,11 @@ def _panels(runs: Sequence[Mapping[str, Any]]) -> list[Panel]:
             *(curve(run, i, "mm_noise", "minimax" if i == 0 else "", "--") for i, run in count),
         ], yscale="log"),
     ]  # fmt: skip
+
+
+def _relative(row: Mapping[str, float]) -> float:
+    """Deviation of the non-saturating gradient between batches, over its length."""
+    return row["ns_noise"] / row["ns"]
 
 
 def _caption() -> str:

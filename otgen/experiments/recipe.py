@@ -79,7 +79,7 @@ def check_settings(recipe: Recipe) -> None:
     """Check the settings of a recipe against those of otgen's own recipes of the same experiment.
 
     Raises:
-        ValueError: A setting is missing, of another type, or an empty list.
+        ValueError: A setting is missing, of another type, an empty list, or a whole number below 1.
     """
     for own in filter(lambda own: own.experiment == recipe.experiment, map(load, names())):
         missing = sorted(own.settings.keys() - recipe.settings.keys())
@@ -89,13 +89,16 @@ def check_settings(recipe: Recipe) -> None:
             for given in (recipe.settings[key], recipe.sized(True)[key]):
                 if not _alike(given, like):
                     example = like[:1] if isinstance(like, list) else like
-                    raise ValueError(f"{recipe.name}: {key} must be like {example!r}, got {given!r}")
+                    least = " and at least 1" if isinstance(example, int) else ""
+                    raise ValueError(f"{recipe.name}: {key} must be like {example!r}{least}, got {given!r}")
 
 
 def _alike(given: Any, like: Any) -> bool:
-    """Whether a setting is of the same kind as another; a list has one item at least."""
+    """Whether a setting is of the same kind as another; a list has one item at least, and a whole number is one."""
     if isinstance(like, list):
         return isinstance(given, list) and bool(given) and all(_alike(item, like[0]) for item in given)
+    if type(like) is int:
+        return type(given) is int and given > 0
     return type(given) is type(like) or (isinstance(like, float) and type(given) is int)
 
 

@@ -44,6 +44,8 @@ SWEEP = "singular-set.png"
 
 def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each set of targets."""
+    if context.settings["angles"] < 2:
+        raise ValueError(f"angles must be at least 2, got {context.settings['angles']}")
     return {name: partial(_sweep, context, name) for name in context.settings["sets"]}
 
 

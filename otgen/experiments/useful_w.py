@@ -61,9 +61,9 @@ def _data(context: Context) -> Outcome:
     """W of batches of data to other batches, and to the blurred centres of as many cells."""
     pixels = data.digits()[0]
     centres = _centres(pixels, BATCH, context.seed)
-    batches = _batches(pixels, 2 * BATCHES, stream(context.seed, "pairs"))
-    real = [exact_wasserstein(a, b, 1.0).value for a, b in batches.view(BATCHES, 2, BATCH, -1)]
-    blurred = [exact_wasserstein(batch, centres, 1.0).value for batch in batches[:BATCHES]]
+    pairs = _batches(pixels, BATCHES, stream(context.seed, "pairs"), 2 * BATCH)  # a sample in both would cost nothing
+    real = [exact_wasserstein(a, b, 1.0).value for a, b in pairs.view(BATCHES, 2, BATCH, -1)]
+    blurred = [exact_wasserstein(batch, centres, 1.0).value for batch in pairs[:, :BATCH]]
     images, of_centres = pixels.view(-1, 1, 8, 8), centres.view(-1, 1, 8, 8)
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(stream(context.seed, "halves")))
     one, other = pixels[order].chunk(2)
@@ -88,10 +88,10 @@ def _centres(x: Tensor, k: int, seed: int) -> Tensor:
     return centres
 
 
-def _batches(x: Tensor, count: int, seed: int) -> Tensor:
-    """Batches (count, BATCH, d) of x (n, d), in each no sample twice."""
+def _batches(x: Tensor, count: int, seed: int, size: int = BATCH) -> Tensor:
+    """Batches (count, size, d) of x (n, d), in each no sample twice."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.stack([x[torch.randperm(len(x), generator=rng)[:BATCH]] for _ in range(count)])
+    return torch.stack([x[torch.randperm(len(x), generator=rng)[:size]] for _ in range(count)])
 
 
 def _train(context: Context, kind: str, repeat: int) -> Outcome:

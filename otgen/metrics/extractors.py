@@ -105,7 +105,9 @@ class Network:
                 raise ValueError(f"Network: {os.fspath(weights)} does not fit the module: {reason}") from error
         self.module = module.eval()
         self.dim = check.integer("Network", "dim", dim, 1)
-        self.fingerprint = f"{name}-{digest(module.state_dict().values())}"
+        made = f"{module!r} {dim} {list(module.state_dict())}".encode()
+        described = torch.frombuffer(bytearray(made), dtype=torch.uint8)
+        self.fingerprint = f"{name}-{digest([described, *module.state_dict().values()])}"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

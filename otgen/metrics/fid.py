@@ -5,13 +5,16 @@ from torch import Tensor
 
 from otgen.metrics.score import GROUPS, Score, features, jackknife
 
+LARGEST = 1e70
+"""The product of two covariances has the fourth power of what is larger, and the matrix holds sums of it."""
+
 
 def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
     """Compute the Fréchet distance of two sets of features.
 
     `|m_x - m_y|^2 + Tr S_x + Tr S_y - 2 Tr (S_x S_y)^(1/2)` (Dowson and Landau 1982; Heusel et al. 2017). It is biased
     upwards by about a constant over n, and covariances of fewer samples than dimensions do not have full rank: compare
-    scores of equal n alone, or take `value - bias`, which extrapolates to n = infinity to first order.
+    scores of equal n alone, or take `value - bias`, which extrapolates to n = infinity to first order where n > d.
 
     Args:
         x: Features, (n, d), floating.
@@ -27,8 +30,8 @@ def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
         TypeError: Not tensors of floating point.
     """
     least = max(groups, 4)  # half of a set still has a covariance
-    x = features("fid", "x", x, least=least)
-    y = features("fid", "y", y, like=x, least=least)
+    x = features("fid", "x", x, least=least, most=LARGEST)
+    y = features("fid", "y", y, like=x, least=least, most=LARGEST)
     return jackknife(lambda a, b: frechet(*moments(a), *moments(b)), x, y, groups=groups, seed=seed)[0]
 
 

@@ -5,6 +5,9 @@ from torch import Tensor
 
 from otgen.metrics.score import Score, features
 
+LARGEST = 1e45
+"""The kernel has the sixth power of what is larger, and its sums are squared."""
+
 ENTRIES = 1 << 22
 """Entries of a kernel matrix made at a time."""
 
@@ -28,8 +31,8 @@ def kid(x: Tensor, y: Tensor) -> Score:
         ValueError: A shape or value does not fit.
         TypeError: Not tensors of floating point.
     """
-    x = features("kid", "x", x, least=3)
-    y = features("kid", "y", y, like=x, least=3)
+    x = features("kid", "x", x, least=3, most=LARGEST)
+    y = features("kid", "y", y, like=x, least=3, most=LARGEST)
     n, m = len(x), len(y)
     own_x, own_y = _sums(x, x, own=True)[0], _sums(y, y, own=True)[0]
     across_x, across_y = _sums(x, y)

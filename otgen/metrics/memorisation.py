@@ -13,10 +13,12 @@ from otgen.metrics.score import GROUPS, Score, features, jackknife
 class Memorisation:
     """How much of what was generated was there before.
 
-    Good generators score 1, 1/2, and as `authentic` what `authentic_held_out` is; copies score 0, 1, 0.
+    Good generators score 1, 1/2, and as `authentic` what `authentic_held_out` is. Copies score 0, 1, 0 where as much
+    data was held out as trained on; where less was, `ratio` and `nearer` see as many of them as that is a share of it.
 
     Attributes:
-        ratio: Median distance to the nearest training sample over the median distance to the nearest held-out one.
+        ratio: Median distance to the nearest training sample over the median distance to the nearest held-out one; 1
+            where both are 0.
         nearer: Share of the generated samples that are nearer to the training data than to the held-out data.
         authentic: Share of the generated samples that are further from their nearest training sample than that one is
             from its own nearest neighbour in the training data (Alaa et al. 2022). Close to 1 for noise: it says
@@ -36,8 +38,9 @@ def memorisation(
 ) -> Memorisation:
     """Compare the distances of generated samples to training data and to data of the same kind held out.
 
-    The larger of the two sets is cut to the size of the other, at random: nearest neighbours come closer as a set
-    grows. The spreads are the jackknife's, as all samples that have one nearest training sample share its luck.
+    For `ratio` and `nearer` the larger of the two sets is cut to the size of the other, at random: nearest neighbours
+    come closer as a set grows. The spreads are the jackknife's, as all samples that have one nearest training sample
+    share its luck.
 
     Args:
         generated: Features or pixels, (n, d), floating.
@@ -58,19 +61,28 @@ def memorisation(
     held_out = features("memorisation", "held_out", held_out, like=generated, least=groups)
     generator = torch.Generator().manual_seed(seed)
     size = min(len(train), len(held_out))
-    train, held_out = (x[torch.randperm(len(x), generator=generator, device="cpu")[:size]] for x in (train, held_out))
-    scores = jackknife(_shares, generated, train, held_out, groups=groups, seed=seed)
+    some = (x[torch.randperm(len(x), generator=generator, device="cpu")[:size]] for x in (train, held_out))
+    scores = [
+        *jackknife(_nearness, generated, *some, groups=groups, seed=seed),
+        *jackknife(_authenticity, generated, train, held_out, groups=groups, seed=seed),
+    ]
     # no bias: that of nearest neighbours does not fall like 1/n, as the jackknife would have it
     return Memorisation(*(replace(score, bias=None) for score in scores))
 
 
-def _shares(generated: Tensor, train: Tensor, held_out: Tensor) -> Tensor:
-    """The four numbers (4,)."""
-    apart = spacing(train)
-    row, to_train = nearest(generated, train)
-    to_held_out = nearest(generated, held_out)[1]
+def _nearness(generated: Tensor, train: Tensor, held_out: Tensor) -> Tensor:
+    """`ratio` and `nearer`, (2,)."""
+    to_train, to_held_out = nearest(generated, train)[1], nearest(generated, held_out)[1]
     nearer = (to_train < to_held_out).double() + 0.5 * (to_train == to_held_out)
-    other_row, across = nearest(held_out, train)
-    authentic, reference = (to_train > apart[row]).double(), (across > apart[other_row]).double()
-    ratio = to_train.median() / to_held_out.median()
-    return torch.stack([ratio, nearer.mean(), authentic.mean(), reference.mean()])
+    seen, new = to_train.median(), to_held_out.median()
+    ratio = torch.ones_like(seen) if seen == new else seen / new
+    return torch.stack([ratio, nearer.mean()])
+
+
+def _authenticity(generated: Tensor, train: Tensor, held_out: Tensor) -> Tensor:
+    """The share of generated samples that are authentic, and that of the held-out ones, (2,)."""
+    apart = spacing(train)
+    shares = [
+        (distance > apart[row]).double().mean() for row, distance in (nearest(x, train) for x in (generated, held_out))
+    ]
+    return torch.stack(shares)

@@ -21,7 +21,7 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         Rows of `y` (n, k), int64, nearest first, and distances (n, k), worked out from the differences, as the score of
         a near point is a small difference of large numbers.
     """
-    centre = y.mean(0)  # scores of points far from the origin would all agree in their leading digits
+    centre = y.median(0).values  # scores of points far from it would all agree in their leading digits
     near = ops.topk(x - centre, y - centre, -0.5 * (y - centre).square().sum(1), k)[0]
     step = max(1, ROWS // (k * y.shape[1]))
     parts = [
@@ -49,7 +49,7 @@ def in_any_ball(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     Returns:
         Truth values (n,); the surface counts as inside.
     """
-    middle = centres.mean(0)
+    middle = centres.median(0).values
     c = centres - middle
     best = ops.assign(x - middle, c, -0.5 * (c.square().sum(1) - radii.square()))[0]
     inside: Tensor = torch.linalg.vector_norm(x - centres[best], dim=1) <= radii[best]
@@ -70,7 +70,7 @@ def balls_around(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     Returns:
         Counts (n,), int64.
     """
-    middle = centres.mean(0)
+    middle = centres.median(0).values
     c = centres - middle
     h = -0.5 * (c.square().sum(1) - radii.square())
     counts = torch.zeros(len(x), dtype=torch.int64, device="cpu")

@@ -9,7 +9,7 @@ from torch import Tensor
 from otgen.metrics.extractors import Extractor
 from otgen.metrics.fid import fid
 from otgen.metrics.kid import kid
-from otgen.metrics.score import Score
+from otgen.metrics.score import GROUPS, Score
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Score]] = {"FID": fid, "KID": kid}
 """Distances between sets of features, by name."""
@@ -40,8 +40,8 @@ def compare(
     """Compare generated images with data by every distance asked for.
 
     Args:
-        real: Images, (n, c, h, w), as the extractor takes them.
-        generated: Images, (m, c, h, w); the larger set is cut to the size of the smaller, at random.
+        real: Images, (n, c, h, w), as the extractor takes them, n at least 20.
+        generated: Images, (m, c, h, w), m at least 10; the larger set is cut to the size of the smaller, at random.
         extractor: What to look at.
         names: Of `DISTANCES`.
         seed: Of the cut and the halves.
@@ -62,6 +62,9 @@ def compare(
     )
     n = min(len(data), len(made))
     half = min(n, len(data) // 2)
+    if min(half, len(made)) < GROUPS:
+        came = f"{len(data)} and {len(made)}"
+        raise ValueError(f"compare: wanted {2 * GROUPS} real and {GROUPS} generated images at least, got {came}")
     return [
         Report(
             f"{name}[{extractor.fingerprint}]",

@@ -87,8 +87,12 @@ def on_cpu(x: Tensor) -> Tensor:
     return x.cpu() if isinstance(x, Tensor) else x
 
 
-def features(metric: str, name: str, x: Tensor, like: Tensor | None = None, least: int = 2) -> Tensor:
+def features(
+    metric: str, name: str, x: Tensor, like: Tensor | None = None, least: int = 2, most: float = math.inf
+) -> Tensor:
     """Check features (n, d), n >= `least`, with the columns of `like`; return them as float64 on the CPU.
+
+    None may be larger than `most`.
 
     Raises:
         ValueError: A shape or value does not fit.
@@ -98,4 +102,6 @@ def features(metric: str, name: str, x: Tensor, like: Tensor | None = None, leas
     x = check.tensor(metric, name, on_cpu(x), ("n", d)).double()
     if len(x) < least or x.shape[1] < 1:
         raise ValueError(f"{metric}: {name} must have shape (n, d) with n >= {least}, d >= 1, got {tuple(x.shape)}")
+    if (largest := float(x.abs().max())) > most:
+        raise ValueError(f"{metric}: {name} must be at most {most:g} for its powers to stay finite, got {largest:.3g}")
     return x

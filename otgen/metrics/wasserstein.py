@@ -23,6 +23,12 @@ DIRECTIONS = 256
 MOST = 5000
 """Samples up to which the exact distance is worked out: the time grows with the cube, the memory with the square."""
 
+HIGHEST = 10.0
+"""Order up to which the exact distance is worked out: powers of costs then lie further apart than POT's tolerance."""
+
+LEAST = 2.0**-1000
+"""Smaller differences are none."""
+
 ROWS = 1 << 24
 """Numbers held at a time by the sliced distance."""
 
@@ -36,7 +42,8 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
         p: Order, at least 1.
 
     Returns:
-        The distance, in units of the samples; its spread and bias are the jackknife's.
+        The distance, in units of the samples; its spread is the jackknife's. Its bias is not known: it falls like 1/n
+        where the distributions differ, and like 1/sqrt(n) where they do not.
 
     Raises:
         ValueError: A shape or value does not fit.
@@ -45,7 +52,7 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
     _check_order("wasserstein_1d", p)
     x, y = (check.tensor("wasserstein_1d", name, on_cpu(v), ("n",)) for name, v in (("x", x), ("y", y)))
     x, y, unit = _in_units(*(features("wasserstein_1d", name, v[:, None]) for name, v in (("x", x), ("y", y))))
-    return _times(unit, jackknife(lambda a, b: _power_1d(a, b, p).mean() ** (1 / p), x, y)[0])
+    return _times(unit, jackknife(lambda a, b: _distances_1d(a, b, p)[0], x, y)[0])
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int = DIRECTIONS, seed: int = 0) -> Score:
@@ -63,7 +70,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
 
     Returns:
         The distance, in units of the samples. Its spread has two parts: the jackknife over the samples, and the choice
-        of directions.
+        of directions. Its bias is not known, as on the line.
 
     Raises:
         ValueError: A shape or value does not fit.
@@ -76,14 +83,13 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     generator = torch.Generator().manual_seed(stream(seed, "directions"))
     v = torch.randn(x.shape[1], directions, generator=generator, dtype=torch.float64, device="cpu")
     v = v / v.norm(dim=0)
-    powers = _power_1d(x @ v, y @ v, p)
-    if float(powers.max()) == 0:
+    distances = _distances_1d(x @ v, y @ v, p)
+    if float(distances.max()) == 0:
         return Score(0.0, 0.0, min(len(x), len(y)))
-    score = jackknife(lambda a, b: _power_1d(a @ v, b @ v, p).mean() ** (1 / p), x, y)[0]
-    mean = float(powers.mean())
-    slope = mean ** (1 / p - 1) / p  # of the p-th root at the mean
-    chosen = slope * float(powers.std()) / math.sqrt(directions)
-    return _times(unit, Score(score.value, math.hypot(score.spread, chosen), score.n, score.bias))
+    score = jackknife(lambda a, b: _mean(_distances_1d(a @ v, b @ v, p), p), x, y)[0]
+    powers = (distances / score.value) ** p  # of mean 1, where the p-th root has the slope 1 / p
+    chosen = score.value * float(powers.std()) / (p * math.sqrt(directions))
+    return _times(unit, Score(score.value, math.hypot(score.spread, chosen), score.n))
 
 
 def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
@@ -95,7 +101,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     Args:
         x: Sample, (n, d), floating, n at most 5000.
         y: Sample, (m, d), floating, m at most 5000.
-        p: Order, at least 1.
+        p: Order, at least 1 and at most 10.
 
     Returns:
         The distance, in units of the samples. Its spread comes from the dual potentials, which say how the optimum
@@ -111,6 +117,8 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     except ImportError as error:
         raise ImportError('exact_wasserstein: wanted POT, which is not installed: pip install "otgen[pot]"') from error
     _check_order("exact_wasserstein", p)
+    if p > HIGHEST:
+        raise ValueError(f"exact_wasserstein: p must be at most {HIGHEST:g}, got {p}")
     x = features("exact_wasserstein", "x", x)
     x, y, unit = _in_units(x, features("exact_wasserstein", "y", y, like=x))
     n, m = len(x), len(y)
@@ -198,23 +206,30 @@ def _in_units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
 
 
 def _times(unit: float, score: Score) -> Score:
-    bias = None if score.bias is None else unit * score.bias
-    return Score(unit * score.value, unit * score.spread, score.n, bias)
+    return Score(unit * score.value, unit * score.spread, score.n)
 
 
-def _power_1d(x: Tensor, y: Tensor, p: float) -> Tensor:
-    """p-th powers (k,) of the p-Wasserstein distances between columns of x (n, k) and of y (m, k), float64."""
+def _distances_1d(x: Tensor, y: Tensor, p: float) -> Tensor:
+    """p-Wasserstein distances (k,) between columns of x (n, k) and of y (m, k), float64."""
     if x.shape[1] > (step := max(1, ROWS // (len(x) + len(y)))):
-        return torch.cat([_power_1d(x[:, i : i + step], y[:, i : i + step], p) for i in range(0, x.shape[1], step)])
+        return torch.cat([_distances_1d(x[:, i : i + step], y[:, i : i + step], p) for i in range(0, x.shape[1], step)])
     x, y = x.sort(0).values, y.sort(0).values
     n, m = len(x), len(y)
     if n == m:
-        return (x - y).abs().pow(p).mean(0)
+        return _mean((x - y).abs(), p)
     # the quantile functions are steps with jumps at i/n and j/m; whole numbers of 1/(nm) leave no rounding
     jumps = torch.cat([torch.arange(1, n + 1, device="cpu") * m, torch.arange(1, m + 1, device="cpu") * n]).unique()
     width = torch.diff(jumps, prepend=jumps.new_zeros(1)).double() / (n * m)
     i, j = (jumps - 1) // m, (jumps - 1) // n
-    return (width[:, None] * (x[i] - y[j]).abs().pow(p)).sum(0)
+    return _mean((x[i] - y[j]).abs(), p, width[:, None])
+
+
+def _mean(values: Tensor, p: float, weight: Tensor | None = None) -> Tensor:
+    """p-mean over the first axis, of values that are not negative; of the largest ones' units, as powers vanish."""
+    unit = values.amax(0).clamp_min(LEAST)
+    powers = (values / unit).pow(p)
+    mean: Tensor = powers.mean(0) if weight is None else (weight * powers).sum(0)
+    return unit * mean ** (1 / p)
 
 
 def _check_order(metric: str, p: float) -> None:

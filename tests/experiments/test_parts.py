@@ -22,7 +22,7 @@ from otgen.experiments import (
     vae_regulariser,
 )
 from otgen.experiments import recipe as recipes
-from otgen.experiments.experiment import Context
+from otgen.experiments.experiment import Context, Outcome
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
 from otgen.models import GAN, VAE, WGAN
@@ -331,6 +331,7 @@ def test_batches_repeat_nothing():
     assert batches.shape == (3, 64, 1)
     assert all(len(batch.unique()) == 64 for batch in batches)
     assert not torch.equal(batches[0], batches[1])
+    assert len(useful_w._batches(torch.arange(100.0)[:, None], 1, 0, 100).unique()) == 100
 
 
 def test_an_estimate_between_the_bounds_is_no_failure():
@@ -378,3 +379,28 @@ def test_even_numbers_of_points_are_refused(tmp_path):
         interpolation.parts(replace(context, settings=context.settings | {"points": 26}))
     with pytest.raises(ValueError, match="pairs must be at least 5, which are drawn, got 4"):
         interpolation.parts(replace(context, settings=context.settings | {"pairs": 4}))
+
+
+def test_a_way_that_only_stands_still_in_gaps_does_not_jump(tmp_path):
+    """Any way makes one large step where it is cut, so the map's is compared with that of the line, cut alike."""
+    _, context = context_of("interpolation", tmp_path)
+    row = {"coarse": 0.02, "length": 1.0, "doubt": 0.0, "abandoned": 0.3, "still": 0.35}
+
+    def verdict(jumps):
+        line = [row | {"jump": 0.01, "distance": 2.0 + 0.01 * i} for i in range(4)]
+        path = [row | {"jump": jump, "distance": 1.0} for jump in jumps]
+        values = {"ways": {"line": line, "map": path}, "converged": True, "generated": 1.0, "copies": 1.0}
+        still = torch.zeros(2 * interpolation.PICTURED, 3)
+        pictures = torch.zeros(2 * interpolation.PICTURED, 2, 1, 8, 8)
+        outcome = Outcome(values, {"pictures": pictures, "steps": still})
+        return interpolation.conclude(context, {"aeot-0": outcome}).claims[0].verdict
+
+    assert verdict([0.35, 0.36, 0.34, 0.35]) == "not confirmed"
+    assert verdict([0.85, 0.86, 0.84, 0.90]) == "confirmed"
+
+
+def test_thetas_are_refused_that_would_be_lost(tmp_path):
+    _, context = context_of("parallel-lines", tmp_path)
+    for thetas in ([0.0, 0.5, 0.5001], [0.0], [-0.05, 0.05]):
+        with pytest.raises(ValueError, match="thetas must differ by a thousandth, and one be at least 0.2 from 0"):
+            parallel_lines.parts(replace(context, settings=context.settings | {"thetas": thetas}))

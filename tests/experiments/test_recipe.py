@@ -116,8 +116,18 @@ def test_numbers_keep_their_kind():
             "mine: sets must be like .'twenty-five-gaussians'., got ..",
         ),
         ('sets = ["two-moons", 3]\nm = 9\nn = 9\nangles = 3\ntol = 1', "", "sets must be like"),
-        ('sets = ["two-moons"]\nm = "9"\nn = 9\nangles = 3\ntol = 1', "", "m must be like 1000, got '9'"),
-        ('sets = ["two-moons"]\nm = 9\nn = 9\nangles = 3\ntol = 1', "n = true", "n must be like 5000, got True"),
+        (
+            'sets = ["two-moons"]\nm = "9"\nn = 9\nangles = 3\ntol = 1',
+            "",
+            "m must be like 1000 and at least 1, got",
+        ),
+        ('sets = ["two-moons"]\nm = 9\nn = 0\nangles = 3\ntol = 1', "", "n must be like 5000 and at least 1, got 0"),
+        ('sets = ["two-moons"]\nm = 9\nn = 9\nangles = 1\ntol = 0.1', "", "angles must be at least 2, got 1"),
+        (
+            'sets = ["two-moons"]\nm = 9\nn = 9\nangles = 3\ntol = 1',
+            "n = true",
+            "n must be like 5000 and .*, got True",
+        ),
     ],
 )
 def test_settings_that_an_experiment_needs(tmp_path, settings, fast, message):

@@ -1,5 +1,6 @@
 import io
 import json
+import subprocess
 import sys
 from functools import partial
 
@@ -9,7 +10,7 @@ import torch
 
 from otgen import plots
 from otgen.charts import Line, Panel, chart
-from otgen.experiments import report, run
+from otgen.experiments import record, report, run
 from otgen.experiments.experiment import Claim, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.record import read_json, write_json
 from otgen.experiments.registry import EXPERIMENTS
@@ -304,3 +305,18 @@ def test_figures_on_the_page_are_smaller_and_look_the_same():
     a, b = (np.asarray(image.open(io.BytesIO(p)).convert("RGB")).astype(float) for p in (png, small))
     assert a.shape == b.shape
     assert np.abs(a - b).mean() < 1
+
+
+def test_the_commit_of_another_project_is_not_recorded(tmp_path, monkeypatch):
+    """Installed into an environment that lies in somebody's checkout."""
+    installed = tmp_path / ".venv" / "record.py"
+    installed.parent.mkdir()
+    installed.write_text("")
+    (tmp_path / "own.txt").write_text("")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+    for words in (("init", "-q"), ("add", "own.txt"), (*who, "commit", "-qm", "own")):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(record, "__file__", str(installed))
+    assert record.commit() == ""
+    subprocess.run(["git", "add", "-f", str(installed)], cwd=tmp_path, check=True)
+    assert record.commit().endswith("+")

@@ -85,3 +85,16 @@ def test_digest_sees_values_shapes_and_order():
     assert digest([torch.tensor(1.0)]) == digest([torch.tensor(1.0)])
     x = normal(2, 3)  # how numbers lie in memory does not matter
     assert digest([x.T]) == digest([x.T.contiguous()]) != digest([x.view(3, 2)])
+
+
+def test_networks_that_differ_in_anything_have_other_names():
+    linear = torch.nn.Linear(4, 3)
+    networks = [
+        torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.ReLU()),
+        torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.Tanh()),
+        torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten()),
+        torch.nn.Flatten(),
+    ]
+    names = [Network(network, dim).fingerprint for network in networks for dim in (3, 4)]
+    assert len(set(names)) == len(names)
+    assert Network(networks[0], 3).fingerprint == names[0]

@@ -1,11 +1,12 @@
 import math
+import re
 
 import pytest
 import torch
 from draws import gaussian, normal, spread_is_honest
 from torch.testing import assert_close
 
-from otgen.metrics import fid, frechet
+from otgen.metrics import fid, frechet, kid
 from otgen.metrics.fid import moments
 
 D = 6
@@ -92,3 +93,11 @@ def test_halves_of_two_samples_have_no_covariance():
     with pytest.raises(ValueError, match=r"fid: x must have shape \(n, d\) with n >= 4"):
         fid(normal(3, 2), normal(3, 2), groups=2)
     assert fid(normal(4, 2), normal(4, 2, seed=1), groups=2).value > 0
+
+
+@pytest.mark.parametrize(("metric", "largest"), [(fid, "1e+70"), (kid, "1e+45")])
+def test_what_leaves_the_range_of_numbers_is_refused(metric, largest):
+    x = normal(40, 3) * 1e100
+    with pytest.raises(ValueError, match=re.escape(f"x must be at most {largest} for its powers to stay finite")):
+        metric(x, x)
+    assert math.isfinite(metric(x * (float(largest) / 1e101), normal(40, 3)).value)

@@ -62,3 +62,17 @@ def test_the_spreads_are_honest(n, m):
     for name in ("ratio", "nearer", "authentic", "authentic_held_out"):
         scores = [getattr(result, name) for result in results]
         spread_is_honest([s.value for s in scores], [s.spread for s in scores], 0.8, 2.0)
+
+
+def test_copies_are_not_authentic_however_little_was_held_out():
+    train, held_out = normal(3000, 8, seed=1), normal(300, 8, seed=2)
+    result = memorisation(train[:500].clone(), train, held_out)
+    assert result.authentic.value == 0
+    assert result.authentic_held_out.value > 0.4
+    assert result.nearer.value == pytest.approx(0.5 + 0.5 * 300 / 3000, abs=0.08)
+
+
+def test_distances_that_are_all_zero_are_alike():
+    x = torch.zeros(40, 3, dtype=torch.float64)
+    result = memorisation(x, x, x)
+    assert (result.ratio.value, result.ratio.spread) == (1, 0)

@@ -48,3 +48,16 @@ def test_balls(scale, monkeypatch):
 def test_a_point_may_lie_in_all_balls(m):
     radii = torch.full((m,), 50.0, dtype=torch.float64)
     assert balls_around(normal(5, 3, seed=1), normal(m, 3), radii).tolist() == [m] * 5
+
+
+@pytest.mark.parametrize("away", [1e8, 1e12, 1e15])
+def test_one_far_outlier_takes_no_digits_from_the_others(away):
+    x, y = normal(100, 2, seed=1), normal(200, 2, seed=2)
+    y[7] = away
+    rows = torch.arange(200) != 7
+    wanted = torch.cdist(x, y[rows]).sort(dim=1).values[:, :3]
+    assert_close(nearest(x, y, 3)[1], wanted)
+    radii = torch.full((200,), 0.3, dtype=torch.float64)
+    counts = (torch.cdist(x, y) <= 0.3).sum(1)
+    assert torch.equal(balls_around(x, y, radii), counts)
+    assert torch.equal(in_any_ball(x, y, radii), counts > 0)

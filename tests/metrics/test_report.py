@@ -55,3 +55,9 @@ def test_what_is_compared_is_equally_large_and_halves_share_nothing(monkeypatch,
 def test_an_unknown_name_is_refused_before_any_work():
     with pytest.raises(ValueError, match="names must be of FID, KID, got 'IS'"):
         compare(normal(20, *SHAPE), normal(20, *SHAPE), PIXELS, ["FID", "IS"])
+
+
+@pytest.mark.parametrize(("real", "made"), [(15, 30), (30, 5)])
+def test_too_few_images_are_refused_in_words(real, made):
+    with pytest.raises(ValueError, match=f"wanted 20 real and 10 generated images at least, got {real} and {made}"):
+        compare(torch.rand(real, 1, 4, 4), torch.rand(made, 1, 4, 4), Pixels((1, 4, 4)))

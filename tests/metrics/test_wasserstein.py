@@ -6,6 +6,7 @@ import pytest
 import torch
 from draws import normal, spread_is_honest
 from oracles import two_cost_normal
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from otgen import SemiDiscreteOT
@@ -156,3 +157,24 @@ def test_without_pot_it_says_so(monkeypatch):
 def test_what_is_no_tensor_is_refused_by_name(x):
     with pytest.raises(TypeError, match=f"wasserstein_1d: x must be a torch.Tensor, got {type(x).__name__}"):
         wasserstein_1d(x, torch.zeros(20))
+
+
+@pytest.mark.parametrize("p", [1, 2, 7.5, 50, 400, 1e4])
+@pytest.mark.parametrize("shift", [0.1, 1e-7])
+def test_a_shift_is_as_far_in_every_order(p, shift):
+    x = normal(50, 1, seed=1)[:, 0]
+    assert wasserstein_1d(x, x + shift, p).value == pytest.approx(shift, rel=1e-6)
+    assert wasserstein_1d(x, (x + shift).repeat(2), p).value == pytest.approx(shift, rel=1e-6)
+    sliced = sliced_wasserstein(normal(50, 2), normal(50, 2) + shift, p, directions=50)
+    assert 0.85 * shift < sliced.value < math.sqrt(2) * shift
+
+
+def test_exact_distances_of_high_orders_are_those_of_the_best_assignment():
+    x, y = normal(40, 2, seed=1), normal(40, 2, seed=2)
+    for p in (1, 3, 10):
+        cost = torch.cdist(x, y) ** p
+        rows, columns = linear_sum_assignment(cost.numpy())
+        truth = float(cost[rows, columns].mean()) ** (1 / p)
+        assert exact_wasserstein(x, y, p).value == pytest.approx(truth, rel=1e-6)
+    with pytest.raises(ValueError, match="exact_wasserstein: p must be at most 10, got 20"):
+        exact_wasserstein(x, y, 20)
