@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from otgen import ops
@@ -53,9 +54,19 @@ class Peer:
 
 
 def best_blas() -> None:
-    """Ask OpenBLAS for its AVX-512 kernels where there are any: it does not know every processor that has them."""
+    """Ask OpenBLAS for its AVX-512 kernels where there are any: it does not know every processor that has them.
+
+    Whatever the caller's environment asks for: it is not set for these measurements.
+    """
+    os.environ.pop("OPENBLAS_L2_SIZE", None)
     if any(name.startswith("avx512") for name in ops.instruction_sets()):
-        os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+        os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+
+
+def blas_of(library: str) -> str | None:
+    """The kernels that a library's OpenBLAS has chosen; `None` if it is not loaded."""
+    found = (info for info in threadpool_info() if library in info["filepath"] and "architecture" in info)
+    return next((info["architecture"] for info in found), None)
 
 
 def installed(threads: int) -> dict[str, Peer]:
