@@ -303,9 +303,15 @@ def _read_image(path: Path, size: int, grey: bool) -> NDArray[np.uint8]:
     with path.open("rb") as file:
         try:
             image = Image.open(file)
-            if image.mode[0] in "IF":
-                raise ValueError(f"it must have 8 bits a channel, got Pillow's mode {image.mode}")
-            plain = ImageOps.exif_transpose(image).convert("L" if grey or image.mode in ("1", "L", "LA") else "RGB")
+            stored = f"{image.mode} {image.tile[0][3] if image.tile else ''}"  # Pillow cuts RGB of 16 bits in silence
+            if image.mode[0] in "IF" or "16" in stored:
+                raise ValueError(f"it must have 8 bits a channel, got Pillow's mode {stored}")
+            plain = ImageOps.exif_transpose(image)
+            grey = grey or plain.mode in ("1", "L", "LA")
+            if plain.mode in ("P", "PA"):  # the palette decides
+                red, green, blue = plain.convert("RGB").split()
+                grey = grey or red == green == blue
+            plain = plain.convert("L" if grey else "RGB")
             return np.asarray(ImageOps.fit(plain, (size, size))).reshape(size, size, -1)
         except Exception as error:  # a damaged image can raise anything
             raise ValueError(f"images: wanted an image from {path}: {_reason(error)}") from error

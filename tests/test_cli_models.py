@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from PIL import Image
 
 import otgen
 from otgen import cli, data
-from otgen.cli.folder import CHECKPOINT, MODEL, RECORD
+from otgen.cli.folder import CHECKPOINT, MODEL, RECORD, UNDER_WAY
 from otgen.files import load_array, save_array
 from otgen.models import AEOT, MODELS, VAE, Model, load
 
@@ -160,7 +161,7 @@ def test_an_overwrite_that_is_refused_leaves_the_old_run(run, refused, tmp_path,
 
 def test_a_refused_run_leaves_no_record(refused, tmp_path):
     refused("train", "vae", "--data", "digits", "-o", tmp_path / "r", "--steps", 0)
-    assert not list((tmp_path / "r").iterdir())
+    assert not (tmp_path / "r").exists()
 
 
 def test_resume_knows_the_data_by_their_whole_path(run, refused, tmp_path, monkeypatch):
@@ -310,3 +311,33 @@ def test_a_training_that_ends_before_its_first_step_can_be_gone_on_with(run, the
     assert run(*words)[0] == 2  # it holds a run
     assert run(*words, then)[0] == 0
     assert sorted(file.name for file in (tmp_path / "r").iterdir()) == sorted([MODEL, CHECKPOINT, RECORD])
+
+
+def test_what_comes_next_can_be_pasted(run, tmp_path):
+    save_array(tmp_path / "five.npy", torch.rand(40, 5, 8, 8))
+    folder = tmp_path / "v five"
+    words = ("train", "vae", "--data", tmp_path / "five.npy", "-o", folder, "--steps", "2", "--batch-size", "20")
+    lines = run(*words, "--set", "width=2", "--set", "d=2")[1]
+    (line,) = (line for line in lines if line.startswith("next"))
+    assert shlex.split(line)[1:] == ["otgen", "sample", str(folder), "-n", "64", "-o", "new.npy"]
+
+
+def test_a_refused_run_leaves_no_folder(refused, tmp_path):
+    save_array(tmp_path / "x.npy", torch.zeros(40, 2, dtype=torch.int8))
+    refused("train", "ae", "--data", tmp_path / "x.npy", "-o", tmp_path / "a" / "b" / "c", "--steps", "2")
+    assert not (tmp_path / "a").exists()
+
+
+def test_options_that_mean_nothing_are_refused(refused, tmp_path):
+    assert "--name is for a file" in refused("train", "ae", "--data", "digits", "--name", "x", "-o", tmp_path / "a")
+    assert "must be a folder, got ''" in refused("train", "ae", "--data", "digits", "-o", "")
+    save_array(tmp_path / "y.npy", torch.rand(20, 2))
+    assert cli.main(["fit", str(tmp_path / "y.npy"), "-o", str(tmp_path / "map.safetensors"), "--quiet"]) == 0
+    words = ("sample", tmp_path / "map.safetensors", "-o", tmp_path / "z.npy", "--device", "foo")
+    assert "--device is for models" in refused(*words)
+
+
+def test_a_run_that_is_being_prepared_has_begun(refused, tmp_path):
+    (tmp_path / UNDER_WAY[1]).write_bytes(b"")
+    message = refused("sample", tmp_path, "-o", tmp_path / "x.npy")
+    assert "its training has not ended (otgen train with --resume goes on)" in message

@@ -2,8 +2,10 @@ import ast
 import errno
 import os
 import pickle
+import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -477,3 +479,33 @@ def test_nothing_is_ever_unpickled():
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), module
                 assert node.value.value is False, module
+
+
+def png_of_16_bits(colour, pixels):
+    """A PNG file of 16 bits a channel: colour type 2 is RGB, 4 grey with transparency, which Pillow does not write."""
+
+    def part(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    h, w = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", w, h, 16, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2)])
+def test_images_of_16_bits_are_not_cut(tmp_path, colour, channels):
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(colour, np.full((4, 4, channels), 300)))
+    with pytest.raises(ValueError, match="it must have 8 bits a channel, got Pillow's mode .*16"):
+        files.images(tmp_path, 4)
+
+
+def test_grey_palettes_are_grey(tmp_path):
+    grey = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    grey.convert("P").save(tmp_path / "a.png")
+    assert files.images(tmp_path, 8).shape == (1, 1, 8, 8)
+    assert torch.equal(files.images(tmp_path, 8)[0, 0].mul(255).round().long(), torch.arange(64).view(8, 8))
+    colours = np.stack([np.arange(64, dtype=np.uint8).reshape(8, 8)] * 3, axis=2)
+    colours[..., 2] = 200
+    Image.fromarray(colours).quantize(64).save(tmp_path / "b.png")
+    assert files.images(tmp_path, 8).shape == (2, 3, 8, 8)

@@ -44,3 +44,8 @@ def check_room(name: str, size: int) -> None:
         room = min(room, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // WORKING_COPIES)
     if size > room:
         raise ValueError(f"n codes would take {size:.2g} bytes, and there is room for {room:.2g}: take a smaller n")
+
+
+def drawable(shape: tuple[int, ...]) -> bool:
+    """Whether samples of a shape can be shown: grey and coloured images, and points of the plane."""
+    return (len(shape) == 3 and shape[0] in (1, 3)) or shape == (2,)

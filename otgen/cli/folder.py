@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ OURS = {"data", "model", "batch_size"}
 
 def check_folder(name: str, resume: bool, overwrite: bool) -> Path:
     """Refuse a folder that cannot be written, or holds what must not be overwritten."""
+    if not name:
+        raise ValueError("the output must be a folder, got ''")
     folder = Path(name)
     there = [file for file in (MODEL, *UNDER_WAY) if os.path.lexists(folder / file)]
     if there and not (resume or overwrite):
@@ -61,6 +63,7 @@ def begin(folder: Path, record: dict[str, Any], resume: bool) -> Iterator[Callab
         for name, value in record.items():
             if old.get(name) != value:
                 raise ValueError(f"{folder} holds a run with {name} {old.get(name)}, got {value}: take another folder")
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".earlier-", dir=folder))
@@ -81,6 +84,10 @@ def begin(folder: Path, record: dict[str, Any], resume: bool) -> Iterator[Callab
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if not (folder / RECORD).exists():
+            for place in missing:
+                with suppress(OSError):  # somebody else may have put something there
+                    place.rmdir()
 
 
 def under_way(folder: Path) -> bool:

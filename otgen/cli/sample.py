@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from otgen import ops, plots
-from otgen.cli.checks import check_output, check_room
-from otgen.cli.folder import CHECKPOINT, MODEL
+from otgen.cli.checks import check_output, check_room, drawable
+from otgen.cli.folder import MODEL, under_way
 from otgen.cli.parser import ARRAYS, FORMATS, OK, PICTURES, Commands, Parser
 from otgen.experiments.run import device_of
 from otgen.files import read_metadata, save_array, save_images, write_bytes
@@ -42,7 +42,7 @@ def add(commands: "Commands[Parser]") -> None:
     )
     parser.add_argument("--hard", action="store_true", help="map: do not blend: every code is one of the targets")
     parser.add_argument("--seed", type=int, help="decides the samples; that of the fit or the training without it")
-    parser.add_argument("--device", default="cpu", help="model: where torch computes [default: %(default)s]")
+    parser.add_argument("--device", help="model: where torch computes [default: cpu]")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     parser.set_defaults(run=run)
 
@@ -51,10 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Generate."""
     source = Path(args.map) / MODEL if Path(args.map).is_dir() else Path(args.map)
     if source != Path(args.map) and not source.exists():
-        begun = (Path(args.map) / CHECKPOINT).exists()
-        why = (
-            "its training has not ended (otgen train with --resume goes on)" if begun else "it is no run of otgen train"
-        )
+        more = "its training has not ended (otgen train with --resume goes on)"
+        why = more if under_way(Path(args.map)) else "it is no run of otgen train"
         raise FileNotFoundError(f"{args.map} holds no {MODEL}: {why}")
     check_output(args.output, (*ARRAYS, *PICTURES), [str(source)], args.overwrite)
     if args.seed is not None and not 0 <= args.seed < 2**63:
@@ -73,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
 def _map(args: argparse.Namespace, path: Path, picture: bool) -> list[str]:
     if args.hard and args.angle_threshold != "auto":
         raise ValueError("--hard blends nothing, so --angle-threshold has no meaning beside it")
+    if args.device is not None:
+        raise ValueError("--device is for models; a map samples on the CPU")
     ot = SemiDiscreteOT.load(path)
     if picture:
         raise ValueError(f"the output must end in {', '.join(ARRAYS)} for the codes of a map, got {args.output}")
@@ -96,8 +96,8 @@ def _map(args: argparse.Namespace, path: Path, picture: bool) -> list[str]:
 def _model(args: argparse.Namespace, path: Path, picture: bool) -> list[str]:
     if args.hard or args.angle_threshold != "auto":
         raise ValueError("--hard and --angle-threshold are for maps; a model's threshold is one of its settings")
-    model = load(path, device_of(args.device))
-    if picture and not (len(model.shape) == 3 and model.shape[0] in (1, 3)) and model.shape != (2,):
+    model = load(path, device_of(args.device or "cpu"))
+    if picture and not drawable(model.shape):
         raise ValueError(
             f"the output must end in {', '.join(ARRAYS)} for samples of shape {model.shape}, got {args.output}"
         )

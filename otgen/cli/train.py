@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from otgen import data
+from otgen.cli.checks import drawable
 from otgen.cli.folder import CHECKPOINT, MODEL, begin, check_folder, under_way
 from otgen.cli.parser import OK, Commands, Parser
 from otgen.experiments.run import device_of
@@ -107,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...], str]:
     """What to train on, the size of a sample, and the name of the set or the whole path of the file or folder."""
-    made = data.training_set(args.data, args.seed)
+    made, path = data.training_set(args.data, args.seed), Path(args.data)
+    if args.name is not None and (made is not None or path.is_dir()):
+        raise ValueError(f"--name is for a file that holds several arrays, got --data {args.data}")
     if made is not None:
         return made, tuple(made.shape[1:]), args.data
-    path = Path(args.data)
     name = str(path.resolve())
     if path.is_dir():
         looked_at = read_images(image_paths(path)[:LOOKED_AT], 1)
@@ -168,8 +171,8 @@ def _report(args: argparse.Namespace, model: Model, seconds: float) -> list[str]
         f"wrote        {Path(args.output) / MODEL}",
     ]
     if isinstance(model, Generative):
-        picture = "grid.png" if len(model.shape) == 3 or model.shape == (2,) else "new.npy"
-        lines.append(f"next         otgen sample {args.output} -n 64 -o {picture}")
+        picture = "grid.png" if drawable(model.shape) else "new.npy"
+        lines.append(f"next         otgen sample {shlex.quote(args.output)} -n 64 -o {picture}")
     return lines
 
 

@@ -109,10 +109,10 @@ class AEOTGAN(Generative):
         with evaluating(self.aeot):
             codes = self.aeot._encode(batch)
         fake = self._decode(self._noise(len(batch)))
-        critic = gan_critic(self.critic(batch), self.critic(fake.detach()))
+        critic = gan_critic(self._score(batch), self._score(fake.detach()))
         descend(self.critic_optimiser, critic)
         again = self._decode(codes)
-        adversarial = nonsaturating_generator(self.critic(fake))
+        adversarial = nonsaturating_generator(self._score(fake))
         content = (again - batch).square().mean()
         feature = self._feature_loss(again, batch)
         if self.steps >= self.head_start:
@@ -120,6 +120,10 @@ class AEOTGAN(Generative):
         self.steps += 1
         values = {"generator": adversarial, "critic": critic, "content": content, "feature": feature}
         return {name: value.item() for name, value in values.items()}
+
+    def _score(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.critic(x)
+        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
 
     def _feature_loss(self, again: Tensor, batch: Tensor) -> Tensor:
         """Mean squared distance between the features of reconstructions and of samples, for the generator alone."""

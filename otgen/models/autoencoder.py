@@ -72,6 +72,10 @@ class Autoencoder(Model):
         if isinstance(self.squash, nn.Sigmoid):
             return losses.bce(self.decoder(z), x)
         samples = self._decode(z).to(x.dtype)  # a network of the user's own
+        low, high = samples.min().item(), samples.max().item()
+        if not (low >= 0 and high <= 1):
+            wanted = "decoder must make numbers in [0, 1] for cross-entropy, as one that ends in a sigmoid does"
+            raise ValueError(f"{self._name}: {wanted}, got {low:g} to {high:g}")
         with torch.autocast(x.device.type, enabled=False):  # which refuses this loss on a GPU
             return binary_cross_entropy(samples, x, reduction="sum") / len(x)
 

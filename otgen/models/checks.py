@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from otgen.models.state import Stateful, evaluating
 from otgen.nn.networks import Shape
+from otgen.ops import check
 
 
 class Checked(Stateful):
@@ -54,21 +55,21 @@ class Checked(Stateful):
         return network
 
     def _learning(self, name: str, *networks: nn.Module) -> None:
-        """Refuse networks of which none has parameters."""
-        if not any(list(network.parameters()) for network in networks):
+        """Refuse networks of which none has parameters that can change."""
+        if not any(parameter.requires_grad for network in networks for parameter in network.parameters()):
             came = " and ".join(type(network).__name__ for network in networks)
             raise ValueError(f"{self._name}: {name} must have parameters to learn, got {came}")
 
     def _positive(self, **numbers: float) -> None:
         """Refuse an argument that is not a positive finite number."""
         for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not (value > 0 and isfinite(value)):
+            if not check.is_number(value) or not (value > 0 and isfinite(value)):
                 raise ValueError(f"{self._name}: {name} must be a positive number, got {value!r}")
 
     def _at_least(self, least: int, **numbers: int) -> None:
         """Refuse an argument that is not a whole number, or below the least."""
         for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not check.is_whole(value) or value < least:
                 raise ValueError(f"{self._name}: {name} must be a whole number >= {least}, got {value!r}")
 
     # ---- samples and codes ------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ from otgen.nn.networks import Shape
 from otgen.train import Samples, Setup
 from otgen.train.loop import BAR_DELAY
 
-NOISE = 32  # numbers of noise that the sampler maps to a code; this and the next four are the paper's
+NOISE = 32  # numbers of noise that the sampler maps to a code; this and the next two are the paper's
 HIDDEN = (128, 128)  # units of the sampler
 POOL = 2  # candidates drawn for every code
-SAMPLER_LR, SAMPLER_DECAY, SAMPLER_BATCH = 1e-3, 1e-5, 128
-BETAS = (0.5, 0.999)
+SAMPLER_LR, SAMPLER_DECAY, SAMPLER_BATCH = 1e-3, 1e-5, 128  # the authors', who have the decay beside a mean over d
+BETAS = (0.5, 0.999)  # of the generator; the authors have them for the sampler, too
 
 
 class GLANN(Generative):

@@ -52,9 +52,13 @@ def _take_dtype(model: Model, state: dict[str, Tensor]) -> None:
 
 def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module], outer: str | None) -> Model:
     """Build a model; one inside another goes to the outer one's constructor under the name `outer`."""
-    known = {cls.__name__: cls for cls in _subclasses(Model)}
+    classes = dict.fromkeys(_subclasses(Model))  # each once, in order
+    known = {cls.__name__: cls for cls in classes}
     if recipe.name not in known:
         raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")
+    alike = [f"{cls.__module__}.{cls.__name__}" for cls in classes if cls.__name__ == recipe.name]
+    if len(alike) > 1:
+        raise ValueError(f"the model must be of one class, got {' and '.join(alike)}: rename yours")
     arguments = {
         name: _build(value, device, {}, outer or name) if isinstance(value, Recipe) and name not in networks else value
         for name, value in recipe.arguments.items()

@@ -66,7 +66,7 @@ def solve_batch(real: Tensor, fake: Tensor, scale: float) -> BatchTransport:
     f_x, f_y = unit * log["u"], -unit * log["v"]
     middle = (f_x.mean() + f_y.mean()) / 2
     return BatchTransport(
-        torch.as_tensor(unit * log["cost"], device="cpu").to(real),
+        torch.as_tensor(unit * log["cost"], dtype=torch.float64, device="cpu").to(real),
         (f_x - middle).to(real),
         (f_y - middle).to(real),
         plan.argmax(dim=0).to(real.device),

@@ -59,7 +59,7 @@ class WAE(Autoencoder, Generative):
         )
         numbers = torch.Size(self.shape).numel()
         self.penalty_weight = PAPER_WEIGHT * numbers if penalty_weight is None else penalty_weight
-        self.optimiser = Adam([*self.encoder.parameters(), *self.decoder.parameters()], lr=lr, betas=BETAS)
+        self.optimiser = Adam(nn.ModuleList([self.encoder, self.decoder]).parameters(), lr=lr, betas=BETAS)
 
     def step(self, batch: Tensor) -> dict[str, float]:
         """Train on one batch (b, *shape), b at least 2.
@@ -145,9 +145,13 @@ class WAEGAN(WAE):
         self.critic_optimiser = Adam(self.critic.parameters(), lr=critic_lr, betas=BETAS)
 
     def _penalty(self, codes: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, float]]:
-        critic = gan_critic(self.critic(prior), self.critic(codes.detach()))
+        critic = gan_critic(self._score(prior), self._score(codes.detach()))
         descend(self.critic_optimiser, self.penalty_weight * critic)
-        return nonsaturating_generator(self.critic(codes)), {"critic": critic.item()}
+        return nonsaturating_generator(self._score(codes)), {"critic": critic.item()}
+
+    def _score(self, codes: Tensor) -> Tensor:
+        scores: Tensor = self.critic(codes)
+        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
 
 
 class WAEMMD(WAE):

@@ -73,6 +73,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise ValueError(f"read_checkpoint: {path} is not a whole otgen checkpoint: {one_line(error)}") from error
 
 
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint; another file of that name is left alone."""
+    try:
+        read_checkpoint(path)
+    except (OSError, ValueError):
+        return
+    path.unlink()
+
+
 def pack(state: dict[str, Tensor], history: History) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Put a model's state and history side by side, as `state.name` and `history.name`.
 

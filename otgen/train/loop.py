@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from otgen.ot.generators import torch_seeded
 from otgen.ot.streams import stream
-from otgen.train.checkpoint import Checkpoint, History, one_line, read_checkpoint, write_checkpoint
+from otgen.train.checkpoint import Checkpoint, History, one_line, read_checkpoint, remove_checkpoint, write_checkpoint
 from otgen.train.samples import Data, Samples, as_samples
 from otgen.train.setup import Setup
 
@@ -163,7 +163,7 @@ def train(
                 model.prepare(samples, setup)
             keep(0)
         if before:
-            before.unlink(missing_ok=True)  # the run's own checkpoint holds all of it
+            remove_checkpoint(before)  # the run's own holds all of it
         saved, ended = time.monotonic(), start == total
         batches = samples.batches(batch_size, seed, start)
         try:

@@ -184,10 +184,16 @@ class Stream(Samples):
         epoch = start // self.length if self.length > 0 else 0
         skip = start - epoch * max(self.length, 0)
         while True:
+            length = 0
             for index, batch in enumerate(self._epoch(seed + epoch)):
                 if index >= skip:
                     yield None, batch
                 length = index + 1
+            if length == 0:
+                raise ValueError(
+                    f"train: data must give batches in every epoch, got none in epoch {epoch + 1}: an IterableDataset"
+                    " must begin anew with every iter()"
+                )
             skip, epoch = max(0, skip - length), epoch + 1
 
     def once(self) -> Iterator[Tensor]:
@@ -204,6 +210,8 @@ class Stream(Samples):
             state = torch.get_rng_state()
         for generator in self._generators():
             generator.manual_seed(seed)
+        if self.loader.persistent_workers:
+            self.loader._iterator = None  # workers that are kept would go on drawing where the last epoch ended
         iterator = None
         while True:
             with torch_seeded(seed):

@@ -1,5 +1,6 @@
 """The face that all models have in common: what holds for every one, and what a newcomer's model gets for free."""
 
+import gc
 import json
 import pickle
 import re
@@ -491,3 +492,36 @@ def test_other_files_are_refused(tmp_path):
 def test_a_model_must_have_its_step():
     with pytest.raises(TypeError, match="abstract method"):
         type("NoStep", (Model,), {})((2,))
+
+
+def test_a_class_of_the_same_name_does_not_take_the_place_of_ours(tmp_path):
+    AE((2,), d=2, width=2).save(tmp_path / "model")
+    other = type("AE", (Autoencoder,), {"step": lambda self, batch: {}})
+    with pytest.raises(ValueError, match=r"must be of one class, got otgen.models.ae.AE and .*AE: rename yours"):
+        load(tmp_path / "model")
+    del other
+    gc.collect()
+    load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", [AE, VAE])
+def test_networks_that_cannot_learn_are_refused(kind):
+    networks = {name: nn.Sequential(nn.Flatten(), nn.LazyLinear(k)) for name, k in (("encoder", 8), ("decoder", 2))}
+    networks["encoder"] = nn.Linear(2, 2 if kind is AE else 4)
+    networks["decoder"] = nn.Linear(2, 2)
+    for network in networks.values():
+        network.requires_grad_(False)
+    with pytest.raises(ValueError, match="must have parameters to learn"):
+        kind((2,), d=2, **networks)
+
+
+def test_cross_entropy_wants_a_decoder_that_makes_shares():
+    decoder = nn.Sequential(nn.Linear(4, 64), nn.Unflatten(1, (1, 8, 8)))
+    model = AE((1, 8, 8), d=4, width=2, decoder=decoder, loss="bce")
+    with pytest.raises(ValueError, match=r"AE: decoder must make numbers in \[0, 1\] for cross-entropy, as one that"):
+        model.step(torch.rand(8, 1, 8, 8))
+
+
+def test_arguments_may_be_numbers_of_numpy():
+    model = AE((2,), d=np.int64(4), lr=np.float32(1e-3))
+    assert model.d == 4

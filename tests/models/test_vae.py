@@ -106,3 +106,16 @@ def test_codes_in_the_plane_live():
 def test_bad_arguments(arguments, wanted):
     with pytest.raises(ValueError, match=wanted):
         VAE(**({"shape": SHAPE} | arguments))
+
+
+def test_mixed_precision_does_not_round_the_divergence():
+    model = VAE((2,), 2)
+    with torch.no_grad():
+        model.encoder[-1].weight.mul_(3)
+        model.encoder[-1].bias.zero_()
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        mean, log_var = model._posterior(x)
+        value = float(losses.kl(mean, log_var))
+    exact = float(losses.kl(*(v.detach().double() for v in model._posterior(x))))
+    assert 0 < value == pytest.approx(exact, rel=0.05)

@@ -95,3 +95,32 @@ def test_lecture_discriminator_and_bad_arguments():
 def test_the_adversary_has_random_numbers_of_its_own():
     wae = WAEGAN((16,), width=64)
     assert not torch.equal(wae.encoder[2].weight, wae.critic[0][2].weight)
+
+
+class Tied(nn.Module):
+    """The transpose of another layer."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other = other
+
+    def forward(self, z):
+        return z @ self.other.weight
+
+
+@pytest.mark.parametrize("kind", [WAEMMD, WAEGAN])
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_tied_move_once_a_step(kind):
+    layer = nn.Linear(2, 2, bias=False)
+    before = layer.weight.detach().clone()
+    model = kind((2,), 2, encoder=layer, decoder=Tied(layer), lr=1e-3)
+    model.step(torch.randn(32, 2, generator=torch.Generator().manual_seed(0)))
+    assert float((layer.weight - before).abs().max()) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_mixed_precision_does_not_round_the_losses_of_the_critic():
+    model = WAEGAN((2,), 2)
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = model.step(x)["critic"]
+    assert value != float(torch.tensor(value).bfloat16())

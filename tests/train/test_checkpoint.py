@@ -103,3 +103,13 @@ def test_a_state_of_other_things_than_tensors_is_refused_by_name(tmp_path):
     with pytest.raises(TypeError, match=r"^a model's state must be tensors alone, got dict for net._extra_state$"):
         write_checkpoint(tmp_path / "a", Checkpoint({}, 0, {}, {"w": torch.ones(1), "net._extra_state": {}}))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_stranger_of_the_name_of_what_comes_before_is_left_alone(tmp_path):
+    stranger = tmp_path / "run.prepare"
+    model = AE((2,), d=2, width=2)
+    x = torch.zeros(20, 2)
+    model.fit(x, steps=2, batch_size=10, progress=False, checkpoint=tmp_path / "run")
+    stranger.write_text("mine")
+    model.fit(x, steps=4, batch_size=10, progress=False, checkpoint=tmp_path / "run", resume=True)
+    assert stranger.read_text() == "mine"

@@ -244,3 +244,40 @@ def test_samples_of_different_shapes():
         ValueError, match=r"^train: a Dataset must give samples of one shape, got \([23],\) and \([23],\)$"
     ):
         seen_by(data, steps=3)
+
+
+class Once(IterableDataset):
+    """Gives its data once, or a number of times."""
+
+    def __init__(self, times=1):
+        self.left = iter(range(times))
+
+    def __iter__(self):
+        return iter([]) if next(self.left, None) is None else iter(torch.zeros(40, 2))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_data_that_end_are_not_waited_for(times):
+    """The first is spent on a look, so that nothing is left, or one epoch."""
+    with pytest.raises(ValueError, match=f"got none in epoch {times}: an IterableDataset must begin anew"):
+        AE((2,), d=2, width=2).fit(Once(times), steps=50, batch_size=10, progress=False)
+
+
+class Jittered(Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        return torch.full((2,), float(i)) + torch.randn(2)
+
+
+@pytest.mark.slow
+def test_workers_that_persist_are_seeded_in_every_epoch(tmp_path):
+    def fit(steps, **options):
+        loader = DataLoader(Jittered(), batch_size=10, num_workers=1, persistent_workers=True)
+        return AE((2,), d=2, width=2).fit(loader, steps=steps, progress=False, **options)
+
+    whole = fit(12)
+    fit(6, checkpoint=tmp_path / "run")
+    again = fit(12, checkpoint=tmp_path / "run", resume=True)
+    assert np.array_equal(again.history_["loss"], whole.history_["loss"])
