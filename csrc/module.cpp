@@ -290,11 +290,11 @@ PYBIND11_MODULE(_ext, module) {
              });
 
   module.def("laplacian", [](uintptr_t pairs, uintptr_t gaps, uintptr_t bandwidth, int64_t p, int64_t m, double scale,
-                             bool local, int64_t capacity, int threads, uintptr_t edges, uintptr_t weights) {
+                             bool local, int threads, uintptr_t edges, uintptr_t weights) {
     int64_t count = 0;
     const py::gil_scoped_release nogil;
     laplacian_cpu({pointer<int32_t>(pairs), pointer<float>(gaps), pointer<float>(bandwidth), p, m, scale, local,
-                   capacity, threads, pointer<int64_t>(edges), pointer<double>(weights), &count});
+                   threads, pointer<int64_t>(edges), pointer<double>(weights), &count});
     return count;
   });
 

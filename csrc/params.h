@@ -134,12 +134,11 @@ struct LaplacianParams {
   const float* gaps;       // (p,)
   const float* bandwidth;  // (m,) of each cell; a sample uses that of its best target
   int64_t p, m;
-  double scale;      // a sample adds scale * share / bandwidth to its edge
-  bool local;        // shares of its sides go by the inverse squares of their bandwidths; else they are halves
-  int64_t capacity;  // room in the outputs, in edges
+  double scale;  // a sample adds scale * share / bandwidth to its edge
+  bool local;    // shares of its sides go by the inverse squares of their bandwidths; else they are halves
   int threads;
-  int64_t* edges;   // (capacity, 2) i < j, sorted
-  double* weights;  // (capacity,)
+  int64_t* edges;   // room for (p, 2): i < j, sorted
+  double* weights;  // room for (p,)
   int64_t* count;   // (1,) edges found
 };
 

@@ -48,7 +48,7 @@ def soft_assign_grad(
     where: _Where, grad_x: int, grad_y: int, grad_h: int, /,
 ) -> None: ...  # fmt: skip
 def laplacian(
-    pairs: int, gaps: int, bandwidth: int, p: int, m: int, scale: float, local: bool, capacity: int, threads: int,
+    pairs: int, gaps: int, bandwidth: int, p: int, m: int, scale: float, local: bool, threads: int,
     edges: int, weights: int, /,
 ) -> int: ...  # fmt: skip
 

@@ -40,11 +40,11 @@ def load_array(path: str | os.PathLike[str], name: str | None = None) -> Tensor:
     """
     path = Path(path)
     read = _READERS[_ending("load_array", path)]
-    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    must_open(path)
     try:
         return read(path, name)
     except Exception as error:  # a forged file can raise anything
-        raise ValueError(f"load_array: wanted an array from {path}: {_reason(error)}") from error
+        raise ValueError(f"load_array: wanted an array from {path}: {one_line(error)}") from error
 
 
 def map_array(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -57,7 +57,7 @@ def map_array(path: str | os.PathLike[str]) -> NDArray[Any]:
         The array, not to be written to.
     """
     path = Path(path)
-    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    must_open(path)
     try:
         with path.open("rb") as file:
             shape, order, dtype = _header(file)
@@ -66,7 +66,7 @@ def map_array(path: str | os.PathLike[str]) -> NDArray[Any]:
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, mode="r", offset=begin, shape=shape, order=order)
     except Exception as error:  # a forged file can raise anything
-        raise ValueError(f"map_array: wanted an array from {path}: {_reason(error)}") from error
+        raise ValueError(f"map_array: wanted an array from {path}: {one_line(error)}") from error
 
 
 def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
@@ -85,7 +85,7 @@ def save_array(path: str | os.PathLike[str], tensor: Tensor) -> None:
     except OSError as error:
         raise OSError(error.errno, f"save_array: {error.strerror}", str(path)) from error
     except Exception as error:  # each format refuses in its own way
-        raise ValueError(f"save_array: {path} cannot hold {tensor.dtype}: {_reason(error)}") from error
+        raise ValueError(f"save_array: {path} cannot hold {tensor.dtype}: {one_line(error)}") from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -95,13 +95,13 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         Tensors by name, on the CPU, and strings by name.
     """
     path = Path(path)
-    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    must_open(path)
     try:
         with safetensors.safe_open(path, framework="pt") as archive:
             tensors = {name: archive.get_tensor(name).clone() for name in archive.keys()}  # noqa: SIM118 (no iterator)
             return tensors, dict(archive.metadata() or {})
     except Exception as error:  # a forged file can raise anything
-        raise ValueError(f"{path}: wanted a whole .safetensors file: {_reason(error)}") from error
+        raise ValueError(f"{path}: wanted a whole .safetensors file: {one_line(error)}") from error
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -115,7 +115,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: dict[str, Tensor], 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read what is written beside the tensors of a .safetensors file; nothing for a file of another kind."""
     path = Path(path)
-    path.open("rb").close()  # a file that is missing or closed to us is the system's to report
+    must_open(path)
     try:
         with safetensors.safe_open(path, framework="pt") as archive:
             return dict(archive.metadata() or {})
@@ -239,14 +239,19 @@ def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = f"cannot write the file: {error.strerror or _reason(error)}"
+        reason = f"cannot write the file: {error.strerror or one_line(error)}"
         raise OSError(error.errno or errno.EIO, reason, str(path)) from error
     finally:
         with suppress(OSError):  # it is there no more if all went well
             temporary.unlink()
 
 
-def _reason(error: BaseException) -> str:
+def must_open(path: Path) -> None:
+    """Let the system report a file that is missing, or closed to us."""
+    path.open("rb").close()
+
+
+def one_line(error: BaseException) -> str:
     """Put an error's message on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
@@ -314,7 +319,7 @@ def _read_image(path: Path, size: int, grey: bool) -> NDArray[np.uint8]:
             plain = plain.convert("L" if grey else "RGB")
             return np.asarray(ImageOps.fit(plain, (size, size))).reshape(size, size, -1)
         except Exception as error:  # a damaged image can raise anything
-            raise ValueError(f"images: wanted an image from {path}: {_reason(error)}") from error
+            raise ValueError(f"images: wanted an image from {path}: {one_line(error)}") from error
 
 
 def save_images(path: str | os.PathLike[str], images: Tensor) -> None:

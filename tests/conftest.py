@@ -32,14 +32,6 @@ settings.register_profile("explore", max_examples=3000, **COMMON)
 settings.load_profile("reproducible")
 
 
-def pytest_collection_modifyitems(config, items):
-    if config.option.markexpr:
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if item not in slow]
-
-
 NO_GPU = not (_ext.cuda and torch.cuda.is_available())
 
 

@@ -43,13 +43,11 @@ void laplacian_cpu(const LaplacianParams& p) {
       const int64_t j = other[a] / 2;
       int64_t hits[2] = {0, 0};  // on the side of i, of j
       for (; a < start[i + 1] && other[a] / 2 == j; ++a) ++hits[other[a] % 2];
-      if (edges < p.capacity) {
-        p.edges[2 * edges] = i, p.edges[2 * edges + 1] = j;
-        const double e[2] = {double(p.bandwidth[i]), double(p.bandwidth[j])};
-        const double of_both = e[0] * e[0] + e[1] * e[1];
-        const double share[2] = {p.local ? e[1] * e[1] / of_both : 0.5, p.local ? e[0] * e[0] / of_both : 0.5};
-        p.weights[edges] = p.scale * (share[0] * (double(hits[0]) / e[0]) + share[1] * (double(hits[1]) / e[1]));
-      }
+      p.edges[2 * edges] = i, p.edges[2 * edges + 1] = j;
+      const double e[2] = {double(p.bandwidth[i]), double(p.bandwidth[j])};
+      const double of_both = e[0] * e[0] + e[1] * e[1];
+      const double share[2] = {p.local ? e[1] * e[1] / of_both : 0.5, p.local ? e[0] * e[0] / of_both : 0.5};
+      p.weights[edges] = p.scale * (share[0] * (double(hits[0]) / e[0]) + share[1] * (double(hits[1]) / e[1]));
       ++edges;
     }
   *p.count = edges;

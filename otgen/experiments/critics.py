@@ -1,6 +1,7 @@
 """What experiments on adversarial training share: what a critic says of a distance, and whether curves go together."""
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from otgen.models import GAN, Adversarial
@@ -27,12 +28,7 @@ def estimate(model: Adversarial, real: Tensor, fake: Tensor) -> float:
 
 def rank_correlation(a: list[float], b: list[float]) -> float:
     """Spearman's correlation of two curves: Pearson's of the ranks, equal values sharing one; 0 if one is constant."""
-    ranks = [_ranks(torch.tensor(values, dtype=torch.float64)) for values in (a, b)]
+    ranks = [torch.from_numpy(rankdata(values)) for values in (a, b)]
     x, y = (rank - rank.mean() for rank in ranks)
     size = float(x.norm() * y.norm())
     return float(x @ y) / size if size > 0 else 0.0
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """How many values are below each, half of its equals counted, (n,)."""
-    return (values[:, None] > values).double().sum(1) + 0.5 * (values[:, None] == values).double().sum(1)

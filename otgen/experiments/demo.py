@@ -9,8 +9,8 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from otgen import data, ops, plots
+from otgen.experiments.record import Output
 from otgen.files import save_array, write_bytes
+from otgen.metrics.neighbours import nearest, spacing
 from otgen.models import AE
 from otgen.ot import SampleInfo, SemiDiscreteOT
 from otgen.train import train
@@ -52,19 +54,6 @@ MODES, POINTS = 25, 256
 
 PLANE_ANGLE = 0.15
 """Threshold in the plane: angles within a Gaussian stay below 0.1, those between two are above 0.25, for any seed."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file that was written.
-
-    Attributes:
-        path: Where.
-        what: What it shows, in a line.
-    """
-
-    path: Path
-    what: str
 
 
 @dataclass(frozen=True)
@@ -140,7 +129,7 @@ def _run(
     x = pixels[order[: size.digits]].view(-1, 1, 8, 8)
     note(f"training an autoencoder on {len(x)} digits, {size.epochs} epochs")
     ae = AE((1, 8, 8), d=size.d, width=size.width, seed=seed)
-    with _one_thread():
+    with ops.torch_on_one_thread():
         train(ae, x, epochs=size.epochs, batch_size=64, seed=seed, progress=progress)
     codes = ae.encode(x)
     reconstructed = ae.decode(codes)
@@ -187,36 +176,18 @@ def _run(
     return [Output(folder / name, what) for name, what in OUTPUTS.items()]
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread: images of 8 x 8 gain nothing by two, and lose much where a core is busy elsewhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _generation(codes: Tensor, generated: Tensor, info: SampleInfo) -> dict[str, Any]:
     """Say how new generated codes (n, d) are, and at what price.
 
     The ratio compares their distance to the nearest code with the distance between nearest codes: 0 for copies.
     """
-    apart = _nearest(codes, codes, 1).median()
+    apart = spacing(codes).median()
     return {
         "codes": len(generated),
         "angle_threshold": info.threshold,
         "rejected": info.rejected,
-        "nearest_neighbour_ratio": float(_nearest(generated, codes, 0).median() / apart),
+        "nearest_neighbour_ratio": float(nearest(generated, codes)[1].median() / apart),
     }
-
-
-def _nearest(x: Tensor, codes: Tensor, skip: int) -> Tensor:
-    """Distance (n,) of each x (n, d) to its nearest code, the first `skip` left out."""
-    near = ops.topk(x, codes, -0.5 * codes.square().sum(1), skip + 1)[0][:, skip]
-    distance: Tensor = torch.linalg.vector_norm(x - codes[near], dim=1)
-    return distance
 
 
 def _versions() -> dict[str, str]:

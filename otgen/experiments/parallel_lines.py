@@ -157,7 +157,7 @@ def _critic_loss(network: nn.Module, real: Tensor, fake: Tensor, generator: torc
 def _penalised_loss(network: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:
     share = torch.rand(len(real), generator=generator).to(real.device)
     norms = adversarial.gradient_norms(network, adversarial.between(real, fake, share))
-    return _critic_loss(network, real, fake, generator) + PENALTY * (norms - 1).square().mean()
+    return _critic_loss(network, real, fake, generator) + PENALTY * adversarial.unit_penalty(norms)
 
 
 def _discriminator_loss(network: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,19 @@ NUMBER = (int, float)
 
 Shape = type | tuple[type, ...] | dict[str, "Shape"] | list["Shape"]
 """What is asked of a value: to be of a type, an object with some keys at least, or a list of such."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that was written.
+
+    Attributes:
+        path: Where.
+        what: What it shows, in a line.
+    """
+
+    path: Path
+    what: str
 
 
 def machine() -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from otgen.experiments import recipe as recipes
-from otgen.experiments.demo import Output
-from otgen.experiments.record import NUMBER, Shape, fits, read_json
+from otgen.experiments.record import NUMBER, Output, Shape, fits, read_json
 from otgen.experiments.run import MARK, RESULTS, TIMES
 from otgen.files import write_text
 

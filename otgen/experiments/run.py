@@ -13,10 +13,9 @@ import torch
 
 from otgen import plots
 from otgen.experiments import recipe as recipes
-from otgen.experiments.demo import Output
 from otgen.experiments.experiment import Context, Findings, Outcome
 from otgen.experiments.recipe import Recipe
-from otgen.experiments.record import NUMBER, Shape, commit, fits, machine, now, read_json, write_json
+from otgen.experiments.record import NUMBER, Output, Shape, commit, fits, machine, now, read_json, write_json
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.files import read_safetensors, write_bytes, write_safetensors
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from otgen.files import read_safetensors
+from otgen.files import one_line, read_safetensors
 from otgen.ops import check
 
 DIGITS = 8
@@ -101,7 +101,7 @@ class Network:
             try:
                 module.load_state_dict(state)
             except RuntimeError as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise ValueError(f"Network: {os.fspath(weights)} does not fit the module: {reason}") from error
         self.module = module.eval()
         self.dim = check.integer("Network", "dim", dim, 1)

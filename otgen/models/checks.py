@@ -5,6 +5,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
+from otgen.files import one_line
 from otgen.models.state import Stateful, evaluating
 from otgen.nn.networks import Shape
 from otgen.ops import check
@@ -47,7 +48,7 @@ class Checked(Stateful):
             try:
                 made = network(torch.zeros(2, *inputs, device=self._device))
             except Exception as error:  # a user's network can raise anything
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 raise ValueError(f"{self._name}: {name} must take {sized(inputs)}, but: {reason}") from error
         if not isinstance(made, Tensor) or tuple(made.shape) != (2, *outputs):
             came = sized(tuple(made.shape[1:])) if isinstance(made, Tensor) else type(made).__name__

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from otgen.files import one_line
 from otgen.models import storage
 from otgen.models.base import Model
 from otgen.models.storage import Foreign, Recipe
@@ -38,7 +39,7 @@ def load(path: str | os.PathLike[str], device: str | torch.device = "cpu", **net
         _take_dtype(model, stored.state)
         model.load_state_dict(stored.state)
     except Exception as error:  # a forged file can raise anything, and torch's message fills many lines
-        raise ValueError(f"{path}: its weights do not fit the model: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{path}: its weights do not fit the model: {one_line(error)}") from error
     model.history_ = stored.history
     return model
 

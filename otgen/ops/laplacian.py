@@ -61,7 +61,7 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int, *, local: 
     edges = torch.empty(p, 2, dtype=torch.int64, device="cpu")
     weights = torch.empty(p, dtype=torch.float64, device="cpu")
     count = _ext.laplacian(
-        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, bool(local), p, threads(),
+        pairs.data_ptr(), gaps.data_ptr(), bandwidth.data_ptr(), p, m, 1.0 / n, bool(local), threads(),
         edges.data_ptr(), weights.data_ptr(),
     )  # fmt: skip
     return edges[:count].clone(), weights[:count].clone()

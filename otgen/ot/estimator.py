@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -463,8 +463,8 @@ class SemiDiscreteOT:
         problem = self._fitted()
         n, seed = _whole("sample: n", n, 1), self._seed("sample", seed)
         points, info = self._extension(angle_threshold).sample(n, seed)
-        given = {f.name: getattr(info, f.name) for f in fields(info)} | {"targets": problem.first_rows()[info.targets]}
-        return (points, SampleInfo(**given)) if return_info else points
+        info = replace(info, targets=problem.first_rows()[info.targets])
+        return (points, info) if return_info else points
 
     def extend(self, x: Tensor | NumericArray, angle_threshold: float | Literal["auto"] = "auto") -> Tensor:
         """Map given samples by the lecture's Algorithm 2, as `sample` does its own: to walk along a path of the source.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from otgen.files import read_safetensors, write_safetensors
+from otgen.files import must_open, one_line, read_safetensors, write_safetensors
 
 FORMAT = 1  # of checkpoint files; a file of another format is refused
 
@@ -58,7 +58,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         The checkpoint, tensors on the CPU: `model.load_state_dict(read_checkpoint(path).state)`.
     """
     path = Path(path)
-    path.open("rb").close()  # a missing file is the system's to report
+    must_open(path)
     try:
         tensors, metadata = read_safetensors(path)
         about = json.loads(metadata.get("otgen", "{}"))
@@ -112,8 +112,3 @@ def unpack(tensors: dict[str, Tensor], metadata: dict[str, str]) -> tuple[dict[s
     history = {name.removeprefix("history."): v for name, v in tensors.items() if name.startswith("history.")}
     state = {name.removeprefix("state."): v for name, v in tensors.items() if name.startswith("state.")}
     return state, {name: history[name].double().numpy() for name in sorted(history, key=lambda n: order.get(n, -1))}
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message on one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -21,9 +21,6 @@ namespace otgen {
 
 class NormalSource {
  public:
-  // No power cell reaches beyond: the mass outside of [-kReach, kReach]^3 is below 1e-22.
-  static constexpr double kReach = 10;
-
   template <class Facet>
   CellIntegrals<1> integrate(const Interval& cell, const Facet& facet) const {
     const double a = cell.coordinate(0)[0], b = cell.coordinate(0)[1];

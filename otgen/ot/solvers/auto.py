@@ -50,8 +50,7 @@ class Auto(Newton):
         if run.start is not None:
             return AutoState(run.start - run.start.mean(), n=n)
         if problem.d <= LOW_DIM and problem.m > 1:
-            h = anneal(problem, run, voronoi(problem, 0.5))
-            return AutoState(h - h.mean(), n=n, annealed=True)
+            return AutoState(anneal(problem, run, voronoi(problem, 0.5)), n=n, annealed=True)
         h = best_guess(problem, run)
         return AutoState(h - h.mean(), n=n)
 
@@ -60,11 +59,10 @@ class Auto(Newton):
         if problem.m > 1 and problem.line.off <= STRAIGHT:
             return self._on_a_line(problem, state, run)
         state = cast(AutoState, super().step(problem, state, run))
-        if state.annealed or state.idle < PATIENCE or math.isfinite(state.expected) and state.expected <= run.tol:
+        if state.annealed or state.idle < PATIENCE or state.expected <= run.tol:
             return state
-        h = anneal(problem, run, state.h)
         return AutoState(
-            h - h.mean(),
+            anneal(problem, run, state.h),
             step=state.step,
             looks=state.looks,
             fallback=state.fallback,

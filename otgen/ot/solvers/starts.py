@@ -242,7 +242,7 @@ PILOT = 4  # samples per target that tell the gaps
 FINE = 0.1  # the last eps, in units of the mean gap between best and second-best score
 
 
-def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
+def anneal(problem: Problem, run: Run, h: Tensor) -> Tensor:
     """Entropic annealing: soft assignment with eps going down, `h_j -= 1.5 eps log(share_j / nu_j)` at each level.
 
     With soft cells no cell is empty and distant ones feel each other, so large imbalances are settled while eps is
@@ -252,13 +252,12 @@ def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
         problem: What is solved.
         run: Counts the samples and chooses them.
         h: Heights to start from, (m,).
-        index: Number of the stream.
 
     Returns:
-        Heights, (m,).
+        Heights, (m,), of mean 0.
     """
     n = SAMPLES * problem.m
-    x = run.sample(n, "anneal", index).double()
+    x = run.sample(n, "anneal", 0).double()
     pilot = x[: 1 << 8] @ problem.y.T
     eps = float(pilot.std(1).mean())
     x32, y32 = x.float(), problem.y.float()
@@ -273,7 +272,7 @@ def anneal(problem: Problem, run: Run, h: Tensor, index: int = 0) -> Tensor:
                 return h
             if float((share - problem.nu).abs().sum()) / 2 < SOFT_TV:
                 break
-        gaps = run.measure(h, PILOT * problem.m, "anneal-gap", 1000 * index + level, pairs=True).gaps
+        gaps = run.measure(h, PILOT * problem.m, "anneal-gap", level, pairs=True).gaps
         assert gaps is not None
         if eps <= FINE * float(gaps.mean()) or eps < 1e-7 * math.sqrt(problem.d):  # float32 resolves no finer
             return h
