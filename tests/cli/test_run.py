@@ -4,7 +4,7 @@ import pytest
 
 from otgen.cli import report, run
 from otgen.cli.parser import Parser
-from otgen.experiments.demo import Output
+from otgen.experiments import Output
 
 
 @pytest.fixture

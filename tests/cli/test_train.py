@@ -23,31 +23,6 @@ from otgen.models import AEOT, MODELS, VAE, Model, load
 QUICK = ("--steps", 2, "--batch-size", 8, "--set", "width=2", "--set", "d=2")
 
 
-@pytest.fixture
-def run(capsys):
-    """Run a command; return its exit code, lines on stdout and lines on stderr."""
-
-    def start(*words):
-        code = cli.main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return code, out.splitlines(), [line for line in err.splitlines() if line.strip()]
-
-    return start
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must be refused in one line; return the line."""
-
-    def start(*words):
-        code, out, err = run(*words)
-        assert (code, out) == (2, [])
-        assert len(err) == 1
-        return err[0].removeprefix("otgen: error: ")
-
-    return start
-
-
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     """A folder with a trained model of digits and one of the plane, not to be changed."""
