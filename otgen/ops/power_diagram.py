@@ -19,6 +19,9 @@ REACH = 10.0
 MOST_REACH = 1e4
 """Coordinates of a domain of the normal source, whose integrals take the longer the wider it is."""
 
+LARGEST = 1e150
+"""Of targets and heights: the product of two is finite."""
+
 MAX_DIM = 3
 
 SmallCell = _ext.SmallCell
@@ -53,7 +56,8 @@ class Diagram:
         measures: Of the cells, (m,), float64.
         first: Integral of x over each cell, (m, d), float64; divided by the measure it is the centroid.
         second: Integral of |x|^2 over each cell, (m,), float64.
-        pairs: Cells that share a facet, (f, 2), int64, i < j.
+        pairs: Cells that share a facet, (f, 2), int64, i < j. Where targets all but coincide, or many planes meet, a
+            pair may stand there more than once, each time with a part of the facet.
         facets: Integral of the density over each of these facets, (f,), float64; in one dimension its value there.
     """
 
@@ -117,8 +121,9 @@ class Sites:
             )
         if y.device.type != "cpu":
             raise ValueError(f"power_diagram: y must be on the CPU, got {y.device}")
+        _refuse_huge("y", y)
         self.m, self.d = y.shape
-        self._y = y
+        self._y = y.clone()  # a copy of this index is built from it
         self._lock, self._busy = RLock(), False
         self._tree = _ext.SiteTree(y.data_ptr(), self.m, self.d, threads())
 
@@ -193,6 +198,9 @@ class Sites:
     def _set(self, h: Tensor, domain: Domain) -> Iterator[Tensor]:
         """Keep the heights in the tree, for one caller at a time; gives the domain's corners, dense."""
         h = check.tensor("power_diagram", "h", h, (self.m,), like=self._y)
+        _refuse_huge("h", h)
+        if not isinstance(domain, Domain):
+            raise TypeError(f"power_diagram: domain must be a Domain, got {type(domain).__name__}")
         if domain.d != self.d:
             raise ValueError(f"power_diagram: the domain must have {self.d} dimensions, got {domain.d}")
         check.source("power_diagram", domain.source)
@@ -201,6 +209,8 @@ class Sites:
         if not (count >= 3 if self.d == 2 else count == 2):
             wanted = "3 at least" if self.d == 2 else "2"
             raise ValueError(f"power_diagram: corners must be {wanted}, got {count}")
+        if count == 2 and not bool((corners[0] < corners[1]).all()):
+            raise ValueError(f"power_diagram: corners must be a lowest and a highest one, got {corners.tolist()}")
         if domain.source == "normal" and float(corners.abs().max()) > MOST_REACH:
             raise ValueError(f"power_diagram: corners of the normal source must be within {MOST_REACH:g}")
         with self._lock:
@@ -212,6 +222,12 @@ class Sites:
                 yield corners
             finally:
                 self._busy = False
+
+
+def _refuse_huge(name: str, values: Tensor) -> None:
+    """Refuse numbers whose products with others of their size leave float64's range."""
+    if (largest := float(values.abs().max())) > LARGEST:
+        raise ValueError(f"power_diagram: {name} must be within {LARGEST:g}, got {largest:.3g}")
 
 
 def _edges(corners: int, d: int) -> list[Tensor]:

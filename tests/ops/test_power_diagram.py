@@ -1,5 +1,6 @@
 """Exact power diagrams against exact arithmetic, closed forms, scipy, samples, and themselves."""
 
+import copy
 import math
 import threading
 
@@ -612,3 +613,45 @@ def test_a_wide_domain_of_the_normal_source_is_refused():
         else:
             with pytest.raises(ValueError, match="^power_diagram: corners of the normal source must be within 10000$"):
                 diagram(y, h, box)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("source", ["uniform", "normal"])
+@pytest.mark.parametrize("decades", [4, 8, 12])
+def test_planes_of_all_sizes_through_one_point(source, decades, seed):
+    """Cells are then cones, with one for each corner of the convex hull; corners at the tip are apart by rounding."""
+    r = np.random.default_rng(seed)
+    y = r.normal(size=(1000, 3)) * 10.0 ** r.uniform(-decades, 0, (1000, 1))
+    tip = 0.2 + 0.6 * r.random(3) if source == "uniform" else r.normal(size=3)
+    found = ops.Sites(torch.from_numpy(y)).diagram(torch.from_numpy(-y @ tip), ops.cube(source, 3))
+    hull = ConvexHull(y)
+    assert sorted(torch.nonzero(found.measures)[:, 0].tolist()) == sorted(hull.vertices.tolist())
+    assert float(found.measures.sum()) == pytest.approx(1, abs=1e-13)
+    edges = {tuple(sorted(edge)) for a, b, c in hull.simplices.tolist() for edge in ((a, b), (b, c), (c, a))}
+    clear = found.pairs[found.facets > 1e-12].tolist()
+    assert {tuple(pair) for pair in clear} <= edges
+
+
+@pytest.mark.parametrize(("name", "least"), [("y", 1e151), ("h", -1e300)])
+def test_numbers_whose_products_overflow_are_refused(name, least):
+    y, h = torch.rand(20, 2, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
+    {"y": y, "h": h}[name][3] = least
+    with pytest.raises(ValueError, match=f"power_diagram: {name} must be within 1e\\+150, got 1"):
+        ops.Sites(y).diagram(h, ops.cube("uniform", 2))
+
+
+def test_domains_must_be_such():
+    sites, h = ops.Sites(torch.rand(20, 3, dtype=torch.float64)), torch.zeros(20, dtype=torch.float64)
+    with pytest.raises(TypeError, match="power_diagram: domain must be a Domain, got str"):
+        sites.diagram(h, "uniform")
+    flat = torch.tensor([[0.0, 0, 0], [1, 1, 0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match="power_diagram: corners must be a lowest and a highest one, got"):
+        sites.diagram(h, ops.Domain("uniform", flat))
+
+
+def test_copies_have_the_sites_of_the_original():
+    y = torch.rand(20, 2, dtype=torch.float64)
+    h, sites = torch.zeros(20, dtype=torch.float64), ops.Sites(y)
+    y.mul_(0.5)
+    wanted = sites.diagram(h, ops.cube("uniform", 2)).measures
+    assert torch.equal(copy.deepcopy(sites).diagram(h, ops.cube("uniform", 2)).measures, wanted)

@@ -55,7 +55,10 @@ class PowerCell {
       const int64_t row = top ? int64_t(std::bit_floor(uint64_t(node))) : node - node % kWidth;
       visit(row, top ? int(row) : kWidth, node);
     }
-    if constexpr (kDim == 3) body_.close();
+    if constexpr (kDim == 3) {
+      if (is_point()) body_.clear();
+      body_.close();
+    }
     return body_;
   }
 
@@ -67,6 +70,14 @@ class PowerCell {
   static constexpr int kManyLeaves = 64;
 
   static double larger(double a, double b) { return a > b ? a : b; }
+
+  // What is left of an empty cell where many planes meet: narrow in all directions, it has no mass to speak of.
+  static constexpr double kPoint = 1e-12;
+  bool is_point() const {
+    bool point = true;
+    for (int axis = 0; axis < kDim; ++axis) point &= high_[axis] - low_[axis] <= kPoint * reach_[axis];
+    return point;
+  }
 
   int64_t leaf_of(int64_t position) const {
     int64_t node = 1;
@@ -157,8 +168,14 @@ class PowerCell {
 
   void cut_by(int64_t q) {
     const double rise = tree_.h()[q] - h_;
-    double step[kDim];
-    for (int axis = 0; axis < kDim; ++axis) step[axis] = tree_.y(axis)[q] - y_[axis];
+    double step[kDim], terms = std::abs(rise);
+    for (int axis = 0; axis < kDim; ++axis) {
+      step[axis] = tree_.y(axis)[q] - y_[axis];
+      terms += reach_[axis] * std::abs(step[axis]);
+    }
+    // A corner that is outside by rounding alone is on the plane. Of many planes through one point each would else cut
+    // half of the corners there, each into up to three new ones, and these would grow without end.
+    const double rounding = SiteTree::kRounding * terms;
     const int n = body_.corners();
     const double* x[kDim];
     for (int axis = 0; axis < kDim; ++axis) x[axis] = body_.coordinate(axis);
@@ -167,8 +184,8 @@ class PowerCell {
     for (int k = 0; k < n; ++k) {
       double value = rise;
       for (int axis = 0; axis < kDim; ++axis) value += x[axis][k] * step[axis];
-      f[k] = value;
-      cuts |= value > 0;
+      f[k] = value > rounding ? value : std::min(value, 0.0);
+      cuts |= f[k] > 0;
     }
     if (!cuts) return;
     body_.clip(f, q);
