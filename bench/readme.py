@@ -209,7 +209,8 @@ def ops_table(name: str) -> str:
         " peak is that of products in registers of the kind that the filter makes, ± half of the middle half of five"
         " runs (`python -m bench ops`, which"
         f" `python -m bench plots` draws in [bench/results/{name}.png](bench/results/{name}.png)). The last column is"
-        " `otgen.ops.Shortlist` after heights moved by 3 % of the mean gap between best and second best:\n",
+        " `otgen.ops.Shortlist` after heights moved by 3 % of the mean gap between best and second best. FAISS' speed"
+        " changes up to twofold between processes ([why that matters](bench/results/README.md)):\n",
         "| m × d | otgen | of peak | FAISS flat | torch addmm + argmax | PyKeOps | ÷ FAISS | ÷ torch | measure |"
         " making samples | shortlist ÷ otgen |",
         "|---" * 11 + "|",

@@ -328,7 +328,7 @@ class SemiDiscreteOT:
             The certificate.
 
         Raises:
-            ValueError: A number or shape does not fit.
+            ValueError: A number or shape does not fit, or targets of weight zero win.
         """
         problem = self._fitted()
         n = _whole("certificate: n", 100 * problem.m if n is None else n, 3)
