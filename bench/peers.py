@@ -6,8 +6,9 @@ python bench/peers.py --quick                           a problem for a few seco
 
 All run in processes of their own with the same number of threads, on the same targets, uniform source and cost, with
 the settings that bench/search.py found. All are judged alike, on fresh samples that nobody pays for (race.py). For the
-peers the first look that shows chi2 <= 0.01 counts, with the solver's own error estimates left out; for otgen it is a
-whole `fit` with defaults, its certificate and centroids included. A peer is stopped when it is slower than is asked.
+peers it counts when chi2 was 0.01 on a line between the look before and the first that shows less, with the solver's
+own error estimates left out; for otgen it is a whole `fit` with defaults, its certificate and centroids included. A
+peer is stopped when it is slower than is asked.
 """
 
 import argparse
