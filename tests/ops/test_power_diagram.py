@@ -348,3 +348,12 @@ def test_planes_of_all_sizes_through_one_point(source, decades, seed):
     edges = {tuple(sorted(edge)) for a, b, c in hull.simplices.tolist() for edge in ((a, b), (b, c), (c, a))}
     clear = found.pairs[found.facets > 1e-12].tolist()
     assert {tuple(pair) for pair in clear} <= edges
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_planes_that_all_but_coincide_leave_whole_moments(seed):
+    """Targets on a line whose planes are one but for rounding: cells between the outermost are nothing."""
+    r = np.random.default_rng(seed)
+    y = np.outer(r.random(200), r.normal(size=3)) + r.normal(size=3)
+    found = ops.Sites(torch.from_numpy(y)).diagram(torch.from_numpy(-y @ r.random(3)), ops.cube("normal", 3))
+    assert_all_there(found, "normal")

@@ -171,11 +171,11 @@ class PowerCell {
     double step[kDim], terms = std::abs(rise);
     for (int axis = 0; axis < kDim; ++axis) {
       step[axis] = tree_.y(axis)[q] - y_[axis];
-      terms += reach_[axis] * std::abs(step[axis]);
+      terms += larger(-low_[axis], high_[axis]) * std::abs(step[axis]);
     }
-    // A corner that is outside by rounding alone is on the plane. Of many planes through one point each would else cut
-    // half of the corners there, each into up to three new ones, and these would grow without end.
-    const double rounding = SiteTree::kRounding * terms;
+    // No cut where all corners are outside by rounding alone. Of many planes through one point each would else cut half
+    // of the corners there, each into up to three new ones, and these would grow without end.
+    const double rounding = 4 * std::numeric_limits<double>::epsilon() * terms;
     const int n = body_.corners();
     const double* x[kDim];
     for (int axis = 0; axis < kDim; ++axis) x[axis] = body_.coordinate(axis);
@@ -184,8 +184,8 @@ class PowerCell {
     for (int k = 0; k < n; ++k) {
       double value = rise;
       for (int axis = 0; axis < kDim; ++axis) value += x[axis][k] * step[axis];
-      f[k] = value > rounding ? value : std::min(value, 0.0);
-      cuts |= f[k] > 0;
+      f[k] = value;
+      cuts |= value > rounding;
     }
     if (!cuts) return;
     body_.clip(f, q);
