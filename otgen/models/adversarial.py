@@ -92,8 +92,7 @@ class Adversarial(Generative):
 
     def _score(self, packs: Tensor) -> Tensor:
         """Scores (b,) of packs (b, ...)."""
-        scores: Tensor = self.critic(packs)
-        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
+        return self._exactly(self.critic(packs))
 
     def _after_critic(self, losses: dict[str, Tensor]) -> None:
         """Do what is to be done after the critic's step, for which it had these losses."""

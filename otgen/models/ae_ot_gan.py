@@ -122,8 +122,7 @@ class AEOTGAN(Generative):
         return {name: value.item() for name, value in values.items()}
 
     def _score(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.critic(x)
-        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
+        return self._exactly(self.critic(x))
 
     def _feature_loss(self, again: Tensor, batch: Tensor) -> Tensor:
         """Mean squared distance between the features of reconstructions and of samples, for the generator alone."""

@@ -32,6 +32,10 @@ class Checked(Stateful):
         """A tensor with the model's dtype and device."""
         return next(self.parameters())
 
+    def _exactly(self, made: Tensor) -> Tensor:
+        """What a network made in the model's dtype: under `amp` sums of bfloat16 numbers would be rounded to 8 bits."""
+        return made.to(self._like.dtype)
+
     @property
     def device(self) -> torch.device:
         """Where the model lives."""

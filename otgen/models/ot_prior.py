@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from otgen.models.state import as_generator
 from otgen.ot import NotFittedError, SemiDiscreteOT
 from otgen.ot.problem import NumericArray
+from otgen.ot.settings import check_angle, check_settings
 from otgen.ot.sources import make_source
 
 PREFIX = "ot."  # of the map's tensors among those of the module
@@ -63,14 +64,14 @@ class OTPrior(nn.Module):
     like: Tensor
 
     def _check_settings(self) -> None:
-        ot = SemiDiscreteOT(**self.settings)
+        numbers = {name: value for name, value in self.settings.items() if name != "source"}
         try:
-            ot._check_settings()
+            check_settings(**numbers)
             if not isinstance(self.settings["source"], str):  # a file could not hold it
                 raise TypeError(f"source must be a name, got {type(self.settings['source']).__name__}")
             make_source(self.settings["source"])
             if self.angle_threshold != "auto":
-                ot._threshold(self.angle_threshold)
+                check_angle(self.angle_threshold)
         except (TypeError, ValueError) as error:
             raise type(error)(f"OTPrior: {error}") from None
 

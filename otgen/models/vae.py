@@ -122,7 +122,7 @@ class VAE(Autoencoder, Generative):
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), (b, d) each."""
-        mean, log_var = self.encoder(x).to(self._like.dtype).chunk(2, dim=1)  # the divergence cancels in bfloat16
+        mean, log_var = self._exactly(self.encoder(x)).chunk(2, dim=1)
         return mean, log_var.clamp(-LOG_VAR, LOG_VAR)
 
     def _encode(self, x: Tensor) -> Tensor:

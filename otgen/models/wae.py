@@ -150,8 +150,7 @@ class WAEGAN(WAE):
         return nonsaturating_generator(self._score(codes)), {"critic": critic.item()}
 
     def _score(self, codes: Tensor) -> Tensor:
-        scores: Tensor = self.critic(codes)
-        return scores.to(self._like.dtype)  # means of bfloat16 numbers would be rounded to 8 bits
+        return self._exactly(self.critic(codes))
 
 
 class WAEMMD(WAE):

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -33,7 +32,8 @@ from otgen.ot.maps import (
     shoot_rays,
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix, make_problem
-from otgen.ot.solvers import LOST, METHODS, Run, Solution, exact, solve
+from otgen.ot.settings import check_angle, check_settings, whole
+from otgen.ot.solvers import LOST, Run, Solution, exact, solve
 from otgen.ot.solvers.base import CENTROID_SAMPLES
 from otgen.ot.solvers.starts import carried
 from otgen.ot.sources import CHUNK, Sampler, make_source
@@ -44,13 +44,6 @@ DEFAULT_BUDGET = 100
 
 LEAST_BUDGET = 1_000_000
 """Samples in a second or two: no budget need be smaller."""
-
-LEAST_TOL = 1e-100
-"""Far below what rounding leaves; the default budget stays a number."""
-
-LARGEST_TOL = 1e100
-"""Far above what any heights have; its square stays a number."""
-
 
 FITTED = (
     "heights_", "targets_", "weights_", "cell_measures_", "centroids_", "certificate_", "converged_", "history_",
@@ -271,35 +264,11 @@ class SemiDiscreteOT:
         self._neighbours: Neighbours | None = None
 
     def _check_settings(self) -> None:
-        if not isinstance(self.method, str) or self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
-        if isinstance(self.tol, bool) or not isinstance(self.tol, Real) or not 0 < self.tol < math.inf:
-            raise ValueError(f"tol must be a positive number, got {self.tol!r}")
-        try:
-            tol = float(self.tol)
-        except OverflowError:
-            tol = math.inf
-        if not LEAST_TOL <= tol <= LARGEST_TOL:
-            raise ValueError(f"tol must be in [{LEAST_TOL:g}, {LARGEST_TOL:g}], got {self.tol!r}")
-        if self.max_samples is not None:
-            _whole("max_samples", self.max_samples, 1, "None or an int")
-        _whole("seed", self.seed, 0)
-        if self.checkpoint is not None:
-            if not isinstance(self.checkpoint, (str, os.PathLike)) or not os.fspath(self.checkpoint):
-                raise TypeError(f"checkpoint must be the path of a file or None, got {self.checkpoint!r}")
-            if not Path(self.checkpoint).absolute().parent.is_dir():
-                raise FileNotFoundError(f"checkpoint must be in a folder that exists, got {self.checkpoint}")
-            if Path(self.checkpoint).is_dir():
-                raise IsADirectoryError(f"checkpoint must be a file, got the folder {self.checkpoint}")
-        cuda = ops.has_cuda() and torch.cuda.is_available()
-        if str(self.device) not in ("cpu", "cpu:0") and not (cuda and str(self.device).partition(":")[0] == "cuda"):
-            missing = "torch finds no GPU" if ops.has_cuda() else "for CUDA, install otgen where the compiler nvcc is"
-            known = "cpu or cuda" if cuda else f"cpu ({missing})"
-            raise ValueError(f"device must be {known}, got {self.device!r}")
+        check_settings(self.method, self.tol, self.max_samples, self.seed, self.checkpoint, self.device)
 
     def _seed(self, method: str, seed: int | None) -> int:
         """The fit's seed if none is given."""
-        return _whole(f"{method}: seed", self._settings["seed"] if seed is None else seed, 0)
+        return whole(f"{method}: seed", self._settings["seed"] if seed is None else seed, 0)
 
     def _fitted(self) -> Problem:
         if not hasattr(self, "_problem"):
@@ -331,7 +300,7 @@ class SemiDiscreteOT:
             ValueError: A number or shape does not fit, or targets of weight zero win.
         """
         problem = self._fitted()
-        n = _whole("certificate: n", 100 * problem.m if n is None else n, 3)
+        n = whole("certificate: n", 100 * problem.m if n is None else n, 3)
         h = self._h
         if heights is not None:
             values = as_matrix("certificate: heights", heights)
@@ -371,7 +340,7 @@ class SemiDiscreteOT:
             Estimate and interval.
         """
         problem = self._fitted()
-        n, seed = _whole("cost: n", n, 2), self._seed("cost", seed)
+        n, seed = whole("cost: n", n, 2), self._seed("cost", seed)
         costs = torch.empty(n, dtype=torch.float64, device="cpu")
         for index, begin in enumerate(range(0, n, CHUNK)):
             x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
@@ -461,7 +430,7 @@ class SemiDiscreteOT:
             ValueError: A number does not fit, or the threshold rejects nearly everything.
         """
         problem = self._fitted()
-        n, seed = _whole("sample: n", n, 1), self._seed("sample", seed)
+        n, seed = whole("sample: n", n, 1), self._seed("sample", seed)
         points, info = self._extension(angle_threshold).sample(n, seed)
         info = replace(info, targets=problem.first_rows()[info.targets])
         return (points, info) if return_info else points
@@ -539,9 +508,7 @@ class SemiDiscreteOT:
     def _threshold(self, angle: Any) -> float:
         if isinstance(angle, str) and angle == "auto":
             return min((1 + ALIKE) * self._find_neighbours().quantile(ANGLE_QUANTILE), math.pi)
-        if isinstance(angle, (bool, str)) or not isinstance(angle, Real) or not 0 < float(angle) <= math.pi:
-            raise ValueError(f'angle_threshold must be "auto" or an angle in (0, pi], got {angle!r}')
-        return float(angle)
+        return check_angle(angle)
 
     def _find_neighbours(self) -> Neighbours:
         problem = self._fitted()
@@ -608,13 +575,6 @@ class SemiDiscreteOT:
             raise ValueError(f"{where}: not a whole map of otgen: {error}") from None
         ot._adopt(fit, settings)
         return ot
-
-
-def _whole(name: str, value: Any, least: int, wanted: str = "an int") -> int:
-    """A whole number, also numpy's."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
-        raise ValueError(f"{name} must be {wanted} in [{least}, 2^63), got {value!r}")
-    return int(value)
 
 
 __all__ = ["ConvergenceWarning", "NotFittedError", "SemiDiscreteOT"]

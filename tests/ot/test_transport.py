@@ -165,12 +165,3 @@ def test_a_target_without_weight_takes_no_digits_from_the_others(source, away):
     assert_close(ot.heights_[1:-1], plain.heights_, rtol=0, atol=1e-9)
     assert ot.certificate(100_000, heights=ot.heights_).chi2 < 0.01
     assert ot.cost()[0] == pytest.approx(plain.cost()[0])
-
-
-def test_a_refit_far_away_starts_from_the_present_heights():
-    y = rand(500) + 1.7e9
-    ot = SemiDiscreteOT(progress=False).fit(y)
-    steps = len(ot.history_)
-    again = ot.refit(torch.cat([y[1:], y[:1]]))
-    assert len(again.history_) == 1
-    assert steps >= 1

@@ -10,7 +10,7 @@ from otgen.ot.certificate import chi2_estimate, total_variation
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import starts
 from otgen.ot.solvers.base import Run
-from otgen.ot.solvers.starts import affine, anneal, best_guess, by_coordinates, on_a_line, voronoi
+from otgen.ot.solvers.starts import affine, anneal, best_guess, by_coordinates, carried, on_a_line, voronoi
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -158,3 +158,16 @@ def test_annealing_stops_when_the_budget_is_spent():
         h = anneal(problem, run, voronoi(problem, 0.5))
         assert run.used <= budget + 2 * starts.SAMPLES * 256
         assert bool(torch.isfinite(h).all())
+
+
+def test_heights_are_carried_over_alike_however_far_targets_lie():
+    source, y, new = BuiltIn("uniform"), rand(200, 3), rand(20, 3, seed=1)
+    h = 0.1 * randn(200)
+    far = torch.tensor([2.0**39, -(2.0**40), 2.0**38], dtype=torch.float64)
+
+    def start(shift):
+        old = make_problem(source, (y + far) - far + shift)  # the same digits are left wherever they lie
+        problem = make_problem(source, torch.cat([(y[50:] + far) - far, (new + far) - far]) + shift)
+        return carried(problem, old, h, seed=0)
+
+    assert_close(start(far), start(0.0), rtol=0, atol=1e-5)
