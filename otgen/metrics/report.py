@@ -14,6 +14,9 @@ from otgen.metrics.score import GROUPS, Score
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Score]] = {"FID": fid, "KID": kid}
 """Distances between sets of features, by name."""
 
+LEAST = {"FID": GROUPS, "KID": 3}
+"""Samples that they want of each set."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -40,8 +43,8 @@ def compare(
     """Compare generated images with data by every distance asked for.
 
     Args:
-        real: Images, (n, c, h, w), as the extractor takes them, n at least 20.
-        generated: Images, (m, c, h, w), m at least 10; the larger set is cut to the size of the smaller, at random.
+        real: Images, (n, c, h, w), as the extractor takes them, n at least 20; 6 for KID alone.
+        generated: Images, (m, c, h, w), m at least half as many; the larger set is cut to the size of the smaller, at random.
         extractor: What to look at.
         names: Of `DISTANCES`.
         seed: Of the cut and the halves.
@@ -62,9 +65,10 @@ def compare(
     )
     n = min(len(data), len(made))
     half = min(n, len(data) // 2)
-    if min(half, len(made)) < GROUPS:
+    least = max((LEAST[name] for name in names), default=1)
+    if min(half, len(made)) < least:
         came = f"{len(data)} and {len(made)}"
-        raise ValueError(f"compare: wanted {2 * GROUPS} real and {GROUPS} generated images at least, got {came}")
+        raise ValueError(f"compare: wanted {2 * least} real and {least} generated images at least, got {came}")
     return [
         Report(
             f"{name}[{extractor.fingerprint}]",

@@ -24,7 +24,8 @@ MOST = 5000
 """Samples up to which the exact distance is worked out: the time grows with the cube, the memory with the square."""
 
 HIGHEST = 10.0
-"""Order up to which the exact distance is worked out: powers of costs then lie further apart than POT's tolerance."""
+"""Order up to which the exact distance is worked out: POT's tolerance, relative to the p-th power of the widest extent,
+took 2e-4 of a distance at 20 and a quarter at 30."""
 
 LEAST = 2.0**-1000
 """Smaller differences are none."""

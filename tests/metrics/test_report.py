@@ -61,3 +61,8 @@ def test_an_unknown_name_is_refused_before_any_work():
 def test_too_few_images_are_refused_in_words(real, made):
     with pytest.raises(ValueError, match=f"wanted 20 real and 10 generated images at least, got {real} and {made}"):
         compare(torch.rand(real, 1, 4, 4), torch.rand(made, 1, 4, 4), Pixels((1, 4, 4)))
+
+
+def test_the_kernel_distance_alone_wants_few_images():
+    (report,) = compare(torch.rand(6, 1, 4, 4), torch.rand(3, 1, 4, 4), Pixels((1, 4, 4)), ("KID",))
+    assert (report.score.n, report.floor.n) == (3, 3)
