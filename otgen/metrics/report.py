@@ -44,7 +44,8 @@ def compare(
 
     Args:
         real: Images, (n, c, h, w), as the extractor takes them, n at least 20; 6 for KID alone.
-        generated: Images, (m, c, h, w), m at least half as many; the larger set is cut to the size of the smaller, at random.
+        generated: Images, (m, c, h, w), m at least half as many; the larger set is cut to the size of the smaller, at
+            random.
         extractor: What to look at.
         names: Of `DISTANCES`.
         seed: Of the cut and the halves.
@@ -65,7 +66,7 @@ def compare(
     )
     n = min(len(data), len(made))
     half = min(n, len(data) // 2)
-    least = max((LEAST[name] for name in names), default=1)
+    least = max((LEAST.get(name, 1) for name in names), default=1)
     if min(half, len(made)) < least:
         came = f"{len(data)} and {len(made)}"
         raise ValueError(f"compare: wanted {2 * least} real and {least} generated images at least, got {came}")
