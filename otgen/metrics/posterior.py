@@ -32,7 +32,9 @@ class Posterior:
         elbo: Evidence lower bound; `None` without the likelihoods.
         mean_kl: Mean of KL(q(z|x)|p).
         mutual_information: Between the N given x and z, from 0 to log N.
-        marginal_kl: KL(q(z)|p) for q(z) the mean of the N posteriors.
+        marginal_kl: KL(q(z)|p) for q(z) the mean of the N posteriors. N of them leave holes, so it is not 0 even where
+            the codes of all data follow the prior, and grows with dimension and mutual information: of 1797 in ten
+            dimensions, with variances of 0.3, it is 0.5. Means drawn from N(0, 1 - variance) show that floor.
         saturated: Whether the mutual information is close to log N. Then it says that the posteriors do not overlap and
             nothing more, and `marginal_kl` is `mean_kl - log N` whatever the model.
     """

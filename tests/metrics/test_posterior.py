@@ -38,6 +38,15 @@ def test_normal_codes_have_a_closed_form(seed):
     assert result.elbo is None
 
 
+def test_few_posteriors_leave_holes_in_codes_that_follow_the_prior(seed):
+    # mu ~ N(0, 1 - v): the codes of all data are N(0, I), and the mean of n posteriors comes near it as n grows
+    v = torch.full((1797, 10), 0.3, dtype=torch.float64)
+    mu = (1 - v).sqrt() * normal(1797, 10, seed=seed)
+    floor = aggregate_posterior(mu, v.log(), seed=seed).marginal_kl.value
+    assert 0.35 < floor < 0.7
+    assert aggregate_posterior(mu[:300], v[:300].log(), seed=seed).marginal_kl.value > floor + 0.3
+
+
 def test_the_parts_add_up():
     mu, logvar = normal(100, 3), normal(100, 3, seed=1) - 1
     result = aggregate_posterior(mu, logvar, normal(100, seed=2) - 50, draws=3)
