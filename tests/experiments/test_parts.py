@@ -212,6 +212,15 @@ def test_what_is_said_of_the_ceiling():
     assert "at its ceiling log N = 3 for 10 and 20 latents" in vae_regulariser._about_ceiling([10, 20], "log N = 3")
 
 
+def test_one_number_of_latents_shows_no_growth(tmp_path):
+    _, context = context_of("vae-regulariser", tmp_path)
+    parts = dict.fromkeys(vae_regulariser.PARTS, 1.0) | {"distance": [0.2, 0.01], "floor": [0.1, 0.01]}
+    values = parts | {"latents": 3, "repeat": 0, "n": 9, "saturated": False}
+    shown = {"z": torch.zeros(9, 2), "prior": torch.zeros(9, 1, 8, 8), "posterior": torch.zeros(9, 1, 8, 8)}
+    claims = vae_regulariser.conclude(context, {"latents03-0": Outcome(values, shown)}).claims
+    assert [claim.verdict for claim in claims] == ["not testable at this size", "confirmed"]
+
+
 def test_an_unknown_data_set_is_refused(tmp_path):
     _, context = context_of("vae-regulariser", tmp_path)
     with pytest.raises(ValueError, match="data must be one of digits, mnist, got 'celeba'"):
