@@ -1,6 +1,6 @@
 """Models side by side on small images: the same networks, batches and number of them, and what each is scored by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,14 @@ def check(settings: Any) -> None:
         unknown = [name for name in settings[key] if name not in known]
         if unknown:
             raise ValueError(f"{key} must be of {', '.join(known)}, got {unknown[0]!r}")
+
+
+def unlike(models: Sequence[str]) -> str:
+    """Say which models are not trained with their defaults, or not like the others, in a sentence; "" if none."""
+    said = {name: ", ".join(f"{key} {value:g}" for key, value in CHOICES.get(name, {}).items()) for name in models}
+    said |= {name: "half of the batches for its autoencoder" for name in models if MODELS.get(name) is AEOTGAN}
+    some = ", ".join(f"{name} ({what})" for name, what in said.items() if what)
+    return f" Settings are the models' defaults but for {some}." if some else ""
 
 
 def train(context: Context, name: str, x: Tensor, seed: int) -> Model:

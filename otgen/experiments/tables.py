@@ -105,12 +105,12 @@ def _table(
     return Table(
         f"{place}: mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of {s['batch']} with"
         f" equal networks, of which the generator against a critic sees one in n_critic, each on one half of the data,"
-        f" {first['n']} images. FID is of {first['n']} samples against the other half; {DATA}: of one half against the"
-        f" other; ae: reconstructions, no samples. The features of {first['metric']} tell {first['accuracy']:.1%} of"
-        " held-out digits. Memorisation in these features: median distance to the nearest image of the half that was"
-        " seen over that to the nearest of the other, 1 for new images and 0 for copies; and the share of samples"
-        " nearer to the half that was seen, 0.5 for new images. Published: the lecture's table for MNIST, Inception's"
-        " features and other networks, not comparable in absolute value.",
+        f" {first['n']} images.{lineup.unlike(s['models'])} FID is of {first['n']} samples against the other half;"
+        f" {DATA}: of one half against the other; ae: reconstructions, no samples. The features of {first['metric']}"
+        f" tell {first['accuracy']:.1%} of held-out digits. Memorisation in these features: median distance to the"
+        " nearest image of the half that was seen over that to the nearest of the other, 1 for new images and 0 for"
+        " copies; and the share of samples nearer to the half that was seen, 0.5 for new images. Published: the"
+        " lecture's table for MNIST, Inception's features and other networks, not comparable in absolute value.",
         ("model", first["metric"], "sharpness", "memorisation: ratio", "share nearer", "published FID"),
         rows,
     )
