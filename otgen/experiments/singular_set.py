@@ -16,6 +16,7 @@ from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.metrics.neighbours import nearest
 from otgen.ot import SemiDiscreteOT
+from otgen.ot.maps import plane_angles
 from otgen.ot.streams import stream
 
 MODES = {"twenty-five-gaussians": 25, "eight-gaussians": 8, "two-moons": 2}
@@ -91,10 +92,7 @@ def _mixed(ot: SemiDiscreteOT, x: Tensor, y: Tensor, modes: int, angle: float) -
     """Share of the points that blend targets of more than one mode."""
     near = nearest(x, ot.centroids_, min(y.shape[1] + 1, len(y)))[0]  # as Algorithm 2, line 5
     scaled = (y - y.mean(0)) / (y - y.mean(0)).square().mean().sqrt()
-    normals = torch.cat([scaled, -torch.ones(len(y), 1, dtype=y.dtype)], dim=1)
-    normals = normals / normals.norm(dim=1, keepdim=True)
-    angles = (normals[near[:, :1]] * normals[near]).sum(2).clamp(-1, 1).arccos()
-    blended = angles <= angle
+    blended = plane_angles(scaled, near[:, :1], near) <= angle
     blended[:, 0] = True
     other = (near % modes != near[:, :1] % modes) & blended
     return float(other.any(1).double().mean())

@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import mean_and_spread, plus_minus
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
 from otgen.ot.streams import stream
-
-SETS = {"digits": (data.digits, (1, 8, 8)), "mnist": (data.mnist, (1, 28, 28))}
-"""Data sets and the shapes of their images."""
 
 TINY = 1e-6
 """Probabilities of a pixel are kept this far from 0 and 1, where their logarithms end."""
@@ -43,8 +40,8 @@ FIGURE, SHEETS = "vae-regulariser.png", "vae-regulariser-digits.png"
 def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each training."""
     s = context.settings
-    if s["data"] not in SETS:
-        raise ValueError(f"data must be one of {', '.join(SETS)}, got {s['data']!r}")
+    if s["data"] not in lineup.SETS:
+        raise ValueError(f"data must be one of {', '.join(lineup.SETS)}, got {s['data']!r}")
     if min(s["latents"]) < 2:
         raise ValueError(f"latents must be at least 2, as the first two are drawn, got {min(s['latents'])}")
     return {f"latents{d:02d}-{r}": partial(_train, context, d, r) for d in s["latents"] for r in range(s["repeats"])}
@@ -53,9 +50,8 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def _train(context: Context, d: int, repeat: int) -> Outcome:
     """Train a VAE and take its regulariser apart."""
     s, seed = context.settings, context.seed + repeat
-    load, shape = SETS[s["data"]]
-    x = (load()[0] > 0.5).float().view(-1, *shape)
-    vae = VAE(shape, d, likelihood="bernoulli", width=s["width"], seed=seed, device=context.device)
+    x = (lineup.images_of(s["data"])[0] > 0.5).float()
+    vae = VAE(tuple(x.shape[1:]), d, likelihood="bernoulli", width=s["width"], seed=seed, device=context.device)
     vae.fit(x, epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False)
     mu, logvar = (part.cpu() for part in vae.posterior(x))
     noise = torch.randn(mu.shape, generator=torch.Generator().manual_seed(stream(seed, "codes")))
