@@ -1,8 +1,11 @@
-"""What experiments on adversarial training share: what a critic says of a distance, and whether curves go together."""
+"""What experiments on adversarial training share: a critic's estimate and gradients, and whether curves go together."""
+
+import math
+from collections.abc import Callable
 
 import torch
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 
 from otgen.models import GAN, Adversarial
 from otgen.nn import adversarial
@@ -24,6 +27,18 @@ def estimate(model: Adversarial, real: Tensor, fake: Tensor) -> float:
     if isinstance(model, GAN):
         return float(torch.tensor(2.0).log() - adversarial.gan_critic(f_real, f_fake) / 2)
     return -float(adversarial.wasserstein_critic(f_real, f_fake))
+
+
+def gradient_and_noise(
+    loss: Callable[[Tensor], Tensor], network: nn.Module, generator: nn.Module, z: Tensor, batch: int
+) -> tuple[float, float]:
+    """A loss's gradient by the generator's parameters: length of the mean over batches of z, and noise between them."""
+    batches = []
+    for part in z.split(batch):
+        grads = torch.autograd.grad(loss(network(generator(part))), list(generator.parameters()))
+        batches.append(torch.cat([grad.flatten() for grad in grads]).double())
+    each = torch.stack(batches)
+    return float(each.mean(0).norm()), math.sqrt(float(each.var(0).sum()))
 
 
 def rank_correlation(a: list[float], b: list[float]) -> float:

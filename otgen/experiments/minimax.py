@@ -5,7 +5,6 @@ Arjovsky and Bottou 2017, theorem 2.6, for the noise in the gradient of -log D. 
 is trained on a par with the generator and with several steps for each of the generator's.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Line, Panel, chart
+from otgen.experiments.critics import gradient_and_noise
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
 from otgen.metrics import kid, train_lenet
@@ -96,15 +96,10 @@ def _train(context: Context, loss: str, n_critic: int, repeat: int) -> Outcome:
 
 def _gradient(gan: GAN, loss: str, z: Tensor) -> dict[str, float]:
     """The generator's gradient, length of the mean over batches and noise between them, and mean D of its samples."""
-    batches = []
-    for part in z.split(BATCH):
-        value = LOSSES[loss](gan.critic(gan.generator(part)))
-        grads = torch.autograd.grad(value, list(gan.generator.parameters()))
-        batches.append(torch.cat([grad.flatten() for grad in grads]).double())
-    each = torch.stack(batches)
+    length, noise = gradient_and_noise(LOSSES[loss], gan.critic, gan.generator, z, BATCH)
     with torch.no_grad():
         believed = float(gan.critic(gan.generator(z)).sigmoid().mean())
-    return {"gradient": float(each.mean(0).norm()), "noise": math.sqrt(float(each.var(0).sum())), "believed": believed}
+    return {"gradient": length, "noise": noise, "believed": believed}
 
 
 def _thinned(values: Tensor) -> list[float]:

@@ -17,6 +17,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import mean_and_spread, plus_minus
+from otgen.models.base import descend
 from otgen.models.state import seeded
 from otgen.nn import MLP, adversarial
 from otgen.ot.streams import stream
@@ -122,10 +123,7 @@ class _Trainee:
     def train(self, steps: int) -> None:
         for _ in range(steps):
             real, fake = self.draw(self.batch, 0.0), self.draw(self.batch, self.theta)
-            loss = self.loss(self.network, real, fake, self.generator)
-            self.optimiser.zero_grad()
-            loss.backward()
-            self.optimiser.step()
+            descend(self.optimiser, self.loss(self.network, real, fake, self.generator))
             if self.clip is not None:
                 with torch.no_grad():
                     for parameter in self.network.parameters():

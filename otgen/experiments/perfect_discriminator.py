@@ -17,9 +17,11 @@ from torch.optim import Adam
 
 from otgen import data
 from otgen.charts import Line, Panel, chart
+from otgen.experiments.critics import gradient_and_noise
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import plain
 from otgen.models import GAN
+from otgen.models.base import descend
 from otgen.models.state import seeded
 from otgen.nn import adversarial, critic
 from otgen.ot.streams import stream
@@ -83,9 +85,7 @@ def _against(context: Context, epochs: int) -> Outcome:
             rows.append(row | _gradients(fresh, generator, z))
         batch = real[torch.randint(len(real), (BATCH,), generator=noise)].to(context.device)
         loss = adversarial.gan_critic(fresh(batch), fresh(generator(draw(BATCH)).detach()))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        descend(optimiser, loss)
     images = generator(z[:SHOWN]).detach().cpu().clamp(0, 1).view(-1, 1, 8, 8)
     return Outcome({"epochs": epochs, "m": m, "rows": rows}, {"images": images})
 
@@ -108,13 +108,7 @@ def _gradients(network: nn.Module, generator: nn.Module, z: Tensor) -> dict[str,
     values = {}
     losses = {"mm": adversarial.minimax_generator, "ns": adversarial.nonsaturating_generator}
     for name, loss in losses.items():
-        batches = []
-        for part in z.split(BATCH):
-            grads = torch.autograd.grad(loss(network(generator(part))), list(generator.parameters()))
-            batches.append(torch.cat([grad.flatten() for grad in grads]).double())
-        each = torch.stack(batches)
-        values[name] = float(each.mean(0).norm())
-        values[f"{name}_noise"] = math.sqrt(float(each.var(0).sum()))
+        values[name], values[f"{name}_noise"] = gradient_and_noise(loss, network, generator, z, BATCH)
     return values
 
 
