@@ -42,16 +42,16 @@ class WAE(Autoencoder, Generative):
     def __init__(
         self,
         shape: Shape,
-        d: int | None,
+        d: int | None = None,
         *,
-        penalty_weight: float | None,
-        lr: float,
-        width: int,
-        network: str,
-        encoder: nn.Module | None,
-        decoder: nn.Module | None,
-        seed: int,
-        device: str | torch.device,
+        penalty_weight: float | None = None,
+        lr: float = 1e-3,
+        width: int = 32,
+        network: str = "plain",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
     ):
         self._positive(lr=lr, **({} if penalty_weight is None else {"penalty_weight": penalty_weight}))
         super().__init__(
@@ -172,33 +172,6 @@ class WAEMMD(WAE):
         seed: Decides the initial weights and the noise of training.
         device: Where the model lives.
     """
-
-    def __init__(
-        self,
-        shape: Shape,
-        d: int | None = None,
-        *,
-        penalty_weight: float | None = None,
-        lr: float = 1e-3,
-        width: int = 32,
-        network: str = "plain",
-        encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ):
-        super().__init__(
-            shape,
-            d,
-            penalty_weight=penalty_weight,
-            lr=lr,
-            width=width,
-            network=network,
-            encoder=encoder,
-            decoder=decoder,
-            seed=seed,
-            device=device,
-        )
 
     def _penalty(self, codes: Tensor, prior: Tensor) -> tuple[Tensor, dict[str, float]]:
         return losses.mmd(prior, codes), {}
