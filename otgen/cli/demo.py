@@ -1,9 +1,8 @@
 """`otgen demo`."""
 
 import argparse
-import sys
 
-from otgen.cli.parser import OK, Commands, Parser
+from otgen.cli.parser import OK, Commands, Parser, note
 from otgen.experiments import demo
 
 
@@ -22,10 +21,6 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the demo and name its files."""
-
-    def note(text: str) -> None:
-        print(f"otgen: {text}", file=sys.stderr, flush=True)
-
     outputs = demo(args.output, fast=args.fast, seed=args.seed, overwrite=args.overwrite, note=note)
     width = max(len(str(output.path)) for output in outputs)
     for output in outputs:

@@ -1,6 +1,7 @@
-"""What all commands have in common: exit codes, endings of files, and a parser that raises."""
+"""What all commands have in common: exit codes, endings of files, notes, and a parser that raises."""
 
 import argparse
+import sys
 from typing import NoReturn, TypeAlias
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -28,3 +29,8 @@ class Parser(argparse.ArgumentParser):
 
 Commands: TypeAlias = argparse._SubParsersAction
 """What a command adds itself to."""
+
+
+def note(text: str) -> None:
+    """Say on stderr what happens next."""
+    print(f"otgen: {text}", file=sys.stderr, flush=True)

@@ -1,9 +1,8 @@
 """`otgen run`."""
 
 import argparse
-import sys
 
-from otgen.cli.parser import OK, Commands, Parser
+from otgen.cli.parser import OK, Commands, Parser, note
 from otgen.experiments import run as run_experiments
 from otgen.experiments.recipe import names
 
@@ -28,10 +27,6 @@ def add(commands: "Commands[Parser]") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the experiments and name what was written."""
-
-    def note(text: str) -> None:
-        print(f"otgen: {text}", file=sys.stderr, flush=True)
-
     outputs = run_experiments(
         args.name,
         output=args.output,

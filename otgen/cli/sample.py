@@ -15,6 +15,7 @@ from otgen.files import read_metadata, save_array, save_images, write_bytes
 from otgen.models import Generative, load
 from otgen.models.storage import FORMAT as MODEL_FORMAT
 from otgen.ot import SemiDiscreteOT
+from otgen.ot.settings import whole
 from otgen.ot.streams import stream
 
 CODES, TILES = 1000, 64  # how many samples there are without -n, in an array and in a picture
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         why = more if under_way(Path(args.map)) else "it is no run of otgen train"
         raise FileNotFoundError(f"{args.map} holds no {MODEL}: {why}")
     check_output(args.output, (*ARRAYS, *PICTURES), [str(source)], args.overwrite)
-    if args.seed is not None and not 0 <= args.seed < 2**63:
-        raise ValueError(f"seed must be an int in [0, 2^63), got {args.seed}")
+    if args.seed is not None:
+        whole("seed", args.seed, 0)
     picture = Path(args.output).suffix.lower() in PICTURES
     args.n = (TILES if picture else CODES) if args.n is None else args.n
     if not 1 <= args.n < 2**63:

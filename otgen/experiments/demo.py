@@ -26,6 +26,7 @@ from otgen.files import save_array, write_bytes
 from otgen.metrics.neighbours import nearest, spacing
 from otgen.models import AE
 from otgen.ot import SampleInfo, SemiDiscreteOT
+from otgen.ot.settings import whole
 from otgen.train import train
 
 MARK = "otgen demo"
@@ -107,8 +108,7 @@ def demo(
         ValueError: The seed does not fit.
     """
     folder = Path(folder)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be an int in [0, 2^63), got {seed!r}")
+    seed = whole("seed", seed, 0)
     _check_packages()
     _check_files(folder, overwrite)
     made = _make_folder(folder)

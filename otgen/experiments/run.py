@@ -18,6 +18,7 @@ from otgen.experiments.recipe import Recipe
 from otgen.experiments.record import NUMBER, Output, Shape, commit, fits, machine, now, read_json, write_json
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.files import read_safetensors, write_bytes, write_safetensors
+from otgen.ot.settings import whole
 
 MARK = "otgen run"
 """Stands in every JSON file of a run."""
@@ -81,8 +82,8 @@ def run(
     if unknown:
         known = ", ".join(EXPERIMENTS)
         raise ValueError(f"{unknown[0].name}: experiment must be one of {known}, got {unknown[0].experiment!r}")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise ValueError(f"seed must be an int in [0, 2^63), got {seed!r}")
+    if seed is not None:
+        seed = whole("seed", seed, 0)
     for one in chosen:
         recipes.check_settings(one)
     place = device_of(device)
