@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import cast
 
 from otgen.ot.problem import Problem
+from otgen.ot.solvers.annealing import anneal
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
-from otgen.ot.solvers.starts import anneal, best_guess, on_a_line, sampled_on_a_line, voronoi
+from otgen.ot.solvers.quantiles import on_a_line, sampled_on_a_line
+from otgen.ot.solvers.starts import best_guess, voronoi
 
 LOW_DIM = 3
 """Up to this dimension a cell has few neighbours, mass travels far through many, and Newton wants a good start."""

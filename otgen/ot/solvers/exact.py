@@ -24,7 +24,7 @@ from otgen.ot import checkpoint
 from otgen.ot.certificate import certify_exactly
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, Solution, State
-from otgen.ot.solvers.starts import by_coordinates, on_a_line
+from otgen.ot.solvers.quantiles import by_coordinates, on_a_line
 
 GOAL = 1e-9
 """Largest relative error of a cell at which the heights are exact for every purpose."""

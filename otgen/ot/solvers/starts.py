@@ -1,4 +1,4 @@
-"""Heights to start from: guesses that cost little, and entropic annealing, which finds its way from anywhere."""
+"""Heights to start from: guesses that cost little, and what is known of the heights of another problem."""
 
 import math
 
@@ -9,7 +9,6 @@ from otgen import ops
 from otgen.ot.certificate import total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
-from otgen.ot.sources import CHUNK
 from otgen.ot.streams import stream
 
 TRIAL = 2
@@ -27,6 +26,12 @@ the total variation smaller but the way longer."""
 
 MAX_GAUSSIAN_DIM = 2048
 """Above it the eigenvectors of the covariance cost more than the guess is worth."""
+
+MOST_TAKEN = 200
+"""Samples that `taking` gives to a target at most: enough to know where its plane should lie."""
+
+FEW = 1 << 21
+"""So many scores are made at once; it is not worth packing all the samples as targets for them."""
 
 
 def best_guess(problem: Problem, run: Run) -> Tensor:
@@ -146,13 +151,6 @@ def carried(problem: Problem, old: Problem, h: Tensor, seed: int) -> Tensor:
     return start - start.mean()
 
 
-MOST_TAKEN = 200
-"""Samples that `taking` gives to a target at most: enough to know where its plane should lie."""
-
-FEW = 1 << 21
-"""So many scores are made at once; it is not worth packing all the samples as targets for them."""
-
-
 def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     """Heights with which each of some targets alone takes its share of samples from a potential, (m,), float64.
 
@@ -171,110 +169,3 @@ def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     few = y.shape[0] * n <= FEW
     lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
     return -lead.double().gather(1, k[:, None] - 1)[:, 0]
-
-
-def on_a_line(problem: Problem) -> Tensor | None:
-    """The solution for targets on a line, (m,), where the source's quantiles along it are known; otherwise `None`."""
-    if problem.d > 1 and problem.source.name != "normal":
-        return None
-    place = problem.line.place
-    ends = problem.source.quantile(_shares(problem, place))
-    return None if ends is None else _heights_on(place, ends)
-
-
-def by_coordinates(problem: Problem, axes: Tensor | None = None) -> Tensor:
-    """Heights of the map that moves every coordinate on its own, (m,), for a source whose quantiles are known.
-
-    They are the sum of the solutions along the axes, and right for targets and weights that are products.
-
-    Args:
-        problem: What is to be solved.
-        axes: The columns of a rotation, (d, d), for an isotropic source; `None` for the coordinates' own.
-    """
-    heights = torch.zeros_like(problem.nu)
-    for place in (problem.y if axes is None else problem.y @ axes).unbind(dim=1):
-        ends = problem.source.quantile(_shares(problem, place))
-        assert ends is not None
-        heights += _heights_on(place, ends)
-    return heights
-
-
-def sampled_on_a_line(problem: Problem, run: Run, n: int, index: int) -> Tensor:
-    """Heights for targets on a line, (m,), from quantiles of n samples along it: chi2 is m / n.
-
-    Args:
-        problem: What is solved.
-        run: Chooses the samples.
-        n: Samples.
-        index: Number of the stream.
-    """
-    place, direction, _ = problem.line
-    sizes = [min(CHUNK, n - start) for start in range(0, n, CHUNK)]
-    drawn = (run.sample(size, f"line {index}", i).double() for i, size in enumerate(sizes))
-    x = torch.cat([samples @ direction for samples in drawn]).sort().values
-    above = (_shares(problem, place) * n).long().clamp(1, n - 1)
-    return _heights_on(place, (x[above - 1] + x[above]) / 2)
-
-
-def _shares(problem: Problem, place: Tensor) -> Tensor:
-    """Of the source below where cells end, (m - 1,), for targets at these places of a line."""
-    return problem.nu[place.argsort()].cumsum(0)[:-1].clamp(1e-300, 1 - 2**-53)
-
-
-def _heights_on(place: Tensor, ends: Tensor) -> Tensor:
-    """Heights with which cells, intervals, end there, where neighbours score alike.
-
-    The ends are quantiles q(c_j) for the cumulative weights c_j of the sorted targets t_j: `h_{j+1} = h_j - q(c_j)
-    (t_{j+1} - t_j)`.
-    """
-    sites, order = place.sort()
-    h = torch.zeros_like(place)
-    h[order[1:]] = -(ends * sites.diff()).cumsum(0)
-    return h
-
-
-SAMPLES = 20  # per target
-SHRINK = 0.5  # of eps from level to level
-ROUNDS = 12  # fixed-point rounds at one level, at most
-SOFT_TV = 0.03  # a level is done when the soft cells are this close
-OVERRELAX = 1.5  # of the fixed point; Sinkhorn's iteration converges for factors below 2
-PILOT = 4  # samples per target that tell the gaps
-FINE = 0.1  # the last eps, in units of the mean gap between best and second-best score
-
-
-def anneal(problem: Problem, run: Run, h: Tensor) -> Tensor:
-    """Entropic annealing: soft assignment with eps going down, `h_j -= 1.5 eps log(share_j / nu_j)` at each level.
-
-    With soft cells no cell is empty and distant ones feel each other, so large imbalances are settled while eps is
-    large. The samples are fixed: what noise they leave is the next method's to remove.
-
-    Args:
-        problem: What is solved.
-        run: Counts the samples and chooses them.
-        h: Heights to start from, (m,).
-
-    Returns:
-        Heights, (m,), of mean 0.
-    """
-    n = SAMPLES * problem.m
-    x = run.sample(n, "anneal", 0).double()
-    pilot = x[: 1 << 8] @ problem.y.T
-    eps = float(pilot.std(1).mean())
-    x32, y32 = x.float(), problem.y.float()
-    level = 0
-    while True:
-        for _ in range(ROUNDS):
-            share = ops.soft_assign(x32, y32, h.float(), eps)[1].double() / n
-            run.spend(n)
-            h = h - OVERRELAX * eps * (share.clamp_min(1e-30) / problem.nu).log()
-            h = h - h.mean()
-            if run.used >= run.max_samples:
-                return h
-            if float((share - problem.nu).abs().sum()) / 2 < SOFT_TV:
-                break
-        gaps = run.measure(h, PILOT * problem.m, "anneal-gap", level, pairs=True).gaps
-        assert gaps is not None
-        if eps <= FINE * float(gaps.mean()) or eps < 1e-7 * math.sqrt(problem.d):  # float32 resolves no finer
-            return h
-        eps *= SHRINK
-        level += 1

@@ -12,9 +12,10 @@ from scipy.stats import norm
 from otgen import ConvergenceWarning, SemiDiscreteOT, data
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import base
+from otgen.ot.solvers.annealing import anneal
 from otgen.ot.solvers.base import Run, State
 from otgen.ot.solvers.newton_step import conjugate_gradients
-from otgen.ot.solvers.starts import affine, anneal, voronoi
+from otgen.ot.solvers.starts import affine, voronoi
 from otgen.ot.sources import make_source
 
 METHODS = ["auto", "newton", "log_ratio"]

@@ -8,9 +8,11 @@ from torch.testing import assert_close
 from otgen import data, ops
 from otgen.ot.certificate import chi2_estimate, total_variation
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers import starts
+from otgen.ot.solvers import annealing, starts
+from otgen.ot.solvers.annealing import anneal
 from otgen.ot.solvers.base import Run
-from otgen.ot.solvers.starts import affine, anneal, best_guess, by_coordinates, carried, on_a_line, voronoi
+from otgen.ot.solvers.quantiles import by_coordinates, on_a_line
+from otgen.ot.solvers.starts import affine, best_guess, carried, voronoi
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -144,7 +146,7 @@ def test_a_round_of_annealing_by_hand():
     """h_j falls by 1.5 eps log(share_j / nu_j), with the shares of a softmax of scores over eps on fixed samples."""
     problem = make_problem(BuiltIn("normal"), randn(10, 2))
     run, start = running(problem, budget=1), 0.1 * randn(10, seed=3)
-    x = running(problem).sample(starts.SAMPLES * 10, "anneal", 0).double()
+    x = running(problem).sample(annealing.SAMPLES * 10, "anneal", 0).double()
     eps = float((x[:256] @ problem.y.T).std(1).mean())
     share = ((x @ problem.y.T + start) / eps).softmax(dim=1).mean(dim=0)
     want = start - 1.5 * eps * (share / problem.nu).log()
@@ -156,7 +158,7 @@ def test_annealing_stops_when_the_budget_is_spent():
     for budget in (1, 50_000):
         run = running(problem, budget)
         h = anneal(problem, run, voronoi(problem, 0.5))
-        assert run.used <= budget + 2 * starts.SAMPLES * 256
+        assert run.used <= budget + 2 * annealing.SAMPLES * 256
         assert bool(torch.isfinite(h).all())
 
 
