@@ -17,6 +17,7 @@ from otgen.ot import ConvergenceWarning, checkpoint
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import Run, exact
 from otgen.ot.solvers.base import State
+from otgen.ot.solvers.linear import Linear
 from otgen.ot.sources import make_source
 
 SOURCES = ["uniform", "normal"]
@@ -42,7 +43,7 @@ def test_multigrid_leads_where_a_factorisation_does(d, monkeypatch):
     y = rand(1500, d)
     direct = fit(y)
     monkeypatch.setattr(exact, "DIRECT", {d: 0})
-    monkeypatch.setattr(exact, "splu", None)  # it is not used
+    monkeypatch.setattr("otgen.ot.solvers.linear.splu", None)  # it is not used
     found = fit(y)
     assert_exact(found)
     assert_close(found.heights_, direct.heights_, rtol=0, atol=1e-8)
@@ -64,14 +65,14 @@ def test_the_same_numbers_whatever_numpy_drew_and_however_many_threads(monkeypat
 def test_what_no_longer_inverts_is_made_anew():
     """The inverse of a Hessian of before may be far from the present one's, or that be singular."""
     here, there = (laplacian(10 ** (3 * rand(2999, seed=seed))) for seed in (0, 1))
-    linear, right = exact._Linear(direct=10**6), rand(3000, seed=2)
+    linear, right = Linear(direct=10**6), rand(3000, seed=2)
     right -= right.mean()
     for matrix in (here, there):
         found = linear.solve(matrix, right, 0.1)
         assert_close(torch.from_numpy(matrix @ (found[1:] - found[0]).numpy()), right[1:], rtol=0, atol=1e-6)
     broken = rand(2999, seed=1)
     broken[1500:1502] = 0.0  # one node is alone
-    for one in (exact._Linear(direct=10**6), linear):
+    for one in (Linear(direct=10**6), linear):
         with pytest.raises(RuntimeError, match="singular"):
             one.solve(laplacian(broken), right, 0.1)
 
