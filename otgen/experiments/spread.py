@@ -38,8 +38,8 @@ def plain(value: float, form: str = ".3g") -> str:
     return f"{float(text):.0f}" if "e+" in text else text
 
 
-def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
-    """Say whether a is above b on average, by more than two standard errors of the difference.
+def above(a: Sequence[float], b: Sequence[float], errors: float = 2) -> bool | None:
+    """Say whether a is above b on average, by more than so many standard errors of the difference.
 
     Returns:
         `True` if so, `False` if not; `None` if the runs are too few to have an error.
@@ -47,7 +47,7 @@ def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
     if min(len(a), len(b)) < 2:
         return None
     error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return statistics.mean(a) - statistics.mean(b) > 2 * error
+    return statistics.mean(a) - statistics.mean(b) > errors * error
 
 
 def not_above(a: Sequence[float], b: Sequence[float]) -> bool | None:

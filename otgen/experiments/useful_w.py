@@ -5,7 +5,6 @@ hold the true W1 between the data set and the generator: it is at least the mean
 nearest images, as every sample must go somewhere, and on average at most W1 between the data set and a sample.
 """
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import plus_minus
+from otgen.experiments.spread import above, judged, plus_minus
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.ot.streams import stream
@@ -146,7 +145,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     claims += [
         Claim(
             "W of batches is no loss to minimise: blurred images have less of it than the data themselves.",
-            verdict(_below(blurred, pairs)),
+            judged([above(pairs, blurred, errors=3)]),
             f"W₁ of {BATCH} digits to the {BATCH} centres of Lloyd's algorithm {plus_minus(blurred)}, to {BATCH} other"
             f" digits {plus_minus(pairs)}; sharpness {alone['sharpness'][1]:.2g} and {alone['sharpness'][0]:.2g}."
             " Confirmed means: by more than three standard errors.",
@@ -221,12 +220,6 @@ def _late(run: Mapping[str, Any], key: str) -> float:
 def _largest(run: Mapping[str, Any], key: str) -> float:
     """Largest size along a training."""
     return max(abs(float(row[key])) for row in run["rows"])
-
-
-def _below(a: Sequence[float], b: Sequence[float]) -> bool:
-    """Whether a is below b on average, by more than three standard errors."""
-    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return statistics.mean(b) - statistics.mean(a) > 3 * error
 
 
 def _row(kind: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

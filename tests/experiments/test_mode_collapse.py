@@ -88,6 +88,8 @@ def test_mean_and_spread():
     assert plus_minus([0.5, 0.52], ".1%") == "51.0% ± 1.4%"
     assert above([2.0, 2.1], [1.0, 1.1]) is True
     assert above([2.0, 0.0], [1.0, -1.1]) is False
+    assert above([1.18, 1.28], [1.0, 1.1]) is True  # by two standard errors and a half
+    assert above([1.18, 1.28], [1.0, 1.1], errors=3) is False
     assert above([2.0], [1.0, 1.0]) is not_above([2.0], [1.0, 1.0]) is None
     assert not_above([2.0, 0.0], [1.0, -1.1]) is True
     assert not_above([2.0, 2.1], [1.0, 1.1]) is False

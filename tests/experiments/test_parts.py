@@ -352,12 +352,6 @@ def test_an_estimate_between_the_bounds_is_no_failure():
     assert useful_w._late({"rows": early}, "estimate") == 1
 
 
-def test_below_asks_for_three_standard_errors():
-    assert useful_w._below([1.0, 1.1], [2.0, 2.1])
-    assert not useful_w._below([2.0, 2.1], [1.0, 1.1])
-    assert not useful_w._below([1.0, 2.0], [1.5, 2.5])
-
-
 # --- interpolation ---------------------------------------------------------------------------------------------------
 
 
