@@ -137,9 +137,7 @@ def certify_exactly(problem: Problem, h: Tensor, measures: Tensor, first: Tensor
     y = problem.y * problem.scale + problem.centre
     y2 = y.square().sum(1)
     primal = second - 2 * float((first * y).sum()) + float(measures @ y2)
-    gap = float(
-        away @ (y2 + 2 * problem.scale * h)
-    )  # the Kantorovich potential for |x - y|^2, paid for what is missing
+    gap = float(away @ (y2 + 2 * problem.scale * h))  # the potential for |x - y|^2, paid for what is missing
     return Certificate(
         samples=0,
         targets=problem.m,
@@ -224,16 +222,3 @@ def floor_of(problem: Problem, n: int) -> float:
 def total_variation(counts: Tensor, nu: Tensor) -> float:
     """`sum |c_j / N - nu_j| / 2`."""
     return float((counts.double() / counts.sum() - nu).abs().sum()) / 2
-
-
-__all__ = [
-    "Certificate",
-    "cautious_error",
-    "certify",
-    "certify_exactly",
-    "chi2_estimate",
-    "floor_of",
-    "samples_needed",
-    "sampling_bound",
-    "total_variation",
-]

@@ -212,20 +212,7 @@ class SemiDiscreteOT:
         with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
             self._adopt(fit, given)
         if not solution.converged:
-            c = solution.certificate
-            how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
-            if not c.exact:
-                mend = "raise tol or max_samples"
-            elif self.method == "exact" and c.max_relative_error >= LOST:
-                mend = 'take method="auto", which samples where these fail'
-            else:
-                mend = "raise tol: this is what rounding leaves"
-            warnings.warn(
-                f"SemiDiscreteOT: chi2 <= {tol:g} was not certified {how}: chi2 is {c.chi2:.3g}, at most"
-                f" {c.upper():.3g} with 95 % confidence, {c.empty_cells} cells are empty; {mend}",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            warnings.warn(_shortfall(self.method, tol, solution), ConvergenceWarning, stacklevel=3)
         return self
 
     def _finish(self, problem: Problem, solution: Solution, identity: str) -> Fitted:
@@ -577,4 +564,17 @@ class SemiDiscreteOT:
         return ot
 
 
-__all__ = ["ConvergenceWarning", "NotFittedError", "SemiDiscreteOT"]
+def _shortfall(method: str, tol: float, solution: Solution) -> str:
+    """What was not certified, how far it got, and what to do about it."""
+    c = solution.certificate
+    how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
+    if not c.exact:
+        mend = "raise tol or max_samples"
+    elif method == "exact" and c.max_relative_error >= LOST:
+        mend = 'take method="auto", which samples where these fail'
+    else:
+        mend = "raise tol: this is what rounding leaves"
+    return (
+        f"SemiDiscreteOT: chi2 <= {tol:g} was not certified {how}: chi2 is {c.chi2:.3g}, at most {c.upper():.3g} with"
+        f" 95 % confidence, {c.empty_cells} cells are empty; {mend}"
+    )

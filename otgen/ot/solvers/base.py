@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -270,8 +269,3 @@ def _samples_of_glance(run: Run) -> int:
 def _confidence(looks: int) -> float:
     """Of the next look, after so many."""
     return 1 - (1 - CONFIDENCE) / ((looks + 1) * (looks + 2))
-
-
-def per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:
-    """Sums of values by cell, (m,), float64."""
-    return torch.bincount(index, weights=values.double(), minlength=m)

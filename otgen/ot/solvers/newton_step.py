@@ -8,7 +8,7 @@ from torch import Tensor
 
 from otgen import ops
 from otgen.ot.problem import Problem
-from otgen.ot.solvers.base import Run, per_cell
+from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.halves import Seen
 from otgen.ot.solvers.starts import taking
 from otgen.ot.sources import CHUNK
@@ -42,11 +42,11 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     assert counted.gaps is not None
     m, d, nu, counts = problem.m, problem.d, problem.nu, counted.counts.double()
     winner = counted.pairs[:, 0].long()
-    gap = _cell_gaps(per_cell(winner, counted.gaps, m), counts, float(counted.gaps.mean()))
+    gap = _cell_gaps(_per_cell(winner, counted.gaps, m), counts, float(counted.gaps.mean()))
     width = BANDWIDTH * gap
     local = damping <= SURE
     edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n, local=local)
-    near = _telling(edges, weights, width, seen.n) if local else per_cell(winner, counted.gaps < width[winner], m)
+    near = _telling(edges, weights, width, seen.n) if local else _per_cell(winner, counted.gaps < width[winner], m)
 
     w = (counts + 0.5) / seen.n
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
@@ -61,6 +61,11 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
     exchange = _at_ends(edges, flow, m) / torch.maximum(nu, counts / seen.n)
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
+
+
+def _per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:
+    """Sums of values by cell, (m,), float64."""
+    return torch.bincount(index, weights=values.double(), minlength=m)
 
 
 def _telling(edges: Tensor, weights: Tensor, width: Tensor, n: int) -> Tensor:
@@ -78,7 +83,7 @@ def _telling(edges: Tensor, weights: Tensor, width: Tensor, n: int) -> Tensor:
 
 def _at_ends(edges: Tensor, values: Tensor, m: int) -> Tensor:
     """Sums over the edges of every cell, (m,), of a value of each."""
-    return per_cell(edges[:, 0], values, m) + per_cell(edges[:, 1], values, m)
+    return _per_cell(edges[:, 0], values, m) + _per_cell(edges[:, 1], values, m)
 
 
 def _secant(w: Tensor, ratio: Tensor, gain: Tensor | float, d: int) -> Tensor:
