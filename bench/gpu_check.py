@@ -41,9 +41,6 @@ SIZES = [
 ]  # fmt: skip
 """Targets and dimensions that are timed."""
 
-BOUND = 4
-"""As many times the model of its rounding as the matrix unit may be off: the margin in csrc/cuda/products.h."""
-
 EMULATED = "OTGEN_GPU_CHECK_EMULATED"
 """Set in the environment of the steps of a rehearsal."""
 
@@ -212,6 +209,7 @@ def tell(result: object) -> None:
 def rounding(name: str) -> str:
     """Worst error of the matrix unit by kind of matrix, in units of the model in csrc/cuda/products.h."""
     from otgen import ops
+    from otgen.ops.rounding import MARGIN
 
     worst: dict[str, float] = {}
     for seed in range(1 if rehearsal() else 8):
@@ -219,7 +217,7 @@ def rounding(name: str) -> str:
         for kind, error in ops.rounding_error(place(), seed=seed, problems=problems, filter_name=name).items():
             worst[kind] = max(worst.get(kind, 0.0), error)
     tell({"filter": name, **worst})
-    return f"the bound of the filter {name} does not hold on this GPU" if max(worst.values()) > BOUND else ""
+    return f"the bound of the filter {name} does not hold on this GPU" if max(worst.values()) > MARGIN else ""
 
 
 def speed(name: str) -> str:

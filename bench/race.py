@@ -144,10 +144,7 @@ def reached(points: list[dict[str, float]], tol: float = TOL) -> float | None:
     return None
 
 
-def race(
-    name: str, problem: str, settings: dict[str, Any], cap: float, threads: int = 2, clock: str = "wall",
-    pace: float = PACE,
-) -> dict[str, Any]:  # fmt: skip
+def race(name: str, problem: str, settings: dict[str, Any], cap: float, threads: int) -> dict[str, Any]:
     """Run a contender in a process of its own.
 
     Returns:
@@ -155,7 +152,7 @@ def race(
         the process; what the contender notes. With "failed" alone where it came to nothing.
     """
     command = [sys.executable, __file__, name, problem, "--settings", json.dumps(settings), "--cap", str(cap)]
-    command += ["--threads", str(threads), "--clock", clock, "--pace", str(pace)]
+    command += ["--threads", str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
@@ -171,15 +168,14 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={})
     parser.add_argument("--cap", type=float, default=30)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
-    parser.add_argument("--pace", type=float, default=PACE)
     arguments = parser.parse_args()
     limit_threads(arguments.threads)
-    print(json.dumps(contend(arguments.contender, arguments.problem, arguments.settings, arguments.cap,
-                             arguments.clock, arguments.pace)))  # fmt: skip
+    print(json.dumps(contend(arguments.contender, arguments.problem, arguments.settings, arguments.cap)))
 
 
-def contend(name: str, problem: str, settings: dict[str, Any], cap: float, clock: str, pace: float) -> dict[str, Any]:
+def contend(
+    name: str, problem: str, settings: dict[str, Any], cap: float, clock: str = "wall", pace: float = PACE
+) -> dict[str, Any]:
     """Run a contender in this process; what `race` returns."""
     y, nu = given(problem)
     watch = Watch(make_problem(make_source("uniform"), y, nu), cap, CLOCKS[clock], pace)
