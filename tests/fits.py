@@ -27,3 +27,10 @@ def same_heights(a, b, rtol):
     """Check heights up to a constant, in units of their spread."""
     a, b = a - a.mean(), b - b.mean()
     assert_close(a, b, rtol=0, atol=rtol * float(b.abs().max()))
+
+
+def assert_same_state(a, b):
+    """Check that two models' `state_dict`s are the same to the last number."""
+    assert a.keys() == b.keys()
+    for name in [name for name in a if not name.endswith("ot.record")]:  # it says how long the solver took
+        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from contexts import context_of
 
 from otgen import plots
 from otgen.experiments import blur, lineup, tables
 from otgen.experiments import recipe as recipes
-from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
 from otgen.models import AEOTGAN, MODELS, Generative
@@ -17,12 +17,6 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 
 TINY = {"sets": ["digits"], "models": ["ae", "vae", "gan", "wgan"], "repeats": 1, "d": 3, "width": 2, "steps": 2}
-
-
-def context_of(name, tmp_path, **changed):
-    recipe = recipes.load(name)
-    assert changed.keys() <= recipe.settings.keys()
-    return Context(recipe.sized(True) | changed, 0, torch.device("cpu"), tmp_path)
 
 
 @pytest.fixture(scope="module")

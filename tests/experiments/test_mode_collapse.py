@@ -2,12 +2,11 @@
 
 import pytest
 import torch
+from contexts import context_of
 from torch.testing import assert_close
 
 from otgen import plots
 from otgen.experiments import mode_collapse
-from otgen.experiments import recipe as recipes
-from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.experiments.spread import above, judged, mean_and_spread, not_above, plus_minus
 
@@ -16,15 +15,9 @@ pytest.importorskip("matplotlib")
 TINY = {"sets": ["ring"], "repeats": 1, "points": 64, "steps": 2, "batch": 16, "width": 1, "n": 50}
 
 
-def context_of(tmp_path, **changed):
-    recipe = recipes.load("mode-collapse")
-    assert changed.keys() <= recipe.settings.keys()
-    return Context(recipe.sized(True) | changed, 0, torch.device("cpu"), tmp_path)
-
-
 @pytest.mark.parametrize("models", [["GAN", "PacGAN2", "VAE"], ["WGAN", "AE-OT"]])
 def test_from_end_to_end(models, tmp_path):
-    context = context_of(tmp_path, **TINY, models=models)
+    context = context_of("mode-collapse", tmp_path, **TINY, models=models)
     experiment = EXPERIMENTS["mode_collapse"]
     outcomes = {part: work() for part, work in experiment.parts(context).items()}
     findings = experiment.conclude(context, outcomes)
@@ -78,7 +71,7 @@ def test_verdicts():
 
 def test_an_unknown_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="models and sets must be of GAN, .*, grid, got 'AE'"):
-        mode_collapse.parts(context_of(tmp_path, models=["AE"]))
+        mode_collapse.parts(context_of("mode-collapse", tmp_path, models=["AE"]))
 
 
 def test_mean_and_spread():

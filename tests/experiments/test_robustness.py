@@ -4,23 +4,16 @@ from functools import partial
 
 import pytest
 import torch
+from contexts import context_of
 from torch import nn
 
 from otgen import plots
-from otgen.experiments import recipe as recipes
 from otgen.experiments import robustness
-from otgen.experiments.experiment import Context
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
-
-
-def context_of(tmp_path, **changed):
-    recipe = recipes.load("robustness")
-    assert changed.keys() <= recipe.settings.keys()
-    return Context(recipe.sized(True) | changed, 0, torch.device("cpu"), tmp_path)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28)])
@@ -54,13 +47,13 @@ def test_verdicts():
 
 def test_an_unknown_data_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="data must be one of digits, mnist, got 'lsun'"):
-        robustness.parts(context_of(tmp_path, data="lsun"))
+        robustness.parts(context_of("robustness", tmp_path, data="lsun"))
 
 
 @pytest.mark.slow
 def test_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(robustness, "train_lenet", partial(train_lenet, epochs=1))
-    context = context_of(tmp_path, repeats=1, steps=2, width=1, d=3)
+    context = context_of("robustness", tmp_path, repeats=1, steps=2, width=1, d=3)
     experiment = EXPERIMENTS["robustness"]
     outcomes = {part: work() for part, work in experiment.parts(context).items()}
     starts = {(o.values["generator"], o.values["loss"]): o.values["untrained"] for o in outcomes.values()}

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from fits import assert_same_state
 from generators import Constant
 from torch import nn
 from torch.testing import assert_close
@@ -21,12 +22,6 @@ def vectors(n=48, features=2, seed=0):
 
 def images(n=48, seed=0):
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def weights(network):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fits import assert_same_state
 from torch import nn
 from torch.nn.functional import binary_cross_entropy
 from torch.testing import assert_close
@@ -17,12 +18,6 @@ def blobs(n, shape=SHAPE, seed=0):
     rows, columns = torch.linspace(0, 1, h).view(1, h, 1), torch.linspace(0, 1, w).view(1, 1, w)
     square = (rows - centre[:, 0].view(n, 1, 1)) ** 2 + (columns - centre[:, 1].view(n, 1, 1)) ** 2
     return torch.exp(-30 * square)[:, None].repeat(1, c, 1, 1)
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 11, 9), (1, 28, 28)])

@@ -11,6 +11,7 @@ from threading import Event
 import numpy as np
 import pytest
 import torch
+from fits import assert_same_state
 from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
@@ -40,12 +41,6 @@ def fit(model, x, **run):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(x, **({"steps": 4, "batch_size": 8, "progress": False} | run))
-
-
-def assert_same_state(a, b):
-    assert a.keys() == b.keys()
-    for name in [name for name in a if not name.endswith("ot.record")]:  # it says how long the solver took
-        assert_close(a[name], b[name], rtol=0, atol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
 class Mean(Generative):

@@ -7,9 +7,10 @@ import oracles
 import ot as pot
 import pytest
 import torch
+from fits import fit
 from scipy.stats import norm
 
-from otgen import ConvergenceWarning, SemiDiscreteOT, data
+from otgen import ConvergenceWarning, data
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import base
 from otgen.ot.solvers.annealing import anneal
@@ -19,10 +20,6 @@ from otgen.ot.solvers.starts import affine, voronoi
 from otgen.ot.sources import make_source
 
 METHODS = ["auto", "newton", "log_ratio"]
-
-
-def fit(targets, weights=None, **settings):
-    return SemiDiscreteOT(progress=False, **settings).fit(targets, weights)
 
 
 @pytest.mark.parametrize("method", METHODS)
