@@ -434,7 +434,7 @@ class SemiDiscreteOT:
             threshold.
         """
         samples = self._samples(x)
-        points, kept, _ = self._extension(angle_threshold)(samples.double())
+        points, kept, _, _ = self._extension(angle_threshold)(samples.double())
         result = points.new_full(samples.shape, math.nan)
         result[kept] = points
         return result

@@ -192,11 +192,12 @@ class Extension:
     centroids: Tensor
     threshold: float
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Map samples (n, d).
 
         Returns:
-            Points (kept, d), indices of the samples kept, (kept,), and a mask of the targets blended, (kept, d + 1).
+            Points (kept, d), indices of the samples kept, (kept,), the cells near them, nearest first, (kept, d + 1),
+            and a mask of those whose targets are blended.
         """
         m, d = self.centroids.shape
         # The nearest centroids are the best targets for the scores <x, c> - |c|^2 / 2.
@@ -213,7 +214,7 @@ class Extension:
             weight = mask[rows] / distance.clamp_min(1e-300)  # line 9
             weight = weight / weight.sum(1, keepdim=True)
             points[rows] = torch.einsum("nk,nkd->nd", weight, self.values[near[rows]])
-        return points, kept, mask
+        return points, kept, near, mask
 
     def _few(self, n: int) -> Iterator[slice]:
         """Rows of n samples, so many at a time that what they gather is bounded."""
@@ -230,22 +231,22 @@ class Extension:
         d = self.y.shape[1]
         points: list[Tensor] = []
         xs: list[Tensor] = []
-        masks: list[Tensor] = []
+        nearest: list[Tensor] = []
+        blended: list[Tensor] = []
         drawn = made = 0
         chunk = max(256, min(CHUNK, 2 * n, GATHERED // (d * (d + 1))))  # twice what is wanted: half may be rejected
         while made < n:
             x = self.source.sample(chunk, d, stream(seed, "generate", len(points))).double()
-            point, kept, mask = self(x)
+            point, kept, near, mask = self(x)
             points.append(point)
             xs.append(x[kept])
-            masks.append(mask)
+            nearest.append(near[:, 0].clone())  # not all of `near`
+            blended.append(mask.sum(1))
             drawn, made = drawn + chunk, made + kept.numel()
             if drawn >= 8 / GIVE_UP and made < GIVE_UP * drawn:
                 raise ValueError(
                     f"sample: angle_threshold {self.threshold:.4g} rejects {1 - made / drawn:.2%} of the samples;"
                     " take a larger one (it is an angle in radians)"
                 )
-        x = torch.cat(xs)[:n]
-        nearest = ops.assign(x, self.centroids, -0.5 * self.centroids.square().sum(1))[0]
-        info = SampleInfo(self.threshold, 1 - made / max(drawn, 1), torch.cat(masks)[:n].sum(1), nearest, x)
-        return torch.cat(points)[:n], info
+        made_of = (torch.cat(parts)[:n] for parts in (blended, nearest, xs))
+        return torch.cat(points)[:n], SampleInfo(self.threshold, 1 - made / max(drawn, 1), *made_of)

@@ -49,7 +49,7 @@ def test_extension_is_algorithm_2(m, d, seed, threshold):
     centroids = torch.rand(m, d, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
     extension = Extension(problem.source, problem.y, values, centroids, threshold)
     x = problem.source.sample(40, d, seed=seed).double()
-    points, kept, mask = extension(x)
+    points, kept, _, mask = extension(x)
     want = [algorithm_2(row, centroids.tolist(), problem.y.tolist(), values.tolist(), threshold) for row in x.tolist()]
     assert kept.tolist() == [i for i, w in enumerate(want) if w is not None]
     want = [w for w in want if w is not None]
@@ -60,7 +60,7 @@ def test_extension_is_algorithm_2(m, d, seed, threshold):
 def test_a_sample_on_a_centroid_gets_its_target():
     y, centroids = randn(9, 3), randn(9, 3, seed=1)
     extension = Extension(BuiltIn("normal"), y, 7 * y, centroids, math.pi)
-    points, kept, mask = extension(centroids)
+    points, kept, _, mask = extension(centroids)
     assert_close(points, 7 * y)
     assert kept.tolist() == list(range(9))
     assert bool((mask.sum(1) == 4).all())
