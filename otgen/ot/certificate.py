@@ -48,6 +48,8 @@ class Certificate:
         gap: `primal - dual`; positive or negative, as the reached measure is not quite the wanted one.
         seed: Names the stream of samples.
         exact: Whether the measures were computed, not sampled; then N is 0 and the errors are zero.
+        share: Part of the error probability that its bounds may take. A fit gives look k the part 1 / (k (k + 1)), as
+            it stops at one that came out well; so the bounds of all looks hold together.
     """
 
     samples: int
@@ -64,16 +66,17 @@ class Certificate:
     gap: float
     seed: int
     exact: bool = False
+    share: float = 1.0
 
     def upper(self, confidence: float = CONFIDENCE) -> float:
         """Upper confidence bound on the true chi2."""
         _check_confidence(confidence)
-        return self.chi2 + NormalDist().inv_cdf(confidence) * self.chi2_se_upper
+        return self.chi2 + NormalDist().inv_cdf(1 - self.share + self.share * confidence) * self.chi2_se_upper
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Two-sided confidence interval for the true chi2."""
         _check_confidence(confidence)
-        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        z = NormalDist().inv_cdf(1 - self.share / 2 + self.share * confidence / 2)
         return max(0.0, self.chi2 - z * self.chi2_se), max(0.0, self.chi2 + z * self.chi2_se_upper)
 
     def holds(self, tol: float, confidence: float = CONFIDENCE) -> bool:

@@ -139,6 +139,8 @@ def _restore(tensors: dict[str, Tensor], record: dict[str, Any], source: Sampler
     numbers = [*asdict(certificate).values(), *(value for row in record["history"] for value in row.values())]
     if not all(isinstance(value, (int, float)) for value in numbers):
         raise ValueError("certificate and history must hold numbers alone")
+    if not 0 < certificate.share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {certificate.share}")
     return Fitted(
         problem,
         tensors["heights"],

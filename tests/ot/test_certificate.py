@@ -256,7 +256,7 @@ def test_looks_get_smaller_and_smaller_shares_of_the_error():
 
     class Spy(Certificate):
         def holds(self, tol, confidence=CONFIDENCE):
-            seen.append(confidence)
+            seen.append(self.share)
             return False
 
     class Watched(Multinomial):
@@ -265,8 +265,33 @@ def test_looks_get_smaller_and_smaller_shares_of_the_error():
 
     problem = make_problem(BuiltIn("uniform"), np.arange(3.0))
     solve_by_samples(Hopeful(), Watched(problem, np.ones(3) / 3, 0.1, 0))
-    assert_close(seen, [1 - 0.05 / (k * (k + 1)) for k in range(1, len(seen) + 1)])
+    assert_close(seen, [1 / (k * (k + 1)) for k in range(1, len(seen) + 1)])
     assert len(seen) >= 10
+
+
+def test_bounds_hold_however_often_a_fit_has_looked():
+    """Though it stops at the look that came out well; and what it claims is what its bound says."""
+    nu = wanted("equal", 10)
+    problem = make_problem(BuiltIn("uniform"), np.arange(10.0), nu)
+    w = reached(nu, 0.0099, "last", np.random.default_rng(0))
+    found = [solve_by_samples(Hopeful(), Multinomial(problem, w, 0.01, k)) for k in range(200)]
+    assert np.mean([s.certificate.upper() < 0.0099 for s in found]) < share_below(0.05, times=200)
+    assert all(s.converged == (s.certificate.upper() <= 0.01) for s in found)
+    assert {s.converged for s in found} == {True, False}
+
+
+@pytest.mark.parametrize("better", [0, 0.5])
+def test_the_last_certificate_of_a_fit_that_gave_up_is_a_look(better):
+    class Hopeless(Hopeful):
+        def start(self, problem, run):
+            return State(torch.zeros(problem.m, dtype=torch.float64), looks=2, exhausted=True)
+
+    nu = wanted("equal", 10)
+    problem = make_problem(BuiltIn("uniform"), np.arange(10.0), nu)
+    w = reached(nu, 0.02 - 0.02 * better, "last", np.random.default_rng(0))
+    solution = solve_by_samples(Hopeless(), Multinomial(problem, w, 0.02, 0))
+    assert solution.certificate.share == 1 / 12
+    assert solution.converged == solution.certificate.holds(0.02) == (better > 0)
 
 
 def test_a_look_that_fails_by_little_is_doubled():
@@ -280,7 +305,8 @@ def test_a_look_that_fails_by_little_is_doubled():
             run = Multinomial(problem, reached(nu, chi2, "all", rng), 0.01, k)
             passed, looks, certificate, counted = _look(run, State(torch.zeros(40), expected=0.007))
             assert run.used == certificate.samples == int(counted.counts.sum())
-            assert passed == certificate.holds(0.01, 0.975 if looks == 1 else 1 - 0.05 / 6)
+            assert passed == certificate.holds(0.01)
+            assert certificate.share == (1 / 2 if looks == 1 else 1 / 6)
             found.append((passed, looks))
         return found
 
@@ -475,6 +501,8 @@ def test_bounds_go_with_the_confidence():
     assert c.holds(0.0234)
     assert not c.holds(0.0232)
     assert c.holds(0.0232, 0.9)
+    half = replace(c, share=0.5)
+    assert (half.upper(), half.interval()[1]) == (c.upper(0.975), c.interval(0.975)[1])
     negative = replace(c, chi2=-0.5)
     assert negative.interval() == (0.0, 0.0)
     assert negative.holds(1e-9)

@@ -183,6 +183,7 @@ FORGED_RECORDS = {
     "certificate": assign(certificate={"chi2": 1}),
     "certificate a list": assign(certificate=[1]),
     "a word in the certificate": lambda record: record | {"certificate": record["certificate"] | {"chi2": "small"}},
+    "a share beyond one": lambda record: record | {"certificate": record["certificate"] | {"share": 2}},
     "settings": assign(settings={"method": "sgd", "tol": 0.01, "seed": 1}),
     "settings a list": assign(settings=[1]),
     "no seed": assign(settings={"method": "auto", "tol": 0.01}),

@@ -224,7 +224,8 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 n = _samples_of_glance(run)
                 h = state.h if state.fallback is None else state.fallback
                 counted = run.fresh(h, n, -1)
-                return solution(h, False, run.certify(h, counted, -1), counted)
+                certificate = replace(run.certify(h, counted, -1), share=_share(state.looks))
+                return solution(h, certificate.holds(run.tol), certificate, counted)
             state = solver.step(problem, state, run)
             if run.path is not None:
                 checkpoint.save(run.path, state, run.history, run.used, identity)
@@ -238,18 +239,18 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     on as many samples more, together with its own.
     """
     h, looks = state.h, state.looks
-    wanted = samples_of_look(run.problem, run.tol, state.expected, _confidence(looks))
+    wanted = samples_of_look(run.problem, run.tol, state.expected, 1 - _share(looks) * (1 - CONFIDENCE))
     left = max(run.max_samples - run.used, _samples_of_glance(run))  # tiny weights may want more than there is
     n = min(wanted, left)
     counted = run.fresh(h, n, looks)
-    certificate = run.certify(h, counted, looks)
-    passed = certificate.holds(run.tol, _confidence(looks))
-    doubt = certificate.upper(_confidence(looks + 1)) - certificate.chi2
+    certificate = replace(run.certify(h, counted, looks), share=_share(looks))
+    passed = certificate.holds(run.tol)
+    doubt = replace(certificate, share=_share(looks + 1)).upper() - certificate.chi2
     if not passed and certificate.chi2 + AGAIN * doubt <= run.tol and n <= run.max_samples - run.used:
         counted += run.fresh(h, n, looks + 1)
-        certificate = run.certify(h, counted, looks)
+        certificate = replace(run.certify(h, counted, looks), share=_share(looks + 1))
         looks += 1
-        passed = certificate.holds(run.tol, _confidence(looks))
+        passed = certificate.holds(run.tol)
     return passed, looks + 1, certificate, counted
 
 
@@ -266,6 +267,6 @@ def _samples_of_glance(run: Run) -> int:
     return max(GLANCE * m, min(needed, run.max_samples // 20), 1000)
 
 
-def _confidence(looks: int) -> float:
-    """Of the next look, after so many."""
-    return 1 - (1 - CONFIDENCE) / ((looks + 1) * (looks + 2))
+def _share(looks: int) -> float:
+    """Of the allowed error probability, for the next look after so many."""
+    return 1 / ((looks + 1) * (looks + 2))

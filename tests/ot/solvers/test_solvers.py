@@ -1,6 +1,7 @@
 """Every solver against truths from outside: closed forms, symmetry, a linear program, and its own promise."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -228,7 +229,8 @@ def test_a_second_look_counts_new_samples_together_with_those_of_the_first(monke
     assert (looks, run.used, certificate.samples) == (2, 2 * n, 2 * n)
     assert torch.equal(counted.counts, first.counts + second.counts)
     assert not torch.equal(first.counts, second.counts)
-    assert passed == certificate.holds(tol, confidence[1])
+    assert passed == certificate.holds(tol)
+    assert certificate.upper() == replace(certificate, share=1.0).upper(confidence[1])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
