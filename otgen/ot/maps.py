@@ -93,9 +93,12 @@ def plane_angles(y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     `cos = <(y_i, -1), (y_j, -1)> / (|(y_i, -1)| |(y_j, -1)|)`; it depends on the origin and the scale of the targets,
     so `y`, (m, d), must be centred and scaled.
     """
-    dot = (y[i] * y[j]).sum(-1) + 1
-    size = (y[i].square().sum(-1) + 1).sqrt() * (y[j].square().sum(-1) + 1).sqrt()
-    return (dot / size).clamp(-1, 1).arccos()
+    a, b = y[i], y[j]
+    p, q = (1 / (v.square().sum(-1, keepdim=True) + 1).sqrt() for v in (a, b))
+    a, b = a * p, b * q  # of unit length, with -p and -q
+    # Kahan's formula, as cosines tell no angles below 1e-8 apart: those between targets beside which one lies far away.
+    apart, along = ((a + s * b).square().sum(-1) + (p + s * q).square().squeeze(-1) for s in (-1, 1))
+    return 2 * torch.atan2(apart.sqrt(), along.sqrt())
 
 
 def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:

@@ -239,6 +239,14 @@ def test_angles_that_are_alike_are_all_within_the_automatic_threshold(corners):
         assert len(points) == 1000
 
 
+def test_generation_knows_jumps_however_far_away_one_target_lies():
+    rejected = []
+    for away in (1e4, 1e6, 1e10):
+        ot = SemiDiscreteOT(progress=False).fit(torch.cat([randn(100, 2), torch.tensor([[away, 0.0]])]))
+        rejected.append(ot.sample(2000, return_info=True)[1].rejected)
+    assert max(rejected) - min(rejected) < 0.02
+
+
 def test_numbers_of_gathered_neighbours_are_bounded(fitted, monkeypatch):
     most = 0
 

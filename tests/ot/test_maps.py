@@ -30,6 +30,13 @@ def test_angles_by_hand():
     assert_close(plane_angles(y, i, j), torch.tensor([90.0, 45, 60, 15, 0], dtype=torch.float64) * math.pi / 180)
 
 
+@pytest.mark.parametrize("small", [1e-3, 1e-8, 1e-12])
+def test_small_and_large_angles_keep_their_digits(small):
+    y = torch.tensor([[0.0, 0.0], [0.0, small], [1e4, 0.0], [-1e4, 0.0]], dtype=torch.float64)
+    angles = plane_angles(y, torch.tensor([0, 0, 2]), torch.tensor([1, 0, 3]))
+    assert_close(angles, torch.tensor([math.atan(small), 0, math.pi - 2e-4], dtype=torch.float64), rtol=1e-11, atol=0)
+
+
 @pytest.mark.parametrize(("source", "m"), [("uniform", 2), ("uniform", 7), ("normal", 30)])
 def test_neighbours_on_a_line_are_next_to_each_other(source, m):
     """And the angle between two lines is the difference of their slopes' arctangents."""
