@@ -50,6 +50,25 @@ def test_killed_at_any_moment_it_goes_on(tmp_path):
     assert comparable(again) == comparable(plain)
 
 
+@pytest.mark.parametrize("d", [2, 5])
+def test_seconds_are_counted_on(tmp_path, d, monkeypatch):
+    y, path = data.mixture(60, d), tmp_path / "fit.safetensors"
+    save = checkpoint.save
+
+    def save_and_stop(path, state, history, used, identity):
+        history[-1]["seconds"] += 1000  # as if it had taken so long
+        save(path, state, history, used, identity)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+    monkeypatch.setattr(checkpoint, "save", save)
+    seconds = [row["seconds"] for row in SemiDiscreteOT(progress=False, checkpoint=path).fit(y).history_]
+    assert 1000 <= seconds[0] < 2000 <= seconds[1] < seconds[2] < 3000
+
+
 def test_of_another_fit_it_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "fit.safetensors"
     y = data.mixture(60, 4)

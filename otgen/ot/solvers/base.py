@@ -161,6 +161,11 @@ class Run:
         self.used += n
         self._show(self.used)
 
+    def resume(self, history: list[dict[str, float]], used: int) -> None:
+        """Go on with the record of a run that was interrupted, its seconds included."""
+        self.history, self.used = history, used
+        self._began -= history[-1].get("seconds", 0.0) if history else 0.0
+
     def record(self, step: int, n: int, chi2: float, tv: float, empty: int) -> None:
         """Add a measurement of the current heights to the history."""
         floor = floor_of(self.problem, n)
@@ -212,7 +217,8 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
         if resumed is None:
             state = solver.start(problem, run)
         else:
-            state, run.history, run.used = resumed
+            state = resumed[0]
+            run.resume(*resumed[1:])
         while True:
             if state.expected <= READY * run.tol:
                 passed, looks, certificate, counted = _look(run, state)

@@ -80,8 +80,8 @@ def solve(run: Run, identity: str = "") -> Solution:
     resumed = checkpoint.load(run.path, State, identity, problem.m) if run.path is not None else None
     step, start = 0, run.start
     if resumed is not None:
-        state, run.history, run.used = resumed
-        step, start = state.step, state.h
+        run.resume(*resumed[1:])
+        step, start = resumed[0].step, resumed[0].h
     point = search.start(start)
     search.floor = 0.5 * min(float((point.diagram.measures / search.nu).min()), 1.0)
     with tqdm(desc="exact", unit=" steps", initial=step, delay=2, disable=not run.progress) as bar:
