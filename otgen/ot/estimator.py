@@ -293,7 +293,7 @@ class SemiDiscreteOT:
             values = as_matrix("certificate: heights", heights)
             m = self.weights_.shape[0]
             if tuple(values.shape) != (m, 1):
-                raise ValueError(f"certificate: heights must have shape ({m},), got {tuple(values.shape)}")
+                raise ValueError(f"certificate: heights must have shape ({m},), got {tuple(np.shape(heights))}")
             h = problem.heights_in(values[:, 0])
             self._refuse_weightless(values[:, 0], n)
         if seed is None:

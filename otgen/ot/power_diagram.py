@@ -81,7 +81,7 @@ class PowerDiagram:
         else:
             given = own(as_matrix("PowerDiagram: heights", heights), heights)
             if tuple(given.shape) != (m, 1):
-                raise ValueError(f"PowerDiagram: heights must have shape ({m},), got {tuple(given.shape)}")
+                raise ValueError(f"PowerDiagram: heights must have shape ({m},), got {tuple(np.shape(heights))}")
             self.heights = given[:, 0]
             self._h = self.heights + away @ self._origin
         self.sites, self.domain = y, domain

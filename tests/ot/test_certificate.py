@@ -515,7 +515,7 @@ def test_bounds_go_with_the_confidence():
         ({"n": 2}, r"n must be an int in \[3, 2\^63\), got 2"),
         ({"n": 1.5}, r"n must be an int in \[3, 2\^63\), got 1.5"),
         ({"n": "5"}, r"n must be an int in \[3, 2\^63\), got '5'"),
-        ({"heights": np.zeros(3)}, r"heights must have shape \(10,\), got \(3, 1\)"),
+        ({"heights": np.zeros(3)}, r"heights must have shape \(10,\), got \(3,\)"),
         ({"heights": np.zeros((10, 2))}, r"heights must have shape \(10,\), got \(10, 2\)"),
         ({"heights": np.full(10, np.nan)}, "heights must be finite"),
     ],
