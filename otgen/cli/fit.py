@@ -45,6 +45,8 @@ def add(commands: "Commands[Parser]") -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, write the map and report."""
     began = time.monotonic()
+    if args.weights_name is not None and args.weights is None:
+        raise ValueError("--weights-name is for the file of --weights, which is not given")
     inputs = [name for name in (args.codes, args.weights) if name is not None]
     if args.checkpoint is not None:
         check_output(args.checkpoint, None, inputs, overwrite=True)

@@ -173,6 +173,7 @@ BAD_OPTIONS = {
     "seed": (["--seed", "-1"], "seed must be an int in [0, 2^63), got -1"),
     "weights": (["--weights", "CODES"], "weights must have shape (60,) to match the targets, got (60, 3)"),
     "weights file": (["--weights", "none.npy"], "none.npy: No such file or directory"),
+    "weights name": (["--weights-name", "w"], "--weights-name is for the file of --weights, which is not given"),
     "checkpoint": (
         ["--checkpoint", "MAP"],
         "expected a checkpoint of otgen (otgen-checkpoint-1), got otgen-transport-1",
