@@ -139,3 +139,7 @@ def test_no_two_modules_need_each_other():
 
     for name in graph:
         visit(name, [])
+
+
+def test_type_checkers_may_read_the_hints():
+    assert (ROOT / "py.typed").is_file()
