@@ -1,6 +1,8 @@
 """What imports what: every module's imports, read and held to the table of the house style."""
 
 import ast
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -143,3 +145,10 @@ def test_no_two_modules_need_each_other():
 
 def test_type_checkers_may_read_the_hints():
     assert (ROOT / "py.typed").is_file()
+
+
+def test_the_source_folder_says_that_it_holds_no_compiled_half(tmp_path):
+    shutil.copytree(ROOT, tmp_path / "otgen", ignore=shutil.ignore_patterns("_ext.*.*", "__pycache__"))
+    done = subprocess.run([sys.executable, "-c", "import otgen"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ImportError: otgen: the compiled half is not in this folder" in done.stderr
