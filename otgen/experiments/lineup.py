@@ -10,6 +10,7 @@ from otgen import data
 from otgen.experiments.experiment import Context, Outcome
 from otgen.metrics import compare, memorisation, sharpness, train_lenet
 from otgen.models import AE, AEOTGAN, MODELS, Model
+from otgen.models.transport import pot_emd
 from otgen.ot.streams import stream
 
 SETS: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], tuple[int, int, int]]] = {
@@ -42,11 +43,13 @@ def images_of(name: str) -> tuple[Tensor, Tensor]:
 
 
 def check(settings: Any) -> None:
-    """Refuse data sets and models that there are not."""
+    """Refuse data sets and models that there are not, or not without a package that is missing."""
     for key, known in (("sets", SETS), ("models", MODELS)):
         unknown = [name for name in settings[key] if name not in known]
         if unknown:
             raise ValueError(f"{key} must be of {', '.join(known)}, got {unknown[0]!r}")
+    if "wgan-qc" in settings["models"]:
+        pot_emd("wgan-qc")  # before any work
 
 
 def unlike(models: Sequence[str]) -> str:

@@ -88,10 +88,13 @@ def run(
         recipes.check_settings(one)
     place = device_of(device)
     plots.figure_of(1, 1)  # without matplotlib nothing could be drawn after hours of work
+    cache = Path(output) / "cache"
+    contexts = [Context(one.sized(fast), one.seed if seed is None else seed, place, cache) for one in chosen]
+    for one, context in zip(chosen, contexts, strict=True):
+        EXPERIMENTS[one.experiment].parts(context)  # refuses what would stop the last of them after hours of work
     outputs = []
-    for one in chosen:
+    for one, context in zip(chosen, contexts, strict=True):
         folder = Path(output) / (one.name + "-fast" * fast)
-        context = Context(one.sized(fast), one.seed if seed is None else seed, place, Path(output) / "cache")
         outputs += _run(one, context, folder, fast, overwrite, note)
     return outputs
 

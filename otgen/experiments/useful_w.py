@@ -20,6 +20,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.experiments.spread import above, judged, plus_minus
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
+from otgen.models.transport import pot_emd
 from otgen.ot.streams import stream
 
 KINDS: dict[str, Callable[..., Adversarial]] = {"wgan": WGAN, "wgan-gp": WGANGP}
@@ -52,6 +53,7 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
         raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {unknown[0]!r}")
     if s["steps"] < 4 * s["every"]:
         raise ValueError(f"every must leave at least four measurements, got {s['every']}")
+    pot_emd("useful-w")  # before any work
     trainings = {f"{k}-{r}": partial(_train, context, k, r) for k in s["kinds"] for r in range(s["repeats"])}
     return {"data": partial(_data, context), **trainings}
 

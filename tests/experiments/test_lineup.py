@@ -1,5 +1,6 @@
 """Models side by side on images: VAE's blur and the tables, in very small, and their verdicts."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from contexts import context_of
 
 from otgen import plots
-from otgen.experiments import blur, lineup, tables
+from otgen.experiments import blur, lineup, run, tables
 from otgen.experiments import recipe as recipes
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
@@ -105,6 +106,14 @@ def test_what_there_is_not_is_refused(tmp_path):
         blur.parts(context_of("blur", tmp_path, sets=["celeba"]))
     with pytest.raises(ValueError, match="models must be of ae, .*, got 'pixelcnn'"):
         tables.parts(context_of("tables-digits", tmp_path, models=["pixelcnn"]))
+
+
+@pytest.mark.parametrize("name", ["tables-digits", "useful-w", "all"])
+def test_pot_is_missed_before_any_part(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ot", None)
+    with pytest.raises(ImportError, match="wanted POT"):
+        run(name, output=tmp_path / "out", fast=True, note=pytest.fail)
+    assert not (tmp_path / "out").exists()
 
 
 def test_verdicts_on_sharpness():
