@@ -225,7 +225,9 @@ def _tensor(name: str, values: Tensor | NumericArray) -> Tensor:
         if np.ma.is_masked(given):
             raise ValueError(f"{name} must not be masked, got {int(np.ma.getmaskarray(given).sum())} masked values")
         if values.dtype.kind not in "fiub":
-            raise TypeError(f"{name} must be an array of real numbers, got dtype {values.dtype}")
+            raise TypeError(
+                f"{name} must be an array of real numbers, got dtype {values.dtype} of a {type(given).__name__}"
+            )
         values = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
     if values.dtype.is_complex:
         raise TypeError(f"{name} must be real, got {values.dtype}")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from torch.testing import assert_close
 
 from otgen import ops
@@ -250,8 +251,10 @@ BAD_TARGETS = {
     "strings": ([["1", "2"]], TypeError, "must be an array of real numbers, got dtype <U1"),
     "dates": (np.array(["2020-01-01"], dtype="M8[D]"), TypeError, "must be an array of real numbers, got dtype datet"),
     "dictionary": ({1: 2}, TypeError, "must be an array of real numbers, got dtype object"),
+    "iterator": (map(list, GRID), TypeError, "must be an array of real numbers, got dtype object of a map"),
     "complex": (GRID * 1j, TypeError, "must be an array of real numbers, got dtype complex128"),
     "complex tensor": (torch.ones(2, 2) * 1j, TypeError, "must be real, got torch.complex64"),
+    "sparse matrix": (csr_array(GRID), TypeError, "must be an array of real numbers, got dtype object of a csr_array"),
     "sparse": (torch.eye(3).to_sparse(), TypeError, "must be a dense tensor, got layout torch.sparse_coo"),
 }
 
