@@ -1,5 +1,6 @@
 """Exact power diagrams in one, two and three dimensions."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ MOST_REACH = 1e4
 
 LARGEST = 1e150
 """Of targets and heights: the product of two is finite."""
+
+LEAST = 1e-300
+"""Length, area or volume of a domain: the inverse is finite."""
 
 MAX_DIM = 3
 
@@ -211,6 +215,9 @@ class Sites:
             raise ValueError(f"power_diagram: corners must be {wanted}, got {count}")
         if count == 2 and not bool((corners[0] < corners[1]).all()):
             raise ValueError(f"power_diagram: corners must be a lowest and a highest one, got {corners.tolist()}")
+        if not LEAST < (size := _size(corners)) < math.inf:
+            turn = "counter-clockwise and " if self.d == 2 else ""
+            raise ValueError(f"power_diagram: corners must be {turn}of a finite size above {LEAST:g}, got {size:.3g}")
         if domain.source == "normal" and float(corners.abs().max()) > MOST_REACH:
             raise ValueError(f"power_diagram: corners of the normal source must be within {MOST_REACH:g}")
         with self._lock:
@@ -228,6 +235,15 @@ def _refuse_huge(name: str, values: Tensor) -> None:
     """Refuse numbers whose products with others of their size leave float64's range."""
     if (largest := float(values.abs().max())) > LARGEST:
         raise ValueError(f"power_diagram: {name} must be within {LARGEST:g}, got {largest:.3g}")
+
+
+def _size(corners: Tensor) -> float:
+    """Of a box from its lowest and highest corner, or of a polygon: negative where its corners are clockwise."""
+    away = corners[1:] - corners[0]
+    if corners.shape[1] != 2:
+        return float(away.prod())
+    a, b = away[:-1], away[1:]
+    return 0.5 * float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum())
 
 
 def _edges(corners: int, d: int) -> list[Tensor]:

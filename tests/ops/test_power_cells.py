@@ -275,6 +275,24 @@ def test_domains_must_be_such():
         sites.diagram(h, ops.Domain("uniform", flat))
 
 
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]],  # clockwise
+        [[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]],  # flat
+        [[0.0, 0.0], [1e-160, 0.0], [0.0, 1e-160]],
+        [[0.0, 0.0], [1e160, 0.0], [0.0, 1e160]],
+        [[0.0] * 3, [1e-120] * 3],
+        [[0.0] * 3, [1e120] * 3],
+    ],
+)
+def test_domains_without_a_size_are_refused(corners):
+    domain = polygon(corners)
+    y, h = sites(5, domain.d)
+    with pytest.raises(ValueError, match="^power_diagram: corners must be [^\n]*of a finite size above 1e-300, got"):
+        diagram(y, h, domain)
+
+
 def test_copies_have_the_sites_of_the_original():
     y = torch.rand(20, 2, dtype=torch.float64)
     h, sites = torch.zeros(20, dtype=torch.float64), ops.Sites(y)
