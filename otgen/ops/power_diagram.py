@@ -105,7 +105,8 @@ class Sites:
 
     Cell j is the part of the domain where `<x, y_j> + h_j` is largest. Of exact duplicates the highest has the cell, of
     equally high ones the first. Time grows like m log m, also with clustered targets and strong heights, and like m^2
-    only where nearly all cells meet in one point. The result does not depend on the number of threads.
+    only where nearly all cells meet in one point or border on one cell. The result does not depend on the number of
+    threads.
 
     Args:
         y: Targets, (m, d), float64, d at most 3.

@@ -22,8 +22,8 @@ class PowerDiagram:
 
     In words of weights w_j, as in |x - y_j|^2 - w_j, the heights are `h_j = (w_j - |y_j|^2) / 2`. Nothing is sampled:
     cells are intervals, polygons or polyhedra, found by clipping (Aurenhammer 1987, "Power diagrams"), and integrals of
-    the source over them are right to rounding. Time grows like m log m but where nearly all cells meet in one point; a
-    million sites of the plane take seconds.
+    the source over them are right to rounding. Time grows like m log m but where nearly all cells meet in one point or
+    border on one cell; a million sites of the plane take seconds.
 
     Args:
         sites: y, (m, d), d at most 3; an array or tensor of any real dtype. Of exact duplicates the highest has the
