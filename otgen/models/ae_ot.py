@@ -97,12 +97,18 @@ class AEOT(AE, Generative):
         return self
 
     def prepare(self, data: Samples, setup: Setup) -> None:
-        """Refuse data that are not known to end, as the transport needs the codes of all."""
+        """Refuse data that are not known to end, as the transport needs the codes of all, and networks all frozen."""
+        super()._learning("encoder or decoder", self.encoder, self.decoder)
         self._need_an_end(data)
 
     def finish(self, data: Samples, setup: Setup) -> None:
         """Solve the transport from noise to the codes."""
         self.fit_prior(data, progress=setup.progress)
+
+    def _learning(self, name: str, *networks: nn.Module) -> None:
+        """Let `fit` ask whether parameters can change, as `fit_prior` takes frozen ones; some there must be."""
+        if not any(list(network.parameters()) for network in networks):
+            super()._learning(name, *networks)
 
     def _need_an_end(self, data: Samples) -> None:
         if data.size[0] < 0:

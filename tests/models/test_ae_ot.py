@@ -172,6 +172,19 @@ def test_aeot_takes_trained_networks(tmp_path):
         aeot.fit_prior(images() * 255, progress=False)
 
 
+def test_aeot_takes_frozen_networks_and_does_not_train_them():
+    encoder, decoder = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2).requires_grad_(False)
+    aeot = AEOT((2,), 2, encoder=encoder, decoder=decoder, tol=5.0)
+    x = torch.rand(60, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=r"^AEOT: encoder or decoder must have parameters to learn, got Linear and"):
+        aeot.fit(x, steps=1, batch_size=8, progress=False)
+    assert aeot.fit_prior(x, progress=False).sample(5, 0).shape == (5, 2)
+    encoder.requires_grad_(True)
+    assert aeot.fit(x, steps=1, batch_size=8, progress=False).fitted
+    with pytest.raises(ValueError, match="must have parameters to learn, got Identity and Identity"):
+        AEOT((2,), 2, encoder=nn.Identity(), decoder=nn.Identity())
+
+
 class Endless(IterableDataset):
     def __iter__(self):
         return iter(lambda: torch.rand(2), None)
