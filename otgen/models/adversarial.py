@@ -13,6 +13,7 @@ from otgen.models.base import descend
 from otgen.models.generative import Generative
 from otgen.nn import adversarial
 from otgen.nn.networks import Shape
+from otgen.ops import check
 
 Betas = tuple[float, float]
 """Decay of Adam's two moments."""
@@ -111,12 +112,12 @@ class Adversarial(Generative):
         """Makes an Adam, if its numbers are sound."""
         self._positive(lr=lr)
         if (
-            not isinstance(betas, tuple)
+            not isinstance(betas, (tuple, list))
             or len(betas) != 2
-            or not all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in betas)
+            or not all(check.is_number(beta) and 0 <= beta < 1 for beta in betas)
         ):
             raise ValueError(f"{self._name}: betas must be two numbers in [0, 1), got {betas!r}")
-        return partial(Adam, lr=lr, betas=betas)
+        return partial(Adam, lr=lr, betas=(float(betas[0]), float(betas[1])))
 
     # ---- what all of them do ----------------------------------------------------------------------------------------
 

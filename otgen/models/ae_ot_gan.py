@@ -14,6 +14,7 @@ from otgen.models.ot_prior import not_fitted
 from otgen.models.state import evaluating
 from otgen.nn.adversarial import gan_critic, nonsaturating_generator
 from otgen.nn.networks import Shape
+from otgen.ops import check
 from otgen.train import Samples, Setup
 
 BETAS = (0.5, 0.999)  # of both Adams, as in DCGAN
@@ -68,7 +69,7 @@ class AEOTGAN(Generative):
         self._positive(lr=lr)
         self._at_least(0, head_start=head_start)
         self._at_least(1, ae_epochs=ae_epochs)
-        if not all(isinstance(weight, (int, float)) and 0 <= weight < float("inf") for weight in (content, feature)):
+        if not all(check.is_number(weight) and 0 <= weight < float("inf") for weight in (content, feature)):
             raise ValueError(f"AEOTGAN: content and feature must be numbers >= 0, got {content!r} and {feature!r}")
         if aeot is None:
             aeot = AEOT(shape, d, width=width, tol=tol, seed=seed, device=device)

@@ -123,7 +123,7 @@ class Model(Face, ABC):
             torch.empty(0, device=self._device)
         except (AssertionError, RuntimeError, TypeError) as error:
             raise ValueError(f"{self._name}: device must be one that torch finds here, got {device!r}") from error
-        self.shape, self.seed = shape, int(seed)
+        self.shape, self.seed = tuple(int(side) for side in shape), int(seed)
         self.history_: History = {}
         self.rng = torch.Generator().manual_seed(stream(seed, "noise"))
 

@@ -6,6 +6,7 @@ images in [0, 1] puts `squash` behind its decoder.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 
 from torch import Tensor, nn
 
@@ -116,7 +117,9 @@ def squash(shape: Shape) -> nn.Module:
 
 def check_shape(name: str, shape: Shape) -> None:
     """Refuse what is neither (features,) nor (c, h, w)."""
-    whole = isinstance(shape, tuple) and all(isinstance(side, int) and side >= 1 for side in shape)
+    whole = isinstance(shape, tuple) and all(
+        isinstance(side, Integral) and not isinstance(side, bool) and side >= 1 for side in shape
+    )
     if not whole or len(shape) not in (1, 3):
         raise ValueError(f"{name}: shape must be (features,) or (c, h, w), whole numbers >= 1, got {shape!r}")
 

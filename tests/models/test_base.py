@@ -517,6 +517,16 @@ def test_cross_entropy_wants_a_decoder_that_makes_shares():
         model.step(torch.rand(8, 1, 8, 8))
 
 
-def test_arguments_may_be_numbers_of_numpy():
+def test_arguments_may_be_numbers_of_numpy(tmp_path):
     model = AE((2,), d=np.int64(4), lr=np.float32(1e-3))
     assert model.d == 4
+    gan = MODELS["gan"](tuple(np.array([1, 8, 8])), 3, width=2, betas=[np.float32(0.5), 0.75])
+    assert gan.critic_optimiser.param_groups[0]["betas"] == (0.5, 0.75)
+    assert MODELS["gan"]((2,), 3, width=2, betas=(0, 0.75)).critic_optimiser.param_groups[0]["betas"] == (0, 0.75)
+    gan.save(tmp_path / "gan")
+    assert load(tmp_path / "gan").shape == (1, 8, 8)
+    aeotgan = MODELS["ae-ot-gan"]((np.int64(2),), 1, width=2, content=np.float32(0.5), feature=np.int64(1))
+    assert (aeotgan.content, aeotgan.feature) == (0.5, 1)
+    for truth in ({"shape": (True,)}, {"betas": (False, 0.5)}):
+        with pytest.raises(ValueError, match="^GAN: (shape|betas) must be "):
+            MODELS["gan"](**({"shape": (2,), "width": 2} | truth))
