@@ -145,8 +145,11 @@ def test_penalty_of_a_flat_critic_is_finite():
 def test_norms_leave_the_samples_and_their_maker_alone():
     maker = nn.Linear(2, 2)
     x = maker(torch.randn(4, 2))
-    loss.gradient_norms(lambda x: x.square().sum(dim=1), x).sum()
+    loss.gradient_norms(lambda x: x.square().sum(dim=1), x).sum().backward()
     assert maker.weight.grad is None
+    x = torch.randn(4, 2)
+    loss.gradient_norms(lambda x: x.square().sum(dim=1), x)
+    assert not x.requires_grad
     with torch.no_grad():  # asked for inside no_grad they are still found
         assert_close(loss.gradient_norms(lambda x: x.sum(dim=1), torch.randn(3, 4)), torch.full((3,), 2.0))
 
