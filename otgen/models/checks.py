@@ -55,7 +55,10 @@ class Checked(Stateful):
                 reason = one_line(error)
                 raise ValueError(f"{self._name}: {name} must take {sized(inputs)}, but: {reason}") from error
         if not isinstance(made, Tensor) or tuple(made.shape) != (2, *outputs):
-            came = sized(tuple(made.shape[1:])) if isinstance(made, Tensor) else type(made).__name__
+            came = type(made).__name__
+            if isinstance(made, Tensor):
+                shape = tuple(made.shape)
+                came = sized(shape[1:]) if shape[:1] == (2,) else f"{shape} from b = 2"
             raise ValueError(f"{self._name}: {name} must make {sized(outputs)} from {sized(inputs)}, got {came}")
         return network
 

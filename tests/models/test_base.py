@@ -380,6 +380,29 @@ def test_an_autoencoder_of_ones_own_networks(kind, tmp_path):
     assert_close(again.reconstruct(data((1, 8, 8))), model.reconstruct(data((1, 8, 8))), rtol=0, atol=0)
 
 
+class Reshaped(nn.Linear):
+    """A layer whose output is taken for another number of samples."""
+
+    def forward(self, x):
+        return super().forward(x).view(-1, 2)
+
+
+class Summed(nn.Linear):
+    """A layer that adds all scores up."""
+
+    def forward(self, x):
+        return super().forward(x).sum()
+
+
+def test_networks_that_lose_the_batch_are_refused_by_what_they_make():
+    with pytest.raises(ValueError, match=r"AE: encoder must make \(b, 2\) from \(b, 3\), got \(4, 2\) from b = 2$"):
+        AE((3,), 2, width=2, encoder=Reshaped(3, 4))
+    with pytest.raises(ValueError, match=r"GAN: critic must make \(b,\) from \(b, 3\), got \(\) from b = 2$"):
+        MODELS["gan"]((3,), 2, width=2, critic=Summed(3, 1))
+    with pytest.raises(ValueError, match=r"GAN: critic must make \(b,\) from \(b, 3\), got \(b, 1\)$"):
+        MODELS["gan"]((3,), 2, width=2, critic=nn.Linear(3, 1))
+
+
 def test_networks_without_parameters_are_refused_where_they_must_learn():
     flat = nn.Flatten(0)
     for build, wanted in [
