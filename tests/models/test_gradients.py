@@ -177,6 +177,16 @@ def test_autoencoders_learn_from_the_error_and_their_penalty(cls):
     assert_gradient(both(model), value, both(other))
 
 
+def test_cross_entropy_is_the_same_for_a_decoder_of_ones_own():
+    """Ours makes logits, and one that ends in a sigmoid makes shares; both errors are summed over an image."""
+    model, x = AE(SHAPE, D, width=4, loss="bce"), images()
+    other = copy.deepcopy(model)
+    own = AE(SHAPE, D, encoder=other.encoder, decoder=nn.Sequential(other.decoder, nn.Sigmoid()), loss="bce")
+    assert own.step(x)["loss"] == pytest.approx(model.step(x)["loss"], rel=1e-5)
+    wanted = torch.cat([parameter.grad.flatten() for parameter in both(model).parameters()])
+    assert_close(torch.cat([p.grad.flatten() for p in both(own).parameters()]), wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_the_adversary_of_codes_learns_from_its_loss_alone():
     model, x, seen = WAEGAN(SHAPE, D, width=4, penalty_weight=7.0), images(), []
     other = copy.deepcopy(model)
