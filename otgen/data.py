@@ -238,7 +238,8 @@ def pca(x: Tensor, k: int) -> Tensor:
         Coordinates (n, k), like `x`: mean 0, uncorrelated, variances falling. The sign of an axis is chosen so that
         its largest entry is positive.
     """
-    if not 1 <= k <= min(x.shape):
+    _check_points("pca", x=x)
+    if not _is_whole(k) or not 1 <= k <= min(x.shape):
         raise ValueError(f"pca: k must lie in 1..{min(x.shape)} for x of shape {tuple(x.shape)}, got {k}")
     centered = x.double() - x.double().mean(dim=0)
     axes: Tensor = torch.linalg.svd(centered, full_matrices=False).Vh[:k]
@@ -279,10 +280,7 @@ def corrupt(y: Tensor, duplicates: float = 0.05, outliers: float = 0.01, factor:
     Returns:
         Targets (m, d), like `y`, with round(duplicates·m) copies and round(outliers·m) outliers.
     """
-    if not isinstance(y, Tensor) or y.dim() != 2 or not y.is_floating_point():
-        raise TypeError(
-            f"corrupt: y must be a floating-point tensor (m, d), got {getattr(y, 'dtype', type(y).__name__)}"
-        )
+    _check_points("corrupt", y=y)
     _check_finite("corrupt", duplicates=duplicates, outliers=outliers, factor=factor)
     m, d = y.shape
     n_copies, n_far = round(duplicates * m), round(outliers * m)
@@ -373,7 +371,7 @@ def _targets(base: str, seed: int) -> Tensor | None:
 
 def _generator(stream: str, seed: int) -> torch.Generator:
     """Make a private generator; a hash, as torch's keeps 32 bits of a seed, so that streams share no numbers."""
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
+    if not _is_whole(seed):
         raise TypeError(f"{stream}: seed must be an integer, got {seed!r}")
     digest = hashlib.blake2b(f"{stream}/{seed}".encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
@@ -402,6 +400,17 @@ def _tensor(array: Array) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _check_points(name: str, **points: Tensor) -> None:
+    for point, value in points.items():
+        if not isinstance(value, Tensor) or value.dim() != 2 or not value.is_floating_point():
+            came = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise TypeError(f"{name}: {point} must be a floating-point tensor (m, d), got {came}")
+
+
 def _check_finite(name: str, **numbers: float) -> None:
     for number, value in numbers.items():
         if not math.isfinite(value):
@@ -410,5 +419,7 @@ def _check_finite(name: str, **numbers: float) -> None:
 
 def _check_sizes(name: str, **sizes: int) -> None:
     for size, value in sizes.items():
+        if not _is_whole(value):
+            raise TypeError(f"{name}: {size} must be a whole number, got {value!r}")
         if value < 1:
             raise ValueError(f"{name}: {size} must be at least 1, got {value}")
