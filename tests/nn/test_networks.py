@@ -46,6 +46,30 @@ def test_widths_of_the_lecture():
     assert channels(decoder(100, shape, 80, "ae-ot"), nn.ConvTranspose2d) == [640, 320, 160, 80, 3]
 
 
+def kinds(network):
+    return [type(layer) for layer in network if not isinstance(layer, nn.Flatten | nn.Unflatten)]
+
+
+def test_layers_of_the_lecture():
+    """Each convolution is followed by batch normalisation and an activation, but for the last one."""
+    shape, block = (3, 64, 64), [nn.BatchNorm2d, nn.ReLU]
+    assert kinds(encoder(shape, 5, 2, "wae")) == [nn.Conv2d, *block] * 4 + [nn.Linear]
+    assert kinds(decoder(5, shape, 2, "wae")) == [nn.Linear] + [nn.ConvTranspose2d, *block] * 3 + [nn.ConvTranspose2d]
+    block = [nn.BatchNorm2d, nn.LeakyReLU]
+    networks = encoder(shape, 5, 2, "ae-ot"), decoder(5, shape, 2, "ae-ot")
+    for network, layer in zip(networks, (nn.Conv2d, nn.ConvTranspose2d), strict=True):
+        assert kinds(network) == [layer, *block] * 4 + [layer]
+        assert {part.negative_slope for part in network if isinstance(part, nn.LeakyReLU)} == {0.1}
+        assert {part.kernel_size for part in network if isinstance(part, layer)} == {(4, 4)}
+
+
+def test_networks_of_vectors_have_three_hidden_layers():
+    for network in (encoder((2,), 5, 4), decoder(5, (2,), 4), critic((2,), 4)):
+        sizes = [part.out_features for part in network.modules() if isinstance(part, nn.Linear)]
+        assert sizes[:-1] == [32, 32, 32]
+    assert {part.negative_slope for part in critic((2,), 4).modules() if isinstance(part, nn.LeakyReLU)} == {0.2}
+
+
 @pytest.mark.parametrize(("side", "start"), [(28, 7), (32, 8), (56, 14), (64, 8)])
 def test_the_wae_decoder_starts_at_a_quarter_below_64_pixels(side, start):
     assert decoder(5, (3, side, side), 2, "wae")[0].out_features == 8 * 2 * start * start

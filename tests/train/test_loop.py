@@ -276,6 +276,7 @@ def test_the_history_of_a_run_that_ends_early_is_kept():
         ({"batch_size": 5}, "was made with batch_size=4, got batch_size=5"),
         ({"data": points(24)}, r"was made with data=\[20, 2\], got data=\[24, 2\]"),
         ({"data": points(20) + 1}, "was made with other data of the same size"),
+        ({"data": torch.cat([points(20)[:19], points(20)[:1]])}, "was made with other data of the same size"),
         ({"model": AE((2,), 2, width=4)}, "was made with model=Line, got model=AE"),
         ({"steps": 3}, "has 4 steps behind it, more than the 3 asked for"),
         ({"resume": False}, "is there already; go on from it with resume=True, or remove it"),
