@@ -24,7 +24,7 @@ from torch import Tensor
 from otgen.ot.certificate import certify
 from otgen.ot.problem import Problem, make_problem
 from otgen.ot.sources import make_source
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 TOL = 0.01
 """Goal for chi2."""

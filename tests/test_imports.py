@@ -16,13 +16,14 @@ ROOT = Path(otgen.__file__).parent
 ALLOWED = {
     "_ext": set(),
     "ops": {"_ext", "torch", "numpy", "threadpoolctl"},
-    "ot": {"ops", "files", "torch", "numpy", "scipy", "pyamg", "tqdm"},
+    "seeds": {"torch"},
+    "ot": {"ops", "files", "seeds", "torch", "numpy", "scipy", "pyamg", "tqdm"},
     "nn": {"torch"},
-    "models": {"ops", "ot", "nn", "train", "files", "torch", "tqdm"},
-    "metrics": {"ops", "ot", "files", "torch"},
+    "models": {"ops", "ot", "nn", "train", "files", "seeds", "torch", "tqdm"},
+    "metrics": {"ops", "ot", "files", "seeds", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
-    "train": {"files", "ot", "torch", "numpy", "tqdm"},
+    "train": {"files", "seeds", "torch", "numpy", "tqdm"},
     "plots": {"torch", "numpy", "matplotlib"},
     "charts": {"plots", "torch", "matplotlib"},
 }

@@ -16,7 +16,7 @@ from otgen.models import Generative, load
 from otgen.models.storage import FORMAT as MODEL_FORMAT
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.settings import whole
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 CODES, TILES = 1000, 64  # how many samples there are without -n, in an array and in a picture
 

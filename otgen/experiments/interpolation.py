@@ -20,7 +20,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.experiments.spread import plus_minus
 from otgen.metrics import LeNet, train_lenet
 from otgen.models import AEOT
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 WAYS = {"line": "straight line between codes", "map": "path through the transport map"}
 

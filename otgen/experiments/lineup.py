@@ -11,7 +11,7 @@ from otgen.experiments.experiment import Context, Outcome
 from otgen.metrics import compare, memorisation, sharpness, train_lenet
 from otgen.models import AE, AEOTGAN, MODELS, Model
 from otgen.models.transport import pot_emd
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 SETS: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], tuple[int, int, int]]] = {
     "digits": (data.digits, (1, 8, 8)),

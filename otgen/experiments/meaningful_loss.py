@@ -18,7 +18,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.experiments.spread import plus_minus
 from otgen.metrics import fid, train_lenet
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 KINDS: dict[str, tuple[Callable[..., Adversarial], str]] = {
     "gan": (GAN, "JS estimate (nats)"),

@@ -21,7 +21,7 @@ from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
 from otgen.metrics import kid, train_lenet
 from otgen.models import GAN
 from otgen.nn import adversarial
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 LOSSES = {"minimax": adversarial.minimax_generator, "nonsaturating": adversarial.nonsaturating_generator}
 

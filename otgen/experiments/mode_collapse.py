@@ -18,7 +18,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.experiments.spread import above, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 Maker = Callable[..., Generative]
 

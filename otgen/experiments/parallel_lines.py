@@ -20,7 +20,7 @@ from otgen.experiments.spread import mean_and_spread, plus_minus
 from otgen.models.base import descend
 from otgen.models.state import seeded
 from otgen.nn import MLP, adversarial
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 CLIP, CLIP_LR = 0.01, 5e-5
 """Box and step size of the clipped critic: the slides' Algorithm 1."""

@@ -24,7 +24,7 @@ from otgen.models import GAN
 from otgen.models.base import descend
 from otgen.models.state import seeded
 from otgen.nn import adversarial, critic
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 BETAS = (0.5, 0.999)
 """Of the fresh discriminator's Adam, as of the GAN."""

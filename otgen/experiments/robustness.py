@@ -20,8 +20,7 @@ from otgen.metrics import compare, reverse_kl, train_lenet
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
 from otgen.nn.lecture import WAEDecoder
-from otgen.ot.generators import torch_seeded
-from otgen.ot.streams import stream
+from otgen.seeds import stream, torch_seeded
 
 LOSSES: dict[str, Callable[..., Generative]] = {"JS": GAN, "W": partial(WGAN, lr=5e-4)}
 """GAN with the non-saturating loss, and WGAN with clipped weights, as in the lecture."""

@@ -17,7 +17,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.metrics.neighbours import nearest
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.maps import plane_angles
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 MODES = {"twenty-five-gaussians": 25, "eight-gaussians": 8, "two-moons": 2}
 """Point i of these sets belongs to mode i modulo the number of modes."""

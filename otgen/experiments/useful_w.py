@@ -21,7 +21,7 @@ from otgen.experiments.spread import above, judged, plus_minus
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.models.transport import pot_emd
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 KINDS: dict[str, Callable[..., Adversarial]] = {"wgan": WGAN, "wgan-gp": WGANGP}
 

@@ -21,7 +21,7 @@ from otgen.experiments.experiment import Claim, Context, Experiment, Findings, O
 from otgen.experiments.spread import mean_and_spread, plus_minus
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 TINY = 1e-6
 """Probabilities of a pixel are kept this far from 0 and 1, where their logarithms end."""

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from otgen.files import read_safetensors, write_safetensors
 from otgen.metrics.extractors import BATCH, as_images, digest
 from otgen.ops import check
-from otgen.ot.generators import torch_seeded
+from otgen.seeds import torch_seeded
 
 FEATURES = 84
 """Width of the layer before the last in LeCun et al. 1998."""

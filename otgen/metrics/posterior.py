@@ -12,7 +12,7 @@ from torch import Tensor
 
 from otgen.metrics.score import Score, average, features, on_cpu
 from otgen.ops import check
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 SATURATED = 0.9
 """Part of log N from which the mutual information says little but that N codes can be told apart."""

@@ -15,7 +15,7 @@ from otgen.metrics.score import Score, features, jackknife, on_cpu
 from otgen.ops import check
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.sources import Sampler
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 DIRECTIONS = 256
 """Directions of the sliced distance; their part of the error is then some percent."""

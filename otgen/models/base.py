@@ -74,7 +74,7 @@ from otgen.models.storage import Recipe
 from otgen.nn import critic
 from otgen.nn.networks import Shape, check_shape
 from otgen.ops import check
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 from otgen.train import Callback, Data, History, Samples, Setup, train
 
 M = TypeVar("M", bound="Model")

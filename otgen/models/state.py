@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from otgen.ops import check
-from otgen.ot.generators import torch_seeded
-from otgen.ot.streams import stream
+from otgen.seeds import stream, torch_seeded
 
 
 class Stateful(nn.Module):

@@ -37,7 +37,7 @@ from otgen.ot.solvers import LOST, Run, Solution, exact, solve
 from otgen.ot.solvers.base import CENTROID_SAMPLES
 from otgen.ot.solvers.starts import carried
 from otgen.ot.sources import CHUNK, Sampler, make_source
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 DEFAULT_BUDGET = 100
 """Default `max_samples` in units of m / tol, where sampling noise alone is the tolerance; solved ones take 2 to 4."""

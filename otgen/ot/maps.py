@@ -11,7 +11,7 @@ from tqdm import tqdm
 from otgen import ops
 from otgen.ot.problem import Problem
 from otgen.ot.sources import CHUNK, Source
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 ANGLE_QUANTILE = 0.5
 """`angle_threshold="auto"` is this quantile of the angles between neighbouring cells, over samples."""

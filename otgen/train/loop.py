@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from otgen.files import one_line
-from otgen.ot.generators import torch_seeded
-from otgen.ot.streams import stream
+from otgen.seeds import stream, torch_seeded
 from otgen.train.checkpoint import Checkpoint, History, read_checkpoint, remove_checkpoint, write_checkpoint
 from otgen.train.samples import Data, Samples, as_samples
 from otgen.train.setup import Setup

@@ -6,6 +6,7 @@ images) are shuffled here, so that a batch depends on the seed and the number of
 every epoch at a seed of the run, and torch's own is private to it while it works.
 """
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -19,8 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from otgen.files import image_paths, load_array, map_array, read_images
-from otgen.ot.checkpoint import digest
-from otgen.ot.generators import torch_seeded
+from otgen.seeds import torch_seeded
 
 CHUNK = 4096  # rows that are looked at in one piece
 
@@ -149,8 +149,10 @@ class Rows(Samples):
 
     def mark(self) -> str:
         """Hash of some rows of an array or file; items of a `Dataset` may be transformed at random."""
+        if self._look is None:
+            return ""
         some = torch.linspace(0, self.size[0] - 1, MARKED, dtype=torch.float64, device="cpu").long().unique()
-        return "" if self._look is None else digest(self.take(some).float().cpu())
+        return hashlib.sha256(self.take(some).float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 class Stream(Samples):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from otgen import ops
 from otgen.ot import SemiDiscreteOT, sources
 from otgen.ot.sources import CHUNK, INDEPENDENT, MAX_SOBOL_DIM, BuiltIn, Custom, Kind, make_source, most_telling
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 Y = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

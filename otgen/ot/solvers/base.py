@@ -16,7 +16,7 @@ from otgen.ot import checkpoint
 from otgen.ot.certificate import CONFIDENCE, Certificate, certify, floor_of, samples_needed
 from otgen.ot.problem import Problem
 from otgen.ot.sources import INDEPENDENT, BuiltIn
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 CENTROID_SAMPLES = 20
 """Samples per target for the centroids: their error is then less than a quarter of the spread within a cell. A look

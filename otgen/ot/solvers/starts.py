@@ -9,7 +9,7 @@ from otgen import ops
 from otgen.ot.certificate import total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 TRIAL = 2
 """Samples per target with which guesses are compared: the better one shows in the sum over all targets."""

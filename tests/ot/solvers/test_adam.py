@@ -15,7 +15,7 @@ from otgen.ot.solvers import adam
 from otgen.ot.solvers.adam import Adam
 from otgen.ot.solvers.base import Run
 from otgen.ot.sources import BuiltIn
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 
 def algorithm_1(problem, name, seed, steps, samples, patience, rate):

@@ -10,7 +10,7 @@ from otgen.ot.problem import make_problem
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.log_ratio import COOLING, LAST_ETA, LogRatio
 from otgen.ot.sources import BuiltIn
-from otgen.ot.streams import stream
+from otgen.seeds import stream
 
 
 def problem_and_run(m=40, d=3, seed=0, tol=0.01):

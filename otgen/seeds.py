@@ -1,5 +1,9 @@
-"""Torch's own generators, from which initial weights, dropout, random transforms and the like draw."""
+"""Seeds: of independent streams, named by what they are for, and of torch's own generators.
 
+From torch's own generators initial weights, dropout, random transforms and the like draw.
+"""
+
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +12,16 @@ from threading import RLock
 import torch
 
 _turn = RLock()
+
+
+def stream(seed: int, purpose: str, index: int = 0) -> int:
+    """Seed in [0, 2^63) of stream number `index` for a purpose.
+
+    Streams with different purposes or numbers are unrelated, so the samples that certify a solution are never those
+    that made it, and a run that is resumed draws what it would have drawn.
+    """
+    digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 @contextmanager
