@@ -53,6 +53,19 @@ def test_best_critic_reaches_log_4_minus_twice_jensen_shannon():
     assert scores[2] < -5
 
 
+def test_nonsaturating_gradient_is_that_of_kl_less_twice_jensen_shannon():
+    """Arjovsky and Bottou 2017, theorem 2.5: against the best critic of data N(0, 1) and generated N(t, 1), at t."""
+    t, z = tensor(0.7, grad=True), torch.special.ndtri((torch.arange(100_000).double() + 0.5) / 100_000)
+    scores = t.detach() * (t.detach() / 2 - (z + t))  # log of the densities' ratio
+    (got,) = torch.autograd.grad(loss.nonsaturating_generator(scores), t)
+    x = torch.linspace(-12, 12, 4001, dtype=torch.float64)
+    data, made = (torch.exp(-0.5 * (x - mean).square()) / math.sqrt(2 * math.pi) for mean in (0.0, t))
+    middle = (data + made) / 2
+    twice_js = torch.trapezoid(data * (data / middle).log() + made * (made / middle).log(), x)
+    (wanted,) = torch.autograd.grad(0.5 * t.square().sum() - twice_js, t)
+    assert_close(got, wanted, rtol=1e-4, atol=0.0)
+
+
 def test_least_squares_by_hand():
     real, fake = tensor(2.0, 1.0), tensor(-1.0, 3.0)
     assert_close(loss.least_squares_critic(real, fake), tensor(0.5 * 0.5 + 0.5 * 5.0)[0])
