@@ -214,11 +214,25 @@ def test_what_is_said_of_the_ceiling():
 
 def test_one_number_of_latents_shows_no_growth(tmp_path):
     _, context = context_of("vae-regulariser", tmp_path)
-    parts = dict.fromkeys(vae_regulariser.PARTS, 1.0) | {"distance": [0.2, 0.01], "floor": [0.1, 0.01]}
+    parts = dict.fromkeys(vae_regulariser.PARTS, 1.0) | {"distance": 0.2, "floors": [0.1, 0.19]}
     values = parts | {"latents": 3, "repeat": 0, "n": 9, "saturated": False}
     shown = {"z": torch.zeros(9, 2), "prior": torch.zeros(9, 1, 8, 8), "posterior": torch.zeros(9, 1, 8, 8)}
-    claims = vae_regulariser.conclude(context, {"latents03-0": Outcome(values, shown)}).claims
-    assert [claim.verdict for claim in claims] == ["not testable at this size", "confirmed"]
+
+    def verdicts(values):
+        claims = vae_regulariser.conclude(context, {"latents03-0": Outcome(values, shown)}).claims
+        return [claim.verdict for claim in claims]
+
+    assert verdicts(values) == ["not testable at this size", "confirmed"]
+    assert verdicts(values | {"floors": [0.1, 0.21]}) == ["not testable at this size", "not confirmed"]
+
+
+def test_the_lattice_of_codes_goes_through_the_prior_row_by_row():
+    codes = vae_regulariser._lattice().view(vae_regulariser.SIDE, vae_regulariser.SIDE, 2)
+    assert (codes[0, 1:, 0] > codes[0, :-1, 0]).all()  # along a row the first
+    assert_close(codes, codes.transpose(0, 1).flip(-1))
+    shares = torch.special.ndtr(codes[0, :, 0])
+    assert_close(shares.diff(), torch.full((vae_regulariser.SIDE - 1,), 1 / vae_regulariser.SIDE))
+    assert_close(shares + shares.flip(0), torch.ones(vae_regulariser.SIDE))
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):
