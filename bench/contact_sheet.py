@@ -4,8 +4,8 @@
     python bench/contact_sheet.py mnist5k --steps 2000 --width 8 --batch-size 32 --amp   # docs/contact-mnist5k.png
 
 The first row holds real images. An autoencoder cannot generate: its row holds reconstructions of them. All networks
-have one width, and all runs one number of steps, but for what `SETTINGS` says; the rest is the model's default. What
-was trained is kept in --runs, and taken from there again.
+have one width, and all runs one number of steps, but for what `LONGER` says; settings are those of the experiments'
+tables. What was trained is kept in --runs, and taken from there again.
 """
 
 import argparse
@@ -16,29 +16,15 @@ from pathlib import Path
 import torch
 
 from otgen import data, plots
+from otgen.experiments.lineup import CHOICES
 from otgen.files import write_bytes
 from otgen.models import MODELS, Generative, Model, load
 
 SHOWN = 20  # images in a row
 
 BOX = 0.32  # WGAN's clip times width: the paper's 0.01 for our usual 32; see the model
-FASTER = {"lr": 1e-3}
-SETTINGS: dict[str, tuple[float, dict[str, float]]] = {
-    "wae-gan": (1, {"critic_lr": 1e-4}),
-    "gan": (1, FASTER),
-    "lsgan": (1, FASTER),
-    "pacgan": (1, FASTER),
-    "wgan": (3, {"lr": 5e-4}),
-    "wgan-gp": (2, FASTER),
-    "wgan-div": (2, FASTER),
-    "wgan-qc": (1, FASTER),
-    "sngan": (2, FASTER),
-    "began": (1, {"codes": 16, "gamma": 1.0, "rate": 0.2, "lr": 3e-4}),
-}
-"""Times --steps, and arguments, where the defaults, which are the papers', do not learn in so short a run.
-
-Most of these take five steps of the critic for one of the generator, so the generator has a fifth of the steps.
-"""
+LONGER = {"wgan": 3, "wgan-gp": 2, "wgan-div": 2, "sngan": 2}
+"""Times --steps: most of these take five steps of the critic for one of the generator."""
 
 
 def trained(name: str, x: torch.Tensor, args: argparse.Namespace) -> Model:
@@ -48,11 +34,10 @@ def trained(name: str, x: torch.Tensor, args: argparse.Namespace) -> Model:
         return load(path)
     began, kind = time.monotonic(), MODELS[name]
     epochs = max(1, args.steps * args.batch_size // len(x))
-    factor, options = SETTINGS.get(name, (1, {}))
     wanted = {"width": args.width, "ae_epochs": epochs, "d": args.d, "clip": BOX / args.width}
     known = inspect.signature(kind).parameters
-    model = kind(tuple(x.shape[1:]), **{k: v for k, v in wanted.items() if k in known}, **options, seed=0)
-    model.fit(x, steps=round(factor * args.steps), batch_size=args.batch_size, amp=args.amp, progress=False)
+    model = kind(tuple(x.shape[1:]), **{k: v for k, v in wanted.items() if k in known}, **CHOICES.get(name, {}), seed=0)
+    model.fit(x, steps=LONGER.get(name, 1) * args.steps, batch_size=args.batch_size, amp=args.amp, progress=False)
     model.save(path)
     print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     return model

@@ -19,11 +19,21 @@ SETS: dict[str, tuple[Callable[[], tuple[Tensor, Tensor]], tuple[int, int, int]]
 }
 """Data sets and the shapes of their images."""
 
+FASTER = {"lr": 1e-3}
+
 CHOICES: dict[str, dict[str, Any]] = {
+    "wae-gan": {"critic_lr": 1e-4},
+    "gan": FASTER,
+    "lsgan": FASTER,
+    "pacgan": FASTER,
     "wgan": {"lr": 5e-4},
+    "wgan-gp": FASTER,
+    "wgan-div": FASTER,
+    "wgan-qc": FASTER,
+    "sngan": FASTER,
     "began": {"codes": 16, "gamma": 1.0, "rate": 0.2, "lr": 3e-4},
 }
-"""What differs from a model's defaults, as those need more steps than small images are given."""
+"""What differs from a model's defaults, the papers', as those need more steps than small images are given."""
 
 DATA = "data"
 """Stands where a model's name stands: the half that no model sees, scored against the other."""

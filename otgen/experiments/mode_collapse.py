@@ -150,12 +150,12 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
         )
 
     def learnt(model: str) -> list[str]:
-        return [name for name, some in values("share", model).items() if statistics.mean(some) >= LEARNT]
+        return [name for name, some in values("share", model).items() if min(some) >= LEARNT]
 
     figure = _figure(sets[-1])
     whole = {name: float(len(SETS[name][1])) for name in sets}
     asked = {model for _, model in runs}
-    rule = f"Sets on which fewer than {LEARNT:.0%} are within 3σ are not judged: the training is not over there."
+    rule = f"Sets on which a training has fewer than {LEARNT:.0%} within 3σ are not judged: it is not over there."
     claims = []
     if "GAN" in asked:
         found, share, able = values("found", "GAN"), values("share", "GAN"), learnt("GAN")

@@ -63,7 +63,7 @@ def test_verdicts():
     runs["ring", "AE-OT"][0]["found"] = 7
     runs["ring", "GAN"] = [{"found": 8, "share": 0.995, "reverse_kl": 0.05}] * 2
     assert [claim.verdict for claim in mode_collapse._claims(["ring"], runs)] == ["not confirmed"] * 5
-    runs["ring", "GAN"] = [{"found": 3, "share": 0.2, "reverse_kl": 0.05}]
+    runs["ring", "GAN"] = [{"found": 3, "share": share, "reverse_kl": 0.05} for share in (0.2, 0.9)]  # one has not
     runs["ring", "PacGAN2"] = [{"found": 3, "share": 0.2, "reverse_kl": 0.05}]
     untested = [claim.verdict == "not testable at this size" for claim in mode_collapse._claims(["ring"], runs)]
     assert untested == [True, True, True, False, True]
