@@ -45,6 +45,9 @@ DEFAULT_BUDGET = 100
 LEAST_BUDGET = 1_000_000
 """Samples in a second or two: no budget need be smaller."""
 
+SETTINGS = ("source", "method", "tol", "max_samples", "device", "seed", "checkpoint", "progress")
+"""Arguments of the constructor."""
+
 FITTED = (
     "heights_", "targets_", "weights_", "cell_measures_", "centroids_", "certificate_", "converged_", "history_",
     "samples_",
@@ -76,7 +79,7 @@ class SemiDiscreteOT:
             samples.
         max_samples: Budget of source samples; `None` for 100 m / tol, at least a million (a fit usually takes 2 to 4
             m / tol). The start, the step at hand when it is spent, and the last certificate with its centroids are made
-            all the same, and come on top: some 40 m (at least 20 000), the step, and a twentieth of the budget.
+            all the same, and come on top: 40 to 50 m (at least 20 000), the step, and a twentieth of the budget.
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.
@@ -124,6 +127,25 @@ class SemiDiscreteOT:
     def __repr__(self) -> str:
         names = ("source", "method", "tol", "max_samples", "seed")
         return f"SemiDiscreteOT({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give the settings by name, as scikit-learn's `clone` asks for them; `deep` changes nothing here."""
+        return {name: getattr(self, name) for name in SETTINGS}
+
+    def set_params(self, **settings: Any) -> "SemiDiscreteOT":
+        """Change settings, which the next fit checks and takes.
+
+        Returns:
+            The estimator itself.
+
+        Raises:
+            ValueError: There is no setting of that name; then none is changed.
+        """
+        for name in settings.keys() - set(SETTINGS):
+            raise ValueError(f"set_params: settings must be of {', '.join(SETTINGS)}, got {name!r}")
+        for name, value in settings.items():
+            setattr(self, name, value)
+        return self
 
     # ---- fitting ----------------------------------------------------------------------------------------------------
 
@@ -351,7 +373,7 @@ class SemiDiscreteOT:
         return self._fitted().given[self.assign(x)]
 
     def potential(self, x: Tensor | NumericArray) -> Tensor:
-        """Brenier's potential u(x) = max_j <x, y_j> + h_j, (n,), float64."""
+        """Brenier's potential u(x) = max_j <x, y_j> + h_j, (n,), float64; carries no gradient: that is `transport`."""
         return self._score(x)[1]
 
     def _score(self, x: Tensor | NumericArray) -> tuple[Tensor, Tensor]:

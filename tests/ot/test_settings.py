@@ -1,5 +1,6 @@
 """What a fit may be told, and how it is refused."""
 
+import inspect
 import math
 from fractions import Fraction
 
@@ -81,3 +82,18 @@ def test_tolerances_of_any_real_kind():
 def test_an_array_of_thresholds_is_refused_in_words():
     with pytest.raises(ValueError, match="angle_threshold must be"):
         fit(randn(5, 3)).sample(3, np.array([0.5, 0.6]))
+
+
+def test_settings_are_given_and_changed_as_scikit_learn_does():
+    base = pytest.importorskip("sklearn.base")
+    ot = SemiDiscreteOT("normal", tol=0.05, seed=3, progress=False)
+    assert list(ot.get_params()) == list(inspect.signature(SemiDiscreteOT).parameters)
+    ot.fit(randn(20, 12))
+    copy = base.clone(ot)
+    assert copy.get_params() == ot.get_params()
+    assert not hasattr(copy, "heights_")
+    assert copy.set_params(tol=0.1, method="newton") is copy
+    assert (copy.tol, copy.method, copy.seed, ot.tol) == (0.1, "newton", 3, 0.05)
+    with pytest.raises(ValueError, match="settings must be of source, method, .*, got 'tols'"):
+        copy.set_params(seed=4, tols=1)
+    assert copy.seed == 3
