@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
@@ -269,6 +270,17 @@ def test_groups_may_be_an_array_of_whole_numbers(plane):
     assert plots.planar_map(ot, groups.numpy(), angle_threshold=0.15, n=20).axes
     with pytest.raises(ValueError, match=r"groups must have shape .* whole numbers, got .* torch.float32"):
         plots.power_diagram(ot, groups.float())
+
+
+def test_colours_may_tell_masses():
+    """Of three cells in a row the outer ones hold as much, and the middle one more."""
+    figure = plots.power_diagram(PowerDiagram(torch.tensor([[0.1, 0.5], [0.5, 0.5], [0.9, 0.5]])), colour="mass")
+    (cells,) = (some for some in figure.axes[0].collections if type(some) is PolyCollection)
+    left, middle, right = cells.get_facecolor()
+    assert left == pytest.approx(right, abs=0.01)
+    assert max(abs(left - middle)) > 0.1
+    with pytest.raises(ValueError, match="power_diagram: colour must be target or mass, got 'measure'"):
+        plots.power_diagram(PowerDiagram(torch.rand(3, 2)), colour="measure")
 
 
 def test_a_map_knows_its_own_threshold(plane):

@@ -43,7 +43,7 @@ def check_room(name: str, size: int) -> None:
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         room = min(room, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // WORKING_COPIES)
     if size > room:
-        raise ValueError(f"n codes would take {size:.2g} bytes, and there is room for {room:.2g}: take a smaller n")
+        raise ValueError(f"n samples would take {size:.2g} bytes, and there is room for {room:.2g}: take a smaller n")
 
 
 def drawable(shape: tuple[int, ...]) -> bool:

@@ -91,7 +91,7 @@ def report(
         raise FileExistsError(
             f"{page} is not a page of otgen report: choose another name, or replace it with --overwrite"
         )
-    outputs = [Output(page, f"{len(results)} experiments on one page")]
+    outputs = [Output(page, f"{len(results)} experiment{'s' * (len(results) > 1)} on one page")]
     replaced = None
     if readme is not None:
         there = Path(os.path.relpath(page, Path(readme).parent)).as_posix()

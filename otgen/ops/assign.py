@@ -24,7 +24,7 @@ def assign(x: Tensor, y: Tensor, h: Tensor, *, progress: check.Progress | None =
         TypeError: A dtype or type does not fit.
 
     Same as `((x @ y.T) + h).max(dim=1)`, without the (n, m) matrix, and exact: scores are compared as float64 evaluates
-    them from the given numbers, and of equal ones the smallest j wins.
+    them from the given numbers, and of equal ones the smallest j wins. The scores carry no gradient: by x it is `y[j]`.
     """
     y, h = check.targets("assign", y, h)
     x = check.samples("assign", x, y)

@@ -91,6 +91,17 @@ def test_stacked_digits():
     assert one.reverse_kl.value == pytest.approx(math.log(1000))
 
 
+def test_what_counts_as_near_and_as_found():
+    centres = grid(2, 1.0)
+    x = centres.repeat(5, 1) + torch.tensor([0.2, 0.0], dtype=centres.dtype)
+    assert (modes(x, centres, 0.1).found, modes(x, centres, 0.1, within=1.9).found) == (4, 0)
+    assert [modes(x, centres, 0.1, least=least).found for least in (5, 6)] == [4, 0]
+    digits = torch.tensor([[0, 1, 2]] * 3 + [[2, 2, 1]] * 2)
+    images = digits.float()[..., None, None]
+    result = stacked_modes(images, lambda x: x[:, 0, 0, 0].long(), classes=3, least=3)
+    assert (result.found, result.modes, int(result.counts[2 * 9 + 2 * 3 + 1])) == (1, 27, 2)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="stacked_modes: images must have shape"):
         stacked_modes(torch.zeros(5, 1, 2, 2), lambda x: x)

@@ -50,9 +50,12 @@ def test_prior_makes_codes_of_the_extended_map(codes, fitted):
 
 
 def test_prior_keeps_dtype_and_settings(codes):
-    prior = OTPrior("normal", tol=0.7, method="log_ratio", seed=5).fit(codes.double(), progress=False)
+    prior = OTPrior("normal", tol=0.7, method="log_ratio", seed=5, max_samples=10**7).fit(
+        codes.double(), progress=False
+    )
     assert prior.sample(4, 0).dtype == torch.float64
     assert (prior.ot_.source, prior.ot_.tol, prior.ot_.method, prior.ot_.seed) == ("normal", 0.7, "log_ratio", 5)
+    assert prior.ot_.max_samples == 10**7
     weights = torch.zeros(80).index_fill(0, torch.arange(40), 1.0)
     weighted = OTPrior(tol=0.7).fit(codes, weights, progress=False)
     assert (weighted.ot_.weights_[40:] == 0).all()

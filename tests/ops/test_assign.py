@@ -217,6 +217,11 @@ def test_progress_is_told_and_may_stop_the_call(isa):
     assert told[0] > 0
     assert told[-1] <= 1
 
+    best = []
+    ops.topk(x[:50_000], y, h, 2, progress=best.append)
+    assert best == sorted(best)
+    assert best
+
     def stop(_):
         raise KeyError("enough")
 
