@@ -1,6 +1,6 @@
-"""Python loads this only where the compiled module is missing: in the source folder, or for another Python."""
+"""Python loads this only where the compiled module is missing."""
 
 raise ImportError(
-    "otgen: the compiled half is not in this folder, which holds the source: start Python in another folder, where the"
-    " installed otgen is found (pip install . makes it)"
+    "otgen: the compiled half is not in this folder: it holds the source, or was built for another Python. Install it"
+    " (pip install .) and start Python outside the source folder"
 )

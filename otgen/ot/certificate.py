@@ -71,12 +71,12 @@ class Certificate:
     def upper(self, confidence: float = CONFIDENCE) -> float:
         """Upper confidence bound on the true chi2."""
         _check_confidence(confidence)
-        return self.chi2 + NormalDist().inv_cdf(1 - self.share + self.share * confidence) * self.chi2_se_upper
+        return self.chi2 + -NormalDist().inv_cdf(self.share * (1 - confidence)) * self.chi2_se_upper
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Two-sided confidence interval for the true chi2."""
         _check_confidence(confidence)
-        z = NormalDist().inv_cdf(1 - self.share / 2 + self.share * confidence / 2)
+        z = -NormalDist().inv_cdf(self.share * (1 - confidence) / 2)
         return max(0.0, self.chi2 - z * self.chi2_se), max(0.0, self.chi2 + z * self.chi2_se_upper)
 
     def holds(self, tol: float, confidence: float = CONFIDENCE) -> bool:

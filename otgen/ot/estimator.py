@@ -45,7 +45,7 @@ DEFAULT_BUDGET = 100
 LEAST_BUDGET = 1_000_000
 """Samples in a second or two: no budget need be smaller."""
 
-SETTINGS = ("source", "method", "tol", "max_samples", "device", "seed", "checkpoint", "progress")
+PARAMETERS = ("source", "method", "tol", "max_samples", "device", "seed", "checkpoint", "progress")
 """Arguments of the constructor."""
 
 FITTED = (
@@ -130,7 +130,7 @@ class SemiDiscreteOT:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Give the settings by name, as scikit-learn's `clone` asks for them; `deep` changes nothing here."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        return {name: getattr(self, name) for name in PARAMETERS}
 
     def set_params(self, **settings: Any) -> "SemiDiscreteOT":
         """Change settings, which the next fit checks and takes.
@@ -141,8 +141,8 @@ class SemiDiscreteOT:
         Raises:
             ValueError: There is no setting of that name; then none is changed.
         """
-        for name in settings.keys() - set(SETTINGS):
-            raise ValueError(f"set_params: settings must be of {', '.join(SETTINGS)}, got {name!r}")
+        for name in settings.keys() - set(PARAMETERS):
+            raise ValueError(f"set_params: settings must be of {', '.join(PARAMETERS)}, got {name!r}")
         for name, value in settings.items():
             setattr(self, name, value)
         return self

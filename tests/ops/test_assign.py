@@ -218,7 +218,7 @@ def test_progress_is_told_and_may_stop_the_call(isa):
     assert told[-1] <= 1
 
     best = []
-    ops.topk(x[:50_000], y, h, 2, progress=best.append)
+    ops.topk(x, y, h, 2, progress=best.append)
     assert best == sorted(best)
     assert best
 

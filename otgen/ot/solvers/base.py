@@ -227,7 +227,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 chi2, se = certificate.chi2, certificate.chi2_se
                 state = replace(state, looks=looks, expected=math.inf, chi2=chi2, chi2_se=se)
             if state.exhausted or run.used >= run.max_samples:
-                n = _samples_of_glance(run)
+                n = _samples_of_glance(run, state.looks)
                 h = state.h if state.fallback is None else state.fallback
                 counted = run.fresh(h, n, -1)
                 certificate = replace(run.certify(h, counted, -1), share=_share(state.looks))
@@ -245,8 +245,8 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     on as many samples more, together with its own.
     """
     h, looks = state.h, state.looks
-    wanted = samples_of_look(run.problem, run.tol, state.expected, 1 - _share(looks) * (1 - CONFIDENCE))
-    left = max(run.max_samples - run.used, _samples_of_glance(run))  # tiny weights may want more than there is
+    wanted = samples_of_look(run.problem, run.tol, state.expected, _confidence(looks))
+    left = max(run.max_samples - run.used, _samples_of_glance(run, looks))  # tiny weights may want more than there is
     n = min(wanted, left)
     counted = run.fresh(h, n, looks)
     certificate = replace(run.certify(h, counted, looks), share=_share(looks))
@@ -266,13 +266,18 @@ def samples_of_look(problem: Problem, tol: float, expected: float, confidence: f
     return max(needed, CENTROID_SAMPLES * problem.m)
 
 
-def _samples_of_glance(run: Run) -> int:
-    """Of the last certificate of a run that gave up."""
+def _samples_of_glance(run: Run, looks: int) -> int:
+    """Of the last certificate of a run that gave up after so many looks."""
     m, least = run.problem.m, float(run.problem.nu.min())
-    needed = samples_needed(m, least, run.tol, 0.5 * run.tol, CONFIDENCE)
+    needed = samples_needed(m, least, run.tol, 0.5 * run.tol, _confidence(looks))
     return max(GLANCE * m, min(needed, run.max_samples // 20), 1000)
 
 
 def _share(looks: int) -> float:
     """Of the allowed error probability, for the next look after so many."""
     return 1 / ((looks + 1) * (looks + 2))
+
+
+def _confidence(looks: int) -> float:
+    """Of the next look, after so many."""
+    return 1 - _share(looks) * (1 - CONFIDENCE)
