@@ -43,8 +43,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     table = Table(
         f"Mean ± standard deviation of {s['repeats']} trainings of {s['steps']} batches of {s['batch']} with equal"
         f" networks, {s['d']} latents, each on one half of the data; as many samples; FID is"
-        f" {', '.join(names.values())} against the other half. Published: CelebA, other networks and Inception's FID,"
-        " not comparable in absolute value.",
+        f" {', '.join(names.values())} against the other half.{lineup.unlike(s['models'])} Published:"
+        " CelebA, other networks and Inception's FID, not comparable in absolute value.",
         ("data", "model", "FID", "sharpness", "sharpness / data's", "published FID", "published sharpness"),
         [_row(key, some, runs[key[0], DATA][0]["sharpness"]) for key, some in runs.items()],
     )

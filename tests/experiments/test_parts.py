@@ -215,7 +215,7 @@ def test_what_is_said_of_the_ceiling():
 def test_one_number_of_latents_shows_no_growth(tmp_path):
     _, context = context_of("vae-regulariser", tmp_path)
     parts = dict.fromkeys(vae_regulariser.PARTS, 1.0) | {"distance": 0.2, "floors": [0.1, 0.19]}
-    values = parts | {"latents": 3, "repeat": 0, "n": 9, "saturated": False}
+    values = parts | {"latents": 3, "repeat": 0, "n": 9, "saturated": False, "holes": 0.5}
     shown = {"z": torch.zeros(9, 2), "prior": torch.zeros(9, 1, 8, 8), "posterior": torch.zeros(9, 1, 8, 8)}
 
     def verdicts(values):
