@@ -4,8 +4,8 @@
     python bench/contact_sheet.py mnist5k --steps 2000 --width 8 --batch-size 32 --amp   # docs/contact-mnist5k.png
 
 The first row holds real images. An autoencoder cannot generate: its row holds reconstructions of them. All networks
-have one width, and all runs one number of steps, but for what `LONGER` says; settings are those of the experiments'
-tables. What was trained is kept in --runs, and taken from there again.
+have one width, and all runs one number of steps, but for what `LONGER` says; rates are those of the experiments.
+What was trained is kept in --runs, and taken from there again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SHOWN = 20  # images in a row
 
 BOX = 0.32  # WGAN's clip times width: the paper's 0.01 for our usual 32; see the model
 LONGER = {"wgan": 3, "wgan-gp": 2, "wgan-div": 2, "sngan": 2}
-"""Times --steps: most of these take five steps of the critic for one of the generator."""
+"""Times --steps: these take five steps of the critic for one of the generator, and WGAN's are the smallest."""
 
 
 def trained(name: str, x: torch.Tensor, args: argparse.Namespace) -> Model:

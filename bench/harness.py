@@ -118,7 +118,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of this folder, marked where anything but results and the README's tables has changed since."""
+    """The commit of this folder, marked where anything but results and the README has changed since."""
     try:
         commit = _git("describe", "--always")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results", ":!/README.md")
