@@ -14,8 +14,8 @@ CONFIDENCE = 0.95
 """Confidence of what is certified."""
 
 CAUTION = 4
-"""Samples added to the count of one cell for the upper bound. With 4 the bound after no or one sample in a cell is that
-of the Poisson distribution; simulated coverage is then 92 % at least, mostly 94 to 100, for nominally 95."""
+"""Samples added to the count of one cell for the upper bound of 95 %. With 4 the bound after no or one sample in a cell
+is that of the Poisson distribution; simulated coverage is then 92 % at least, mostly 94 to 100, for nominally 95."""
 
 LUCK = 1.0
 """Standard errors by which an estimate may come out too high and still be certified. A look fails one time in six then,
@@ -94,8 +94,8 @@ def _check_confidence(confidence: float) -> None:
 
 
 @torch_on_one_thread()  # so that sums do not depend on the number of threads
-def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certificate:
-    """Certificate of a problem's heights, (m,), from a count of fresh samples."""
+def certify(problem: Problem, h: Tensor, counted: Measure, seed: int, share: float = 1.0) -> Certificate:
+    """Certificate of a problem's heights, (m,), from a count of fresh samples; `share` as in `Certificate`."""
     c, nu = counted.counts.double(), problem.nu
     n = float(c.sum())
     chi2, se = chi2_estimate(c, nu)
@@ -114,7 +114,7 @@ def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certifi
         targets=problem.m,
         chi2=chi2,
         chi2_se=se,
-        chi2_se_upper=cautious_error(c, nu, se),
+        chi2_se_upper=cautious_error(c, nu, se, share),
         tv=total_variation(counted.counts, nu),
         tv_floor=floor_of(problem, int(n)),
         max_relative_error=float((w / nu - 1).abs().max()),
@@ -123,6 +123,7 @@ def certify(problem: Problem, h: Tensor, counted: Measure, seed: int) -> Certifi
         dual=dual,
         gap=primal - dual,
         seed=seed,
+        share=share,
     )
 
 
@@ -181,32 +182,39 @@ def chi2_estimate(counts: Tensor, nu: Tensor) -> tuple[float, float]:
     return theta - 1, math.sqrt(2 * (2 * (n - 2) * z1 + z2) / pairs)
 
 
-def cautious_error(counts: Tensor, nu: Tensor, se: float) -> float:
-    """Standard error of `chi2_estimate` with `CAUTION` more samples in the one cell where they add most to it."""
+def cautious_error(counts: Tensor, nu: Tensor, se: float, share: float = 1.0) -> float:
+    """Standard error of `chi2_estimate` with `_caution` more samples in the one cell where they add most to it."""
     c = counts.double()
     n = float(c.sum())
     if c.shape[0] == 1 or n < 3:
         return se
-    more = c + CAUTION
+    more = c + _caution(1 - share * (1 - CONFIDENCE))
     triples = (more**3 - c * (c - 1) * (c - 2)) / nu / nu  # what is added to the sums of `chi2_estimate`
     pairs = (more**2 - c * (c - 1)) / nu / nu
     added = float((4 * triples + 2 * pairs).max()) / (n * (n - 1)) ** 2
     return math.sqrt(se**2 + added)
 
 
+def _caution(confidence: float) -> float:
+    """Samples added for a bound of that confidence: after none, a Poisson bound grows like the square of a normal's."""
+    normal = NormalDist()
+    return CAUTION * (normal.inv_cdf(confidence) / normal.inv_cdf(CONFIDENCE)) ** 2
+
+
 def samples_needed(m: int, smallest: float, tol: float, expected: float, confidence: float) -> int:
     """Samples with which a solution of the expected chi2 is certified at `tol` five times out of six.
 
     The bound lies `z` standard errors above the estimate, which may itself be `LUCK` of them above the truth. Squared,
-    they are (2 m + 12 CAUTION) / N^2 + 4 chi2 / N: noise of the cells (what `cautious_error` adds included) and of the
+    they are (2 m + 12 caution) / N^2 + 4 chi2 / N: noise of the cells (what `cautious_error` adds included) and of the
     errors. And a cell of the smallest weight, which is seldom hit, must not be able to hold more than the tolerance.
     """
     z = NormalDist().inv_cdf(confidence)
     room = max(tol - expected, 0.2 * tol)
     error = room / (z + LUCK)
-    cells = 2 * m + 12 * CAUTION
+    caution = _caution(confidence)
+    cells = 2 * m + 12 * caution
     usual = cells / (math.sqrt(4 * expected**2 + cells * error**2) - 2 * expected)
-    unseen = math.sqrt(math.sqrt(4 * CAUTION**3 + 2 * CAUTION**2) / error) / math.sqrt(smallest)
+    unseen = math.sqrt(math.sqrt(4 * caution**3 + 2 * caution**2) / error) / math.sqrt(smallest)
     return int(math.hypot(usual, unseen)) + 1000
 
 

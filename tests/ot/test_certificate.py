@@ -260,8 +260,8 @@ def test_looks_get_smaller_and_smaller_shares_of_the_error():
             return False
 
     class Watched(Multinomial):
-        def certify(self, h, counted, look):
-            return Spy(**asdict(super().certify(h, counted, look)))
+        def certify(self, h, counted, look, share):
+            return Spy(**asdict(super().certify(h, counted, look, share)))
 
     problem = make_problem(BuiltIn("uniform"), np.arange(3.0))
     solve_by_samples(Hopeful(), Watched(problem, np.ones(3) / 3, 0.1, 0))

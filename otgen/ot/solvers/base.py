@@ -182,9 +182,9 @@ class Run:
         enough = CENTROID_SAMPLES * self.problem.m <= n <= ops.MOST_CENTROIDS
         return self.measure(h, n, "certificate", look, centroids=enough, independent=True)
 
-    def certify(self, h: Tensor, counted: ops.Measure, look: int) -> Certificate:
+    def certify(self, h: Tensor, counted: ops.Measure, look: int, share: float) -> Certificate:
         """Certificate of `h` from what was counted, beginning with that look."""
-        return certify(self.problem, h, counted, stream(self.seed, "certificate", look))
+        return certify(self.problem, h, counted, stream(self.seed, "certificate", look), share)
 
     @contextmanager
     def bar(self, name: str) -> Iterator[None]:
@@ -230,7 +230,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 n = _samples_of_glance(run, state.looks)
                 h = state.h if state.fallback is None else state.fallback
                 counted = run.fresh(h, n, -1)
-                certificate = replace(run.certify(h, counted, -1), share=_share(state.looks))
+                certificate = run.certify(h, counted, -1, _share(state.looks))
                 return solution(h, certificate.holds(run.tol), certificate, counted)
             state = solver.step(problem, state, run)
             if run.path is not None:
@@ -249,12 +249,12 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     left = max(run.max_samples - run.used, _samples_of_glance(run, looks))  # tiny weights may want more than there is
     n = min(wanted, left)
     counted = run.fresh(h, n, looks)
-    certificate = replace(run.certify(h, counted, looks), share=_share(looks))
+    certificate = run.certify(h, counted, looks, _share(looks))
     passed = certificate.holds(run.tol)
     doubt = replace(certificate, share=_share(looks + 1)).upper() - certificate.chi2
     if not passed and certificate.chi2 + AGAIN * doubt <= run.tol and n <= run.max_samples - run.used:
         counted += run.fresh(h, n, looks + 1)
-        certificate = replace(run.certify(h, counted, looks), share=_share(looks + 1))
+        certificate = run.certify(h, counted, looks, _share(looks + 1))
         looks += 1
         passed = certificate.holds(run.tol)
     return passed, looks + 1, certificate, counted
