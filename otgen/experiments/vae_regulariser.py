@@ -35,6 +35,9 @@ LECTURE = {2: (-129.63, 7.41, 7.20, 0.21), 10: (-88.95, 19.17, 10.82, 8.35), 20:
 PAIRS = 39
 """Of samples of the prior, to whose distances that of codes is held: beyond all of them by chance in one of 40."""
 
+DIRECTIONS = 64
+"""Of the sliced distances: all of them share these, so few will do."""
+
 SHOWN = 36
 """Generated images to look at."""
 
@@ -70,7 +73,7 @@ def _train(context: Context, d: int, repeat: int) -> Outcome:
     holes = aggregate_posterior(matching, logvar, seed=seed).marginal_kl.value
     draw = torch.Generator().manual_seed(stream(seed, "prior"))
     prior, *others = (torch.randn(z.shape, generator=draw) for _ in range(PAIRS + 1))
-    distance, *floors = (sliced_wasserstein(some, prior).value for some in (z, *others))
+    distance, *floors = (sliced_wasserstein(some, prior, directions=DIRECTIONS).value for some in (z, *others))
     values: dict[str, Any] = {"latents": d, "repeat": repeat, "n": len(x), "saturated": result.saturated}
     for name in PARTS:
         values[name] = getattr(result, name).value
