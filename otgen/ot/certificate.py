@@ -71,7 +71,7 @@ class Certificate:
     def upper(self, confidence: float = CONFIDENCE) -> float:
         """Upper confidence bound on the true chi2."""
         _check_confidence(confidence)
-        return self.chi2 + -NormalDist().inv_cdf(self.share * (1 - confidence)) * self.chi2_se_upper
+        return self.chi2 - NormalDist().inv_cdf(self.share * (1 - confidence)) * self.chi2_se_upper
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Two-sided confidence interval for the true chi2."""
