@@ -70,7 +70,14 @@ def unlike(models: Sequence[str]) -> str:
     return f" Settings are the models' defaults but for {some}." if some else ""
 
 
-def train(context: Context, name: str, x: Tensor, seed: int) -> Model:
+def halves(x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Part images (n, ...) by chance into two halves of as many: those that a model sees, and those it does not."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(stream(seed, "halves")))
+    seen, unseen = x[order[: 2 * (len(x) // 2)]].chunk(2)
+    return seen, unseen
+
+
+def train(context: Context, name: str, x: Tensor, seed: int, **choices: Any) -> Model:
     """Train one model on images; `d`, `width`, `steps` and `batch` come from the settings.
 
     Args:
@@ -78,12 +85,13 @@ def train(context: Context, name: str, x: Tensor, seed: int) -> Model:
         name: Of `MODELS`.
         x: Images, (n, c, h, w).
         seed: Of weights, order and noise.
+        **choices: What else differs from the model's defaults, on top of `CHOICES`.
 
     Returns:
         The trained model.
     """
     s = context.settings
-    steps, extra = s["steps"], dict(CHOICES.get(name, {}))
+    steps, extra = s["steps"], CHOICES.get(name, {}) | choices
     if MODELS[name] is AEOTGAN:
         steps //= BLOCK
         extra["ae_epochs"] = max(1, steps // (len(x) // s["batch"]))
@@ -104,10 +112,10 @@ def score(context: Context, place: str, name: str, repeat: int) -> Outcome:
     x, labels = images_of(place)
     lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
     seed = context.seed + repeat
-    half = len(x) // 2
-    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(stream(seed, "halves")))][: 2 * half]
-    seen, unseen = x[:half], x[half:]
+    seen, unseen = halves(x, seed)
+    half = len(seen)
     if name == DATA:
+        x = torch.cat([seen, unseen])
         made, thirds = seen, x[: 3 * (len(x) // 3)].chunk(3)
     else:
         model = train(context, name, seen, seed)

@@ -3,6 +3,7 @@
 from otgen.experiments.blur import EXPERIMENT as blur
 from otgen.experiments.experiment import Experiment
 from otgen.experiments.interpolation import EXPERIMENT as interpolation
+from otgen.experiments.match_or_not import EXPERIMENT as match_or_not
 from otgen.experiments.meaningful_loss import EXPERIMENT as meaningful_loss
 from otgen.experiments.minimax import EXPERIMENT as minimax
 from otgen.experiments.mode_collapse import EXPERIMENT as mode_collapse
@@ -27,4 +28,5 @@ EXPERIMENTS: dict[str, Experiment] = {
     "tables": tables,
     "useful_w": useful_w,
     "interpolation": interpolation,
+    "match_or_not": match_or_not,
 }
