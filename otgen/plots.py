@@ -323,8 +323,9 @@ def facet_angles(targets: Tensor, weights: Tensor, pairs: NDArray[np.int64]) -> 
     y = y / (np.sqrt((weights.numpy() @ (y * y)).mean()) or 1.0)
     normals = np.concatenate([y, -np.ones((len(y), 1))], axis=1)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    cos = np.einsum("pd,pd->p", normals[pairs[:, 0]], normals[pairs[:, 1]])
-    angles: NDArray[np.float64] = np.arccos(cos.clip(-1, 1))
+    a, b = normals[pairs[:, 0]], normals[pairs[:, 1]]
+    # Kahan's formula: cosines tell no angles below 1e-8 apart, which is what there is beside one far target.
+    angles: NDArray[np.float64] = 2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
     return angles
 
 

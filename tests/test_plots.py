@@ -97,6 +97,16 @@ def test_facet_angles_by_hand():
     np.testing.assert_allclose(angle, 2 * math.atan(math.sqrt(2)))
 
 
+def test_facet_angles_beside_a_target_far_away_are_those_of_the_map():
+    y = torch.rand(30, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y[0] = 1e9
+    ot = SemiDiscreteOT(progress=False).fit(y)
+    known = ot.singular_set(1e-12)
+    angles = plots.facet_angles(ot.targets_, ot.weights_, known.pairs.numpy())
+    assert np.median(angles) < 1e-8  # where cosines are 1
+    np.testing.assert_allclose(angles, known.angles.numpy(), rtol=1e-4)
+
+
 def test_the_diagram_shows_six_things_by_name(diagram):
     assert len(diagram.axes) == 6
     titles = [axes.get_title() for axes in diagram.axes]
