@@ -25,6 +25,7 @@ def test_attributes_have_the_stated_shapes():
     ot = fit(randn(25, 4).float(), rand(25).float(), seed=9)
     assert ot.heights_.shape == ot.weights_.shape == ot.cell_measures_.shape == (25,)
     assert ot.targets_.shape == ot.centroids_.shape == (25, 4)
+    assert ot.n_features_in_ == 4
     for name in ("heights_", "targets_", "weights_", "cell_measures_", "centroids_"):
         assert getattr(ot, name).dtype == torch.float64
     assert_close(float(ot.heights_.mean()), 0.0, rtol=0, atol=1e-12)
