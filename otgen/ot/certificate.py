@@ -14,8 +14,9 @@ CONFIDENCE = 0.95
 """Confidence of what is certified."""
 
 CAUTION = 4
-"""Samples added to the count of one cell for the upper bound of 95 %. With 4 the bound after no or one sample in a cell
-is that of the Poisson distribution; simulated coverage is then 92 % at least, mostly 94 to 100, for nominally 95."""
+"""Samples added to the count of one cell for the upper bound of 95 %. With 4 a cell alone is held to 5.3 samples after
+none and 6.2 after one, where a Poisson distribution has 3.0 and 4.7; simulated coverage is then 92 % at least, mostly
+94 to 100, for nominally 95."""
 
 LUCK = 1.0
 """Standard errors by which an estimate may come out too high and still be certified. A look fails one time in six then,
@@ -37,19 +38,20 @@ class Certificate:
         chi2: `sum c_j (c_j - 1) / (N (N - 1) nu_j) - 1`, unbiased for
             `sum (w_j - nu_j)^2 / nu_j`; so it can be negative.
         chi2_se: Its standard error.
-        chi2_se_upper: The same with four more samples in the cell where they matter most. Upper bounds use it: the
-            estimate is skewed, and a cell of small weight that got one sample may be one that holds far too much.
+        chi2_se_upper: The same with four more samples, for a smaller `share` some more, in the cell where they matter
+            most. Upper bounds use it: the estimate is skewed, and a cell of small weight that got one sample may be one
+            that holds far too much.
         tv: `sum |c_j / N - nu_j| / 2`, total variation, biased upwards by sampling noise.
         tv_floor: What exact heights would show for `tv` with N samples.
         max_relative_error: Largest `|c_j / (N nu_j) - 1|`, noise included.
         empty_cells: Cells without a sample, or of measure 0.
         primal: Mean of |x - T(x)|^2, the squared Wasserstein distance to the measure that was reached.
-        dual: Value of the Kantorovich dual for |x - y|^2, which the true squared distance cannot be below.
+        dual: Value of the Kantorovich dual for |x - y|^2: but for sampling error the true squared distance is not less.
         gap: `primal - dual`; positive or negative, as the reached measure is not quite the wanted one.
         seed: Names the stream of samples.
         exact: Whether the measures were computed, not sampled; then N is 0 and the errors are zero.
-        share: Part of the error probability that its bounds may take. A fit gives look k the part 1 / (k (k + 1)), as
-            it stops at one that came out well; so the bounds of all looks hold together.
+        share: Part of the error probability that its bounds may take. A fit gives its k-th certificate the part
+            1 / (k (k + 1)), as it stops at one that came out well; so the bounds of all of them hold together.
     """
 
     samples: int

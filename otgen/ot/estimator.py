@@ -47,8 +47,9 @@ class SemiDiscreteOT(TransportMap):
     Args:
         source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples; these
             not farther from the origin than a million times their spread, as steps are computed in float32.
-        method: "auto" (exact cells in up to three dimensions, otherwise Newton on fresh samples, annealed where
-            needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for comparison).
+        method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples,
+            annealed where needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for
+            comparison).
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
@@ -68,7 +69,7 @@ class SemiDiscreteOT(TransportMap):
         weights_: Weights, (m,), float64, summing to 1; likewise.
         cell_measures_: Measures of the cells, computed or on the certificate's samples, (m,), float64; duplicates share
             theirs.
-        centroids_: Mean of the source over each cell, (m, d), float64.
+        centroids_: Mean of the source over each cell, (m, d), float64; nan for targets of weight zero.
         certificate_: Accuracy, computed or on fresh samples.
         converged_: Whether `tol` was certified.
         history_: A dict per measurement: step, samples (so far), n, chi2, tv, tv_floor, empty (cells), seconds.
@@ -140,6 +141,7 @@ class SemiDiscreteOT(TransportMap):
         Raises:
             ValueError: A shape, value or setting does not fit, or the checkpoint belongs to another fit.
             TypeError: A type does not fit.
+            OSError: The checkpoint cannot be written.
 
         Warns:
             ConvergenceWarning: `tol` was not certified within the budget; `certificate_` says what was reached.
@@ -165,6 +167,10 @@ class SemiDiscreteOT(TransportMap):
             NotFittedError: There are no present heights.
             ValueError: As for `fit`, or the dimension has changed.
             TypeError: As for `fit`.
+            OSError: As for `fit`.
+
+        Warns:
+            ConvergenceWarning: As for `fit`.
         """
         old = self._fitted()
         self._check_settings()
@@ -250,6 +256,7 @@ class SemiDiscreteOT(TransportMap):
         Raises:
             OSError: The file cannot be opened.
             ValueError: It is damaged, not a map of otgen, or needs its custom source.
+            TypeError: The source is not callable.
         """
         return cls._restored(*files.load(path, source), source, str(path))
 
@@ -261,6 +268,9 @@ class SemiDiscreteOT(TransportMap):
             tensors: By name.
             record: The JSON record.
             source: The custom source it was fitted with, if it was.
+
+        Returns:
+            The fitted estimator.
 
         Raises:
             ValueError: It is damaged, or needs its custom source.
