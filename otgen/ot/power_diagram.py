@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from otgen import ops
+from otgen.ops.check import SOURCES
 from otgen.ot.problem import NumericArray, as_matrix, own
 
 FLAT = 1e-12
@@ -131,6 +132,9 @@ class PowerDiagram:
 def _domain(domain: "str | Tensor | NumericArray", d: int) -> ops.Domain:
     """A domain from what the user gave."""
     if isinstance(domain, str):
+        if domain not in SOURCES:
+            wanted = f"one of {', '.join(SOURCES)} or corners"
+            raise ValueError(f"PowerDiagram: domain must be {wanted}, got {domain!r}")
         return ops.cube(domain, d)
     corners = as_matrix("PowerDiagram: domain", domain)
     k, columns = corners.shape

@@ -110,6 +110,7 @@ class TransportMap:
         if seed is None:
             self._asked = getattr(self, "_asked", 0) + 1
             seed = stream(self._settings["seed"], "asked", self._asked)
+        seed = whole("certificate: seed", seed, 0)
         return certify(problem, h, problem.source.measure(problem.y, h, n, seed), seed)
 
     def _refuse_weightless(self, heights: Tensor, n: int) -> None:

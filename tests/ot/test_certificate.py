@@ -515,6 +515,8 @@ def test_bounds_go_with_the_confidence():
         ({"n": 2}, r"n must be an int in \[3, 2\^63\), got 2"),
         ({"n": 1.5}, r"n must be an int in \[3, 2\^63\), got 1.5"),
         ({"n": "5"}, r"n must be an int in \[3, 2\^63\), got '5'"),
+        ({"seed": -1}, r"seed must be an int in \[0, 2\^63\), got -1"),
+        ({"seed": "5"}, r"seed must be an int in \[0, 2\^63\), got '5'"),
         ({"heights": np.zeros(3)}, r"heights must have shape \(10,\), got \(3,\)"),
         ({"heights": np.zeros((10, 2))}, r"heights must have shape \(10,\), got \(10, 2\)"),
         ({"heights": np.full(10, np.nan)}, "heights must be finite"),

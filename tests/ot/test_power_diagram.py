@@ -163,6 +163,7 @@ BAD = {
     "huge sites": (lambda: PowerDiagram(1e70 * rand(5, 2)), r"sites must be at most 1e\+60, got"),
     "nan": (lambda: PowerDiagram([[math.nan, 0.0]]), "sites must be finite"),
     "heights": (lambda: PowerDiagram(rand(5, 2), rand(4)), r"heights must have shape \(5,\), got \(4,\)"),
+    "no domain": (lambda: PowerDiagram(rand(5, 2), domain="disk"), "domain must be one of uniform, normal or corners"),
     "tiny domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e-70]]), "domain must have sides from 1e-60"),
     "huge domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e70]]), "domain must have sides from 1e-60"),
     "flat domain": (lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 0]]), "domain must be a lowest and a highest"),
