@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         print(f"samples      {ot.samples_:,} in {time.monotonic() - began:.1f} s")
         yes = f"yes: chi2 <= {ot.tol:g} is certified"
-        no = f"NO: chi2 <= {ot.tol:g} is not certified; raise --tol or --max-samples"
+        mend = "--tol" if ot.certificate_.exact else "--tol or --max-samples"
+        no = f"NO: chi2 <= {ot.tol:g} is not certified; raise {mend}"
         print(f"converged    {yes if ot.converged_ else no}")
         print(f"wrote        {args.output}")
     return OK if ot.converged_ else FAILED

@@ -65,6 +65,13 @@ def test_a_fit_that_is_not_certified_says_so_and_is_written(run, codes, tmp_path
                "--overwrite") == (1, [], [])  # fmt: skip
 
 
+@pytest.mark.parametrize(("method", "mend"), [("exact", "--tol"), ("newton", "--tol or --max-samples")])
+def test_what_to_raise(run, codes, tmp_path, method, mend):
+    options = ["--method", method, "--tol", 1e-30, "--max-samples", 1000]
+    code, out, _ = run("fit", codes, "-o", tmp_path / "map.safetensors", *options)
+    assert (code, out[-2]) == (1, f"converged    NO: chi2 <= 1e-30 is not certified; raise {mend}")
+
+
 def test_quiet_is_quiet(run, codes, tmp_path, monkeypatch):
     fit, bars = SemiDiscreteOT.fit, []
     monkeypatch.setattr(SemiDiscreteOT, "fit", lambda ot, *data: (bars.append(ot.progress), fit(ot, *data))[1])
