@@ -192,7 +192,8 @@ def _check(images: Tensor, labels: Tensor, epochs: int, batch_size: int, seed: i
         raise ValueError(f"train_lenet: images must be at least {SMALLEST} x {SMALLEST}, got {tuple(images.shape)}")
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (len(images),):
         came = (labels.dtype, tuple(labels.shape)) if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"train_lenet: labels must be int64 of shape ({len(images)},), got {came}")
+        kind = ValueError if isinstance(labels, Tensor) and labels.dtype == torch.int64 else TypeError
+        raise kind(f"train_lenet: labels must be int64 of shape ({len(images)},), got {came}")
     if len(images) < 10 or int(labels.min()) < 0 or int(labels.max()) < 1:
         raise ValueError("train_lenet: there must be ten images at least, and two classes numbered from 0")
     return labels.cpu()

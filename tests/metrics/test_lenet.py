@@ -94,6 +94,7 @@ def test_any_size_and_colour():
     [
         ({"images": torch.zeros(20, 1, 7, 8)}, ValueError, "images must be at least 8 x 8"),
         ({"labels": torch.zeros(20)}, TypeError, r"labels must be int64 of shape \(20,\)"),
+        ({"labels": torch.arange(19) % 2}, ValueError, r"labels must be int64 of shape \(20,\)"),
         ({"labels": torch.zeros(20, dtype=torch.int64)}, ValueError, "two classes numbered from 0"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
     ],
