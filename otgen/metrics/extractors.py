@@ -88,7 +88,7 @@ class Network:
             code, which would run unread.
         dim: Features of an image.
         weights: State dict as a .safetensors file, loaded strictly; `None` where the module holds its weights already.
-        name: First part of the fingerprint; the second is a hash of the weights.
+        name: First part of the fingerprint; the second is a hash of the module's layers and weights.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
     scores of equal n alone, or take `value - bias`, which extrapolates to n = infinity to first order where n > d.
 
     Args:
-        x: Features, (n, d), floating.
-        y: Features, (m, d), floating.
+        x: Features, (n, d), floating, n at least `groups` and 4.
+        y: Features, (m, d), floating, m likewise.
         groups: Of the jackknife; each costs two more eigenvalue problems of size d.
         seed: Deals the samples out to the groups.
 

@@ -19,7 +19,7 @@ FEATURES = 84
 """Width of the layer before the last in LeCun et al. 1998."""
 
 HELD_OUT = 0.2
-"""Part of the labelled data that only says how good the classifier is."""
+"""Part of the labelled data that the classifier is not trained on, to say how good it is."""
 
 LR = 3e-3
 """Peak of the learning rate."""

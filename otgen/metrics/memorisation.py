@@ -43,9 +43,9 @@ def memorisation(
     share its luck.
 
     Args:
-        generated: Features or pixels, (n, d), floating.
-        train: Those of the training data, (m, d), floating.
-        held_out: Those of data that had no part in training, (k, d), floating.
+        generated: Features or pixels, (n, d), floating, n at least `groups`.
+        train: Those of the training data, (m, d), floating, m likewise.
+        held_out: Those of data that had no part in training, (k, d), floating, k likewise.
         groups: Of the jackknife that gives the spreads.
         seed: Of the cut, and of the jackknife.
 

@@ -17,8 +17,9 @@ K = 5
 class PRDC:
     """Fidelity and diversity apart.
 
-    A sample's ball reaches to the k-th nearest of its own set. For two equal distributions in many dimensions precision
-    and recall are near 1/2 at k = 5, not 1; density and coverage are near 1.
+    A sample's ball reaches to the k-th nearest of its own set. For two equal distributions precision and recall fall as
+    dimensions grow: at k = 5, for 1000 normal samples each, 0.9 in 16, 0.7 in 64 and 0.6 in 512. Density and coverage
+    are near 1 throughout.
 
     Attributes:
         precision: Share of the generated samples inside any real ball (Kynkäänniemi et al. 2019).
@@ -39,8 +40,8 @@ def prdc(real: Tensor, generated: Tensor, *, k: int = K, groups: int = GROUPS, s
     """Compute precision, recall, density and coverage.
 
     Args:
-        real: Features, (n, d), floating.
-        generated: Features, (m, d), floating; all four depend on n and m, so compare equal sizes alone.
+        real: Features, (n, d), floating, n at least `groups` and 2 k + 2.
+        generated: Features, (m, d), floating, m likewise; all four depend on n and m, so compare equal sizes alone.
         k: Neighbours that make a ball.
         groups: Of the jackknife that gives the spreads.
         seed: Deals the samples out to the groups.

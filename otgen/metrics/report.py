@@ -44,8 +44,8 @@ def compare(
 
     Args:
         real: Images, (n, c, h, w), as the extractor takes them, n at least 20; 6 for KID alone.
-        generated: Images, (m, c, h, w), m at least half as many; the larger set is cut to the size of the smaller, at
-            random.
+        generated: Images, (m, c, h, w), m at least 10; 3 for KID alone. The larger set is cut to the size of the
+            smaller, at random.
         extractor: What to look at.
         names: Of `DISTANCES`.
         seed: Of the cut and the halves.

@@ -1,7 +1,8 @@
 """Wasserstein distances between samples: exact on the line, exact for few samples, sliced, and semi-discrete.
 
-Two samples of one distribution are never at distance zero: the distance of n samples from their distribution falls as
-n^(-1/d) in d > 2 dimensions (Fournier and Guillin 2015). Report the distance of two halves of the data beside it.
+Two samples of one distribution are never at distance zero: the p-Wasserstein distance of n samples from their
+distribution falls as n^(-1/d) in d > 2 p dimensions (Fournier and Guillin 2015). Report the distance of two halves of
+the data beside it.
 """
 
 import math
