@@ -291,8 +291,8 @@ class TransportMap:
 
         Returns:
             Pairs of rows of the targets, their angles, and the threshold. Where cells are exact these are all pairs;
-            elsewhere those that rays from 50 samples per target find: 40 to 80 % of them in more than three dimensions,
-            the large facets rather than the small ones.
+            elsewhere those that rays from 50 samples per target find, across large facets rather than small ones: of
+            all pairs 70 % at 110 targets in 4 dimensions, but at 300 19 % in 8 and 6 % in 32, where nearly all meet.
         """
         problem = self._fitted()
         threshold = self._threshold(angle_threshold)
