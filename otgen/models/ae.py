@@ -22,9 +22,9 @@ class AE(Autoencoder):
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
         width: Channels of our networks at full resolution.
-        network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
         lr: Learning rate of Adam.
         loss: "mse", or "bce" for images that are nearly black and white.
+        network: Which of our networks: "plain", "wae" or "ae-ot"; see `otgen.nn.encoder`.
         encoder: A network of your own from (b, *shape) to (b, d); `None` for ours.
         decoder: A network of your own from (b, d) to samples as they are to be, (b, *shape); `None` for ours.
         seed: Decides the initial weights.

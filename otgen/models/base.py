@@ -155,7 +155,7 @@ class Model(Face, ABC):
         amp: bool = False,
         compile: bool | str = False,
     ) -> M:
-        """Train on `data`; the arguments are those of `otgen.train.train`.
+        """Train on `data`; the arguments are those of `otgen.train.train`, all but `checkpoint_seconds`.
 
         Returns:
             The model itself, with its `history_`.

@@ -19,8 +19,8 @@ LOG_VAR = 10.0  # log-variances are kept in [-10, 10], beyond which their expone
 class VAE(Autoencoder, Generative):
     """Variational autoencoder: minimises `E_q[-log p(x|z)] + beta KL(q(z|x) || N(0, I))`, minus the ELBO for beta 1.
 
-    Kingma and Welling 2014, "Auto-Encoding Variational Bayes", equation 10 with one sample per image and Adam as in
-    their section 5's successors; beta: Higgins et al. 2017. The encoder gives mean and log-variance of q(z|x), a normal
+    Kingma and Welling 2014, "Auto-Encoding Variational Bayes", equation 10 with one sample per image, and Adam where
+    their section 5 has Adagrad; beta: Higgins et al. 2017. The encoder gives mean and log-variance of q(z|x), a normal
     distribution. `encode` returns the mean, and samples are the decoder's means, which is why they are smoother than
     the data. A mean squared error in place of the Gaussian likelihood would multiply beta by the number of pixels and
     let all codes collapse to the prior. So would, among vectors of a few numbers, the divergence's full weight from the

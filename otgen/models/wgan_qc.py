@@ -35,7 +35,6 @@ class WGANQC(Adversarial):
         seed: Decides the initial weights and the noise of training.
         device: Where the model lives.
 
-
     Raises:
         ImportError: POT, an optional package, is not installed.
     """

@@ -36,10 +36,11 @@ class WAEEncoder(nn.Sequential):
 
 
 class WAEDecoder(nn.Sequential):
-    """A linear layer to an eighth (a quarter below 64 pixels) of the image, then fractionally strided convolutions.
+    """A linear layer to an eighth of the image, then fractionally strided convolutions.
 
-    For 64 pixels these are the lecture's: 8 x 8 x 1024, then 512, 256 and 128 channels, then the image. For 28 pixels
-    they are the paper's for MNIST: 7 x 7 x 1024, then 512 and 256.
+    To a quarter where a side is below 64 pixels or no multiple of 8. For 64 pixels these are the lecture's: 8 x 8 x
+    1024, then 512, 256 and 128 channels, then the image. For 28 pixels they are the paper's for MNIST: 7 x 7 x 1024,
+    then 512 and 256.
 
     Args:
         d: Size of a code.

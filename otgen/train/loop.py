@@ -127,6 +127,7 @@ def train(
     Raises:
         TypeError: The data are of a kind or dtype that cannot be trained on, or a callback cannot be called.
         ValueError: A number, a shape or the range of the data does not fit, or the checkpoint is of another run.
+        OSError: A file cannot be opened, or the checkpoint is there already and `resume` is not asked for.
         FloatingPointError: A loss or gradient is not finite.
     """
     _check_numbers(batch_size, seed, epochs, steps)
