@@ -1,7 +1,7 @@
 """Arrays and image folders on disk: read without ever unpickling, written whole or not at all.
 
-Every error is one line: an `OSError` for a file or folder that the system does not open, a `ValueError` for the rest,
-which names the file, what was wanted and what came.
+Every error is one line that says what was wanted and what came: an `OSError` for a file or folder that the system does
+not open, a `TypeError` for what is no tensor, an `ImportError` where Pillow is missing, a `ValueError` for the rest.
 """
 
 import errno

@@ -46,6 +46,7 @@ def sample(
 
     Raises:
         ValueError: A name or number is out of range.
+        TypeError: A number is not whole.
     """
     check.source("sample", source)
     check.integer("sample", "n", n, 0, check.MAX_INDEX)
