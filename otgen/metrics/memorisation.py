@@ -14,7 +14,7 @@ class Memorisation:
     """How much of what was generated was there before.
 
     Good generators score 1, 1/2, and as `authentic` what `authentic_held_out` is. Copies score 0, 1, 0 where as much
-    data was held out as trained on; where less was, `ratio` and `nearer` see as many of them as that is a share of it.
+    data was held out as trained on; where half as much was, `ratio` and `nearer` recognise half of the copies.
 
     Attributes:
         ratio: Median distance to the nearest training sample over the median distance to the nearest held-out one; 1

@@ -19,5 +19,5 @@ def has_cuda() -> bool:
 
 
 def cuda_filter() -> str | None:
-    """Name of the filter of the CUDA kernels: the default, or the environment variable OTGEN_CUDA_FILTER's."""
+    """Name of the CUDA kernels' filter: the default, or that of the environment's OTGEN_CUDA_FILTER; `None` without."""
     return _ext.cuda_filter() if _ext.cuda else None
