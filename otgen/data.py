@@ -206,8 +206,8 @@ def training_set(name: str, seed: int = 0) -> Tensor | None:
     """Make a set for training by its name, images in their shape.
 
     Args:
-        name: "digits" or "mnist5k", or a name that `problem` knows, such as "swiss-roll-500"; the sets in the plane
-            also without a number, for 2000 points.
+        name: "digits" or "mnist5k", or a name that `problem` knows without an ending, such as "swiss-roll-500"; the
+            sets in the plane also without a number, for 2000 points.
         seed: Any integer.
 
     Returns:

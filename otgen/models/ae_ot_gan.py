@@ -33,7 +33,7 @@ class AEOTGAN(Generative):
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
         d: Size of a code; `None` for 16, or the number of features if that is less.
-        aeot: A fitted AEOT to start from; `None` for one of our own, which `fit` trains first.
+        aeot: An AEOT to start from, which `fit` trains first if it is not fitted; `None` for one of our own.
         ae_epochs: Its epochs.
         content: Weight of the content loss.
         feature: Weight of the feature loss.
@@ -42,7 +42,7 @@ class AEOTGAN(Generative):
         width: Channels of our networks at full resolution.
         critic: A network of your own from (b, *shape) to scores (b,), with a method `features(x)` unless `feature` is
             0; `None` for ours.
-        tol: Goal for the certificate's chi2, as for `SemiDiscreteOT`.
+        tol: Goal for the certificate's chi2 of an AEOT of our own, as for `SemiDiscreteOT`.
         seed: Decides the initial weights and the noise of training.
         device: Where the model lives.
     """

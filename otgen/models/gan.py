@@ -76,7 +76,7 @@ class PacGAN(GAN):
     """GAN whose critic sees `pack` independent samples at a time, so that missing modes catch its eye.
 
     Lin et al. 2018, "PacGAN: The Power of Two Samples in Generative Adversarial Networks". The generator and the losses
-    are those of `GAN`, the critic's first layer is wider. Every other adversarial model takes `pack`, too.
+    are those of `GAN`, the critic's first layer is wider. Every other `Adversarial` takes `pack`, too.
 
     Args:
         shape: Size of a sample: (c, h, w) for images in [0, 1], (features,) for plain vectors.
