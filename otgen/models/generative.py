@@ -59,6 +59,10 @@ class Generative(Model):
 
         Returns:
             Samples, (n, *shape), on the model's device.
+
+        Raises:
+            ValueError: A number does not fit, or the model needs a `fit` first.
+            TypeError: The generator is none.
         """
         if not check.is_whole(n) or n < 1:
             raise ValueError(f"{self._name}.sample: n must be a whole number >= 1, got {n!r}")
