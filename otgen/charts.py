@@ -156,8 +156,10 @@ def _draw(axes: Any, panel: Panel) -> None:
         slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(panel.ticks) > CROWDED else {}
         axes.set_xticks(list(panel.ticks), list(panel.ticks.values()), **slant)
     axes.tick_params(labelsize=8, which="both")
-    if panel.yscale == "log" and axes.get_ylim()[1] < SHORT * axes.get_ylim()[0]:
-        plain_numbers(axes.yaxis)
+    for axis, scale in ((axes.xaxis, panel.xscale), (axes.yaxis, panel.yscale)):
+        low, high = axis.get_view_interval()
+        if scale == "log" and high < SHORT * low:
+            plain_numbers(axis)
     axes.grid(True, linewidth=0.4, alpha=0.4)
     if any(line.label for line in panel.lines) or any(cloud.label for cloud in panel.clouds):
         axes.legend(fontsize=7)

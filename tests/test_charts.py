@@ -64,11 +64,13 @@ def test_words_for_ticks():
     assert {text.get_rotation() for text in axes.get_xticklabels()} == {45}
 
 
+@pytest.mark.parametrize("axis", ["x", "y"])
 @pytest.mark.parametrize(("high", "plain"), [(60.0, True), (1e5, False)])
-def test_short_logarithmic_axes_have_plain_numbers(high, plain):
-    (axes,) = chart([Panel(lines=[Line([0, 1], [15.0, high])], yscale="log")]).axes
+def test_short_logarithmic_axes_have_plain_numbers(axis, high, plain):
+    line = Line(**{"x": [0, 1], "y": [0, 1], axis: [15.0, high]})
+    (axes,) = chart([Panel(lines=[line], **{f"{axis}scale": "log"})]).axes
     axes.figure.canvas.draw()
-    labels = [text.get_text() for text in axes.get_yticklabels()]
+    labels = [text.get_text() for text in getattr(axes, f"get_{axis}ticklabels")()]
     assert ("20" in labels and "50" in labels) == plain
 
 

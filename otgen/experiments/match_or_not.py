@@ -16,7 +16,7 @@ from torch import Tensor
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
-from otgen.experiments.spread import RULE, above, judged, mean_and_spread, plus_minus
+from otgen.experiments.spread import RULE, above, judged, mean_and_spread, plus_minus, runs_by
 from otgen.metrics import compare, sliced_wasserstein, train_lenet
 from otgen.models import VAE, Model
 from otgen.models.wae import PAPER_WEIGHT
@@ -102,9 +102,7 @@ def _codes(model: Model, x: Tensor, seed: int) -> Tensor:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """The two horns of the dilemma, and whether any weight lies between them."""
     s = context.settings
-    runs: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault((outcome.values["model"], outcome.values["weight"]), []).append(outcome.values)
+    runs = runs_by(outcomes, "model", "weight")
     first = runs[FREE, 0.0][0]
     floors = [run["floor"] for some in runs.values() for run in some]
     unit = _penalty("wae-mmd", 1, math.prod(lineup.SETS[s["data"]][1]))["penalty_weight"]
@@ -121,13 +119,12 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         ],
     )
     panels = [*(_panel(s["weights"], runs, key) for key in COLUMNS), _trade(s["weights"], runs)]
-    shown = {(name, weight) for name in MATCHING for weight in (s["weights"][0], 1, s["weights"][-1])}
+    shown = [(name, weight) for name in MATCHING for weight in (s["weights"][0], 1, s["weights"][-1])]
+    first_of = {(o.values["model"], o.values["weight"]): o for o in outcomes.values() if o.values["repeat"] == 0}
     sheets = [
-        Panel(f"{o.values['model']}" + (f", weight {o.values['weight']:g}" if o.values["weight"] else ""),
-              images=o.tensors["images"])
-        for o in outcomes.values()
-        if o.values["repeat"] == 0 and (o.values["weight"] == 0 or (o.values["model"], o.values["weight"]) in shown)
-    ]  # fmt: skip
+        Panel(f"{name}, weight {weight:g}", images=first_of[name, weight].tensors["images"]) for name, weight in shown
+    ]
+    sheets.append(Panel(FREE, images=first_of[FREE, 0.0].tensors["images"]))
     pictures = {
         FIGURE: Picture(
             chart(panels, columns=2),
@@ -135,7 +132,9 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
             " codes from the prior; dashed: AE-OT, which has no penalty. Bottom right: both horns at once, each curve"
             " from the weak weights to the strong; good is bottom left.",
         ),
-        SHEETS: Picture(chart(sheets, columns=4), "Samples of the first trainings, with weak, usual and strong match."),
+        SHEETS: Picture(
+            chart(sheets, columns=3), "Samples of the first trainings: with weak, usual and strong match, and without."
+        ),
     }
     return Findings(_claims(s["weights"], runs), pictures, [table])
 
