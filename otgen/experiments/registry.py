@@ -3,6 +3,7 @@
 from otgen.experiments.blur import EXPERIMENT as blur
 from otgen.experiments.experiment import Experiment
 from otgen.experiments.interpolation import EXPERIMENT as interpolation
+from otgen.experiments.learning_process import EXPERIMENT as learning_process
 from otgen.experiments.match_or_not import EXPERIMENT as match_or_not
 from otgen.experiments.meaningful_loss import EXPERIMENT as meaningful_loss
 from otgen.experiments.minimax import EXPERIMENT as minimax
@@ -29,4 +30,5 @@ EXPERIMENTS: dict[str, Experiment] = {
     "useful_w": useful_w,
     "interpolation": interpolation,
     "match_or_not": match_or_not,
+    "learning_process": learning_process,
 }
