@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from otgen.ops import check
+from otgen.seeds import stream
 
 GROUPS = 10
 """Groups of the jackknife: its standard error is then itself known to about 1/sqrt(2 * 9) = 24 %."""
@@ -61,7 +62,7 @@ def jackknife(statistic: Statistic, *sets: Tensor, groups: int = GROUPS, seed: i
     n = min(len(x) for x in sets)
     if n < groups:
         raise ValueError(f"jackknife: every set must have at least {groups} samples, one for each group, got {n}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(stream(seed, "groups"))  # not the caller's, who may have shuffled by it
     labels = [torch.randperm(len(x), generator=generator, device="cpu") % groups for x in sets]
     whole = statistic(*sets).double().reshape(-1)
     parts = torch.stack(

@@ -33,6 +33,13 @@ def test_sorted_data_does_not_widen_the_spread():
     assert jackknife(lambda v: v.mean(), x)[0].spread == pytest.approx(1 / math.sqrt(1000), rel=0.9)
 
 
+def test_data_that_the_same_seed_has_shuffled_are_not_dealt_out_in_their_old_order(seed):
+    """Of data that take turns, every group would be of one kind, and the spread ten times too wide."""
+    x = torch.arange(1000.0) % 10
+    x = x[torch.randperm(1000, generator=torch.Generator().manual_seed(seed))]
+    assert 0.02 < jackknife(lambda v: v.mean(), x, seed=seed)[0].spread < 0.25  # 0.09 in truth
+
+
 def test_average():
     score = average(torch.tensor([1.0, 2.0, 3.0, 6.0]))
     assert score == Score(3.0, pytest.approx(math.sqrt(14 / 3 / 4)), 4, 0.0)
