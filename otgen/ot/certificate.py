@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from otgen.ops import Measure, torch_on_one_thread
@@ -226,10 +227,18 @@ def sampling_bound(m: int, tv: float) -> float:
 
 
 def floor_of(problem: Problem, n: int) -> float:
-    """The `tv` that exact heights would show with n samples; with none the cells were computed, and it is 0."""
+    """The `tv` that exact heights would show with n samples; with none the cells were computed, and it is 0.
+
+    De Moivre (1730): with k the first whole number above n nu, the mean of |c - n nu| for a binomial c is
+    `2 k (1 - nu) P(c = k)`. Where cells expect one sample or fewer the normal approximation is too high, beyond 1 even.
+    """
     if n == 0:
         return 0.0
-    return FLOOR * float((problem.nu * (1 - problem.nu)).clamp_min(0).sqrt().sum()) / math.sqrt(n)
+    nu = problem.nu.clamp_max(1)
+    k = (n * nu).floor() + 1
+    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma((n - k).clamp_min(0) + 1)
+    mean = k * (ways + torch.xlogy(k, nu) + torch.special.xlog1py(n - k + 1, -nu)).exp()
+    return float(mean[k <= n].sum()) / n
 
 
 def total_variation(counts: Tensor, nu: Tensor) -> float:

@@ -353,11 +353,28 @@ def test_floor_of_tv_is_what_exact_heights_show(kind, m):
     assert_close(float(np.mean(values)), floor_of(problem, n), rtol=0.15 if m == 2 else 0.03, atol=0)
 
 
+@pytest.mark.parametrize("per_target", [0.01, 0.5, 1, 3])
+@pytest.mark.parametrize("kind", ["equal", "zipf"])
+def test_the_floor_holds_where_samples_are_few(kind, per_target):
+    nu, rng = wanted(kind, 2000), np.random.default_rng(0)
+    problem = make_problem(BuiltIn("uniform"), np.arange(2000.0), nu)
+    n = int(per_target * 2000)
+    values = [total_variation(torch.from_numpy(c), problem.nu) for c in rng.multinomial(n, nu, size=300)]
+    assert_close(float(np.mean(values)), floor_of(problem, n), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("nu", "n", "tv"), [([1.0], 5, 0), ([1, 1], 1, 1 / 2), ([1, 1], 2, 1 / 4), ([1, 1], 3, 1 / 4), ([1, 3], 1, 3 / 8)]
+)
+def test_the_floor_by_hand(nu, n, tv):
+    assert_close(floor_of(make_problem(BuiltIn("uniform"), np.arange(float(len(nu))), np.array(nu)), n), float(tv))
+
+
 def test_no_method_beats_the_sampling_bound():
-    """With m / (2 pi tv^2) samples, exact heights would show this tv on equal weights."""
+    """With m / (2 pi tv^2) samples, exact heights would show this tv on equal weights, where cells expect many."""
     m = 5000
     problem = make_problem(BuiltIn("uniform"), np.arange(float(m)))
-    for tv in (0.01, 0.1):
+    for tv in (0.01, 0.03):
         assert_close(floor_of(problem, round(sampling_bound(m, tv))), tv, rtol=1e-3, atol=0)
 
 
