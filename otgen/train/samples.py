@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from otgen.files import image_paths, load_array, map_array, read_images
-from otgen.seeds import torch_seeded
+from otgen.seeds import stream, torch_seeded
 
 CHUNK = 4096  # rows that are looked at in one piece
 
@@ -187,7 +187,7 @@ class Stream(Samples):
         skip = start - epoch * max(self.length, 0)
         while True:
             length = 0
-            for index, batch in enumerate(self._epoch(seed + epoch)):
+            for index, batch in enumerate(self._epoch(stream(seed, "epoch", epoch))):
                 if index >= skip:
                     yield None, batch
                 length = index + 1

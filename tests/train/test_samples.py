@@ -153,6 +153,23 @@ def test_a_loader_is_resumed_exactly(tmp_path, kind, stop):
     assert len(seen_by(loader, epochs=2)) == 10
 
 
+class Drawn(IterableDataset):
+    def __iter__(self):
+        return (torch.rand(2) for _ in range(20))
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "of a generator", "drawn"])
+def test_epochs_of_one_seed_are_not_those_of_the_next(kind):
+    """Or runs of neighbouring seeds, which tell the spread, would see nearly the same data."""
+
+    def epochs(seed):
+        loader = DataLoader(Drawn(), 4) if kind == "drawn" else LOADERS[kind](points())
+        batches = as_samples(loader, (2,), 4).batches(4, seed)
+        return [torch.cat([next(batches)[1] for _ in range(5)]) for _ in range(3)]
+
+    assert not any(torch.equal(a, b) for a in epochs(0) for b in epochs(1))
+
+
 def test_a_loader_draws_nothing_of_torchs_own_numbers():
     before = torch.get_rng_state()
     samples = as_samples(LOADERS["augmented"](points()), (2,), 4)
