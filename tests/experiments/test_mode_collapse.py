@@ -23,7 +23,9 @@ def test_from_end_to_end(models, tmp_path):
     findings = experiment.conclude(context, outcomes)
     assert len(findings.claims) == (3 if "GAN" in models else 2)
     assert all(claim.figure in findings.pictures and claim.evidence for claim in findings.claims)
+    assert all("Confirmed means" in claim.evidence for claim in findings.claims)
     (table,) = findings.tables
+    assert "a reverse KL of 0.07 (ring)" in table.caption  # 7 / (2 * 50)
     assert [row[1] for row in table.rows] == ["data", *models]
     assert {len(row) for row in table.rows} == {len(table.header)}
     assert plots.render(findings.pictures["modes-ring.png"].figure).startswith(b"\x89PNG")
