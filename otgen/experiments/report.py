@@ -40,7 +40,9 @@ SYMBOLS = {"confirmed": "✓", "not confirmed": "✗", "not testable at this siz
 READING = (
     "Each claim is tested on small data with small networks, by a rule that stands with its evidence."
     " “Not confirmed” says that the rule was not met here, not that the claim is wrong;"
-    " “not testable at this size” that the trainings were too few or too short to tell. Figures of the"
+    " “not testable at this size” that the trainings were too few or too short to tell. Where there is no difference"
+    " chance meets a rule of two standard errors in 9, 6 or 4 % of all cases with two, three or five trainings of"
+    " each kind. Figures of the"
     " lecture and of papers stand in the tables for comparison of orders, not of values."
 )
 """What a reader has to know before the verdicts."""

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from otgen import plots
 from otgen.experiments import mode_collapse
 from otgen.experiments.registry import EXPERIMENTS
+from otgen.experiments.report import READING
 from otgen.experiments.spread import above, judged, mean_and_spread, not_above, plus_minus
 
 pytest.importorskip("matplotlib")
@@ -90,6 +91,13 @@ def test_mean_and_spread():
     assert not_above([2.0, 2.1], [1.0, 1.1]) is False
     assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert mean_and_spread([1.0]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("trainings", "share"), [(2, 0.09), (3, 0.06), (5, 0.04)])
+def test_chance_is_above_as_often_as_the_report_says(trainings, share):
+    runs = torch.randn(4000, 2, trainings, generator=torch.Generator().manual_seed(0)).tolist()
+    assert sum(bool(above(a, b)) for a, b in runs) / 4000 == pytest.approx(share, abs=0.012)
+    assert "9, 6 or 4 %" in READING
 
 
 def test_nothing_is_judged_by_nothing():
