@@ -408,6 +408,9 @@ def _limits(points: Tensor) -> tuple[tuple[float, float], tuple[float, float]]:
 def convergence(history: Sequence[dict[str, float]]) -> "Figure":
     """Show how the error of a fit fell with the samples it spent, beside what sampling alone would show, or with steps.
 
+    The floor is that of independent samples. Up to ten dimensions steps take Sobol points, which show less: the error
+    may fall below it.
+
     Args:
         history: `history_` of a fitted map: records with "samples", "tv" and "tv_floor"; where cells were computed and
             "samples" is 0, with "step", "chi2" and "tv".
@@ -432,7 +435,7 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
         return _steps(figure, axes, history)
     axes.loglog(samples, [record["tv"] for record in history], "o-", color=PALETTE[0], label="error of the cells")
     floor = [record["tv_floor"] for record in history]
-    axes.loglog(samples, floor, "s--", color=PALETTE[1], label="sampling floor: error that exact cells would show")
+    axes.loglog(samples, floor, "s--", color=PALETTE[1], label="sampling floor: exact cells, independent samples")
     axes.set(xlabel="source samples spent", ylabel="total variation")
     axes.set_title("convergence of the semi-discrete fit")
     for axis, labels in ((axes.xaxis, EngFormatter(sep="")), (axes.yaxis, StrMethodFormatter("{x:g}"))):

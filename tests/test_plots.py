@@ -215,7 +215,7 @@ def test_convergence_shows_error_and_floor_on_logarithmic_axes():
     assert list(floor.get_ydata()) == [record["tv_floor"] for record in history]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_xlabel() == "source samples spent"
-    assert "floor" in axes.get_legend().get_texts()[1].get_text()
+    assert axes.get_legend().get_texts()[1].get_text() == "sampling floor: exact cells, independent samples"
 
 
 def test_a_history_of_a_fit_can_be_shown(plane):

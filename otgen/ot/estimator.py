@@ -73,7 +73,8 @@ class SemiDiscreteOT(TransportMap):
         centroids_: Mean of the source over each cell, (m, d), float64; nan for targets of weight zero.
         certificate_: Accuracy, computed or on fresh samples.
         converged_: Whether `tol` was certified.
-        history_: A dict per measurement: step, samples (so far), n, chi2, tv, tv_floor, empty (cells), seconds.
+        history_: A dict per measurement: step, samples (so far), n, chi2, tv, tv_floor (of n independent samples; tv on
+            Sobol points, which steps take up to ten dimensions, may lie below), empty (cells), seconds.
         samples_: Source samples spent.
         n_features_in_: Dimension d of the targets.
 
