@@ -72,12 +72,12 @@ class Certificate:
     share: float = 1.0
 
     def upper(self, confidence: float = CONFIDENCE) -> float:
-        """Upper confidence bound on the true chi2."""
+        """Upper confidence bound on the true chi2; below 80 % confidence too low, as the estimate is skewed."""
         _check_confidence(confidence)
         return self.chi2 - NormalDist().inv_cdf(self.share * (1 - confidence)) * self.chi2_se_upper
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
-        """Two-sided confidence interval for the true chi2."""
+        """Two-sided confidence interval for the true chi2; where one cell got nearly all samples it begins too high."""
         _check_confidence(confidence)
         z = -NormalDist().inv_cdf(self.share * (1 - confidence) / 2)
         return max(0.0, self.chi2 - z * self.chi2_se), max(0.0, self.chi2 + z * self.chi2_se_upper)
