@@ -25,8 +25,9 @@ class Report:
     Attributes:
         name: Metric and extractor, such as "FID[lenet-ab12cd34]". Scores of different names are not comparable.
         score: Of the generated images against the data.
-        floor: Of a half of the data against the other half: no generator can be expected below it. Its n is smaller
-            where the data is scarce, and then a biased metric's floor is too high.
+        floor: Of a half of the data against the other half: no generator of new images can be expected below it, but
+            copies of the data are. Its n is smaller where the data is scarce, and then a biased metric's floor is too
+            high.
     """
 
     name: str

@@ -32,6 +32,12 @@ def test_data_against_itself_is_at_the_floor(seed):
     assert abs(report.floor.value) < 5 * report.floor.spread
 
 
+def test_copies_of_the_data_are_below_the_floor():
+    x = normal(200, *SHAPE)
+    (report,) = compare(x, x.clone(), PIXELS, ["FID"])
+    assert report.score.value < 1e-9 < report.floor.value
+
+
 def test_the_floor_has_no_sample_twice():
     x = torch.arange(20.0).view(-1, 1, 1, 1).expand(-1, *SHAPE)
     (report,) = compare(x, x.flip(0), PIXELS, ["FID"])
