@@ -87,7 +87,7 @@ def _report(c: Certificate, tol: float) -> list[str]:
     else:
         how = f"on {c.samples:,} fresh samples"
         chi2 = f"{c.chi2:.3g} +- {c.chi2_se:.1g}, at most {c.upper():.3g} with 95 % confidence (goal {tol:g})"
-        tv = f"{c.tv:.3g}, of which sampling alone makes {c.tv_floor:.3g}"
+        tv = f"{c.tv:.3g}, where exact heights would show {c.tv_floor:.3g} by sampling alone"
     return [
         f"accuracy     {how}",
         f"chi2         {chi2}",

@@ -13,13 +13,15 @@ from otgen.files import load_array
 COMMANDS = ("demo", "fit", "train", "sample", "models", "info")
 
 
-def test_fit_writes_the_map_and_reports_the_certificate(run, codes, tmp_path):
+@pytest.mark.parametrize("method", ["auto", "newton"])
+def test_fit_writes_the_map_and_reports_the_certificate(run, codes, tmp_path, method):
     path = tmp_path / "map.safetensors"
-    code, out, err = run("fit", codes, "-o", path, "--tol", 0.05, "--seed", 4)
+    code, out, err = run("fit", codes, "-o", path, "--tol", 0.05, "--seed", 4, "--method", method)
     ot = SemiDiscreteOT.load(path)
     c = ot.certificate_
     assert (code, err) == (0, [])
-    assert out[0] == f"{codes}: 60 targets in 3 dimensions, source uniform, method auto"
+    assert out[0] == f"{codes}: 60 targets in 3 dimensions, source uniform, method {method}"
+    assert c.exact == (method == "auto")
     said = {line[:12].strip(): line[13:] for line in out[1:]}
     if c.exact:
         assert said["accuracy"] == "computed exactly"
@@ -27,7 +29,7 @@ def test_fit_writes_the_map_and_reports_the_certificate(run, codes, tmp_path):
         assert said["accuracy"] == f"on {c.samples:,} fresh samples"
         assert said["chi2"].startswith(f"{c.chi2:.3g} +- ")
         assert f"at most {c.upper():.3g} with 95 % confidence (goal 0.05)" in said["chi2"]
-        assert said["tv"] == f"{c.tv:.3g}, of which sampling alone makes {c.tv_floor:.3g}"
+        assert said["tv"] == f"{c.tv:.3g}, where exact heights would show {c.tv_floor:.3g} by sampling alone"
     assert said["empty cells"] == f"{c.empty_cells} of 60"
     assert said["W2^2"] == f"{c.primal:.6g} (dual value {c.dual:.6g})"
     assert said["samples"].startswith(f"{ot.samples_:,} in ")
