@@ -116,7 +116,7 @@ def laplacian(x_hat: Tensor, x: Tensor) -> Tensor:
     _check("laplacian", x_hat, x)
     rest, total, weight = x_hat - x, x.new_zeros(()), 1.0  # the pyramid is linear: that of the difference will do
     while min(rest.shape[2:]) >= 4:
-        below = avg_pool2d(rest, 2, ceil_mode=True, count_include_pad=False)
+        below = avg_pool2d(rest, 2, ceil_mode=True)
         edges = rest - interpolate(below, rest.shape[2:], mode="bilinear", align_corners=False)
         total = total + weight * edges.abs().flatten(1).sum(dim=1).mean()
         rest, weight = below, 4 * weight

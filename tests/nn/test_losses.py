@@ -128,6 +128,9 @@ def test_laplacian_by_hand():
     torch.testing.assert_close(laplacian(x + torch.tensor([1.0, 3.0]).view(2, 1, 1, 1), x), torch.tensor(2 * 4 * 4.0))
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
     torch.testing.assert_close(laplacian(board, torch.zeros(1, 1, 4, 4)), torch.tensor(16.0))  # all lost at once
+    # each row halved is 0 1 and stretched 0 1/4 3/4 1: of 0 0 1 1 two quarters are lost, in four rows
+    step = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, 1, 4, 4)
+    torch.testing.assert_close(laplacian(step, torch.zeros(1, 1, 4, 4)), torch.tensor(4 * 0.5 + 4 * 2))
     x = torch.zeros(1, 1, 5, 7)  # halves are rounded up: 3 x 4 are left
     torch.testing.assert_close(laplacian(x + 1, x), torch.tensor(4 * 12.0))
 

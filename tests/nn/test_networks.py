@@ -15,6 +15,7 @@ def test_shapes(shape):
     assert encoder(shape, 5, 2)(x).shape == (3, 5)
     assert decoder(5, shape, 2)(z).shape == (3, *shape)
     assert critic(shape, 2)(x).shape == (3,)
+    assert critic(shape, 2)(x[:1]).shape == (1,)
     assert squash(shape)(decoder(5, shape, 2)(100 * z)).abs().max() <= (1 if len(shape) == 3 else float("inf"))
 
 
@@ -73,6 +74,11 @@ def test_networks_of_vectors_have_three_hidden_layers():
 @pytest.mark.parametrize(("side", "start"), [(28, 7), (32, 8), (56, 14), (64, 8)])
 def test_the_wae_decoder_starts_at_a_quarter_below_64_pixels(side, start):
     assert decoder(5, (3, side, side), 2, "wae")[0].out_features == 8 * 2 * start * start
+
+
+@pytest.mark.parametrize("shape", [(1, 68, 68), (1, 64, 68), (1, 64, 32)], ids=str)
+def test_sides_of_the_wae_networks_need_not_be_powers_of_two(shape):
+    assert decoder(5, shape, 2, "wae")(torch.randn(3, 5)).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("side", [4, 10])
