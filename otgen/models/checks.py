@@ -109,7 +109,7 @@ class Checked(Stateful):
     def _check_tensor(self, method: str, what: str, x: Tensor, shape: Shape) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"{self._name}.{method}: {what} must be a torch tensor, got {type(x).__name__}")
-        if x.shape[1:] != shape or x.ndim != 1 + len(shape):
+        if x.shape[1:] != shape:
             mend = ""
             if len(shape) == 3 and x.ndim == 4:  # a reshape would scramble the pixels
                 mend = ": take x.permute(0, 3, 1, 2)" if x.shape[1:] == (*shape[1:], shape[0]) else ""

@@ -165,7 +165,7 @@ class OTPrior(nn.Module):
             self.like = self.like.to(tensors.pop(LIKE, self.like).dtype)
             try:
                 record = bytes(tensors.pop(RECORD).tolist()).decode()
-                self.ot_ = SemiDiscreteOT.from_state({name: t.clone() for name, t in tensors.items()}, record)
+                self.ot_ = SemiDiscreteOT.from_state(tensors, record)
             except (KeyError, ValueError) as error:
                 error_msgs.append(f"{start}*: {error}")
         super()._load_from_state_dict(rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)

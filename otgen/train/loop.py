@@ -165,7 +165,7 @@ def train(
             keep(0)
         if before:
             remove_checkpoint(before)  # the run's own holds all of it
-        saved, ended = time.monotonic(), start == total
+        saved = time.monotonic()
         batches = samples.batches(batch_size, seed, start)
         try:
             with (
