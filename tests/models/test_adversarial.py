@@ -165,6 +165,14 @@ def test_bfloat16(cls):
         assert abs(values[0] - half.history_[name][0]) < 0.05
         assert values[0] != half.history_[name][0] or name == "k"
     assert half.sample(2).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert half._score(half._fake(4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("cls", [WGANGP, WGANDiv, WGANQC])
+def test_gradients_of_gradients_cannot_be_compiled(cls):
+    with pytest.raises(ValueError, match=f"^train: {cls.__name__} takes gradients of gradients, which torch.compile"):
+        cls((2,), 3, width=2).fit(vectors(), steps=1, batch_size=8, compile=True, progress=False)
 
 
 # --- packing ---------------------------------------------------------------------------------------------------------
@@ -247,7 +255,7 @@ class Scores(nn.Sequential):
 @pytest.mark.parametrize("cls", [WGANGP, WGANDiv, WGANQC])
 def test_batch_norm_is_refused_where_gradients_count(cls):
     with pytest.raises(ValueError, match=rf"^{cls.__name__}: critic must not have batch normalisation, which mixes"):
-        cls((2,), 3, critic=Scores(nn.BatchNorm1d(4)))
+        cls((2,), 3, critic=Scores(nn.Sequential(nn.BatchNorm1d(4))))
     cls((2,), 3, critic=Scores(nn.LayerNorm(4)))
     GAN((2,), 3, critic=Scores(nn.BatchNorm1d(4))).step(vectors(8))
 

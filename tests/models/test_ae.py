@@ -89,6 +89,15 @@ def test_state_dict_holds_the_optimiser():
     assert (a.encoder[0].weight - weights_only.encoder[0].weight).abs().max() > 1e-5
 
 
+def test_a_trained_model_becomes_a_fresh_one_again():
+    trained, fresh = AE(SHAPE, 2, width=4), AE(SHAPE, 2, width=4)
+    trained.step(blobs(4))
+    trained.load_state_dict(fresh.state_dict())
+    for model in (trained, fresh):
+        model.step(blobs(4))
+    assert_same_state(trained.state_dict(), fresh.state_dict())
+
+
 def test_loaded_state_is_a_copy():
     a, b = AE(SHAPE, 2, width=4), AE(SHAPE, 2, width=4)
     a.step(blobs(4))
@@ -130,7 +139,7 @@ def test_state_of_a_model_inside_another():
     ("key", "value", "wanted"),
     [
         ("optimiser.0.exp_avg", torch.zeros(3), r"optimiser.0.exp_avg: shape must be \(4, 1, 3, 3\), got \(3,\)"),
-        ("optimiser.999.step", torch.zeros(()), "optimiser.999.step: there are 18 parameters"),
+        ("optimiser.18.step", torch.zeros(()), "optimiser.18.step: there are 18 parameters"),
         ("optimiser.x.step", torch.zeros(()), "optimiser.x.step: there are 18 parameters"),
         ("encoder.0.weight", torch.zeros(3), "size mismatch for encoder.0.weight"),
         ("other", torch.zeros(3), 'Unexpected key.* "other"'),

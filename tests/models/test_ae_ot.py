@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 from torch.testing import assert_close
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from otgen import data
 from otgen.models import AE, AEOT, AEOTGAN, OTPrior, load
@@ -88,6 +88,8 @@ def test_settings_of_a_prior_come_back_from_its_file(codes, tmp_path):
     again = OTPrior.load(tmp_path / "map.safetensors", angle_threshold=0.7)
     assert (again.settings, again.angle_threshold) == (prior.settings, 0.7)
     assert_close(again.sample(20, 5), prior.sample(20, 5), rtol=0, atol=0)
+    wider = OTPrior.load(tmp_path / "map.safetensors", angle_threshold=3.0)
+    assert not torch.equal(wider.sample(20, 5), prior.sample(20, 5))
 
 
 def test_a_prior_shares_no_memory_with_the_state_it_was_loaded_from(fitted):
@@ -193,6 +195,11 @@ class Endless(IterableDataset):
         return iter(lambda: torch.rand(2), None)
 
 
+def test_a_loader_gives_the_codes_of_all_its_batches():
+    aeot = AEOT((2,), 2, width=2, tol=5.0).fit_prior(DataLoader(torch.rand(20, 2), 8), progress=False)
+    assert len(aeot.prior.ot_.targets_) == 20
+
+
 @pytest.mark.parametrize("kind", [AEOT, AEOTGAN])
 def test_data_without_an_end_are_refused_before_training(kind):
     model = kind((2,), 2, width=2)
@@ -221,12 +228,20 @@ def aeot():
 def test_generator_starts_as_the_decoder(aeot):
     z = torch.randn(5, 3)
     assert_close(AEOTGAN(SHAPE, aeot=aeot, width=2).decode(z), aeot.decode(z), rtol=0, atol=0)
-    gan = AEOTGAN(SHAPE, 3, width=2, tol=5.0, ae_epochs=2, head_start=9)
+    gan = AEOTGAN(SHAPE, 3, width=2, tol=5.0, ae_epochs=2, head_start=2)
     assert not gan.aeot.fitted
     gan.fit(images(), steps=2, batch_size=8, progress=False)
     assert gan.aeot.fitted
     assert len(gan.aeot.history_["loss"]) == 2 * (60 // 8)
     assert_close(gan.decode(z), gan.aeot.decode(z), rtol=0, atol=0)  # the critic alone has learnt
+
+
+def test_a_second_fit_goes_on_with_the_generator(aeot):
+    gan = AEOTGAN(SHAPE, aeot=aeot, width=2, head_start=0).fit(images(), steps=2, batch_size=8, progress=False)
+    assert len(aeot.history_["loss"]) == 4  # it was fitted before, and no more since
+    z = torch.randn(5, 3)
+    before, gan.head_start = gan.decode(z), 9  # from now on the critic alone learns
+    assert_close(gan.fit(images(), steps=1, batch_size=8, progress=False).decode(z), before, rtol=0, atol=0)
 
 
 def test_losses_of_aeotgan_by_hand(aeot):
@@ -242,6 +257,8 @@ def test_losses_of_aeotgan_by_hand(aeot):
     assert values["content"] == pytest.approx((again - x).square().mean().item(), rel=1e-4)
     feature = (gan.critic.features(again) - gan.critic.features(x)).square().mean().item()
     assert values["feature"] == pytest.approx(feature, rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gan._score(x).dtype == torch.float32
 
 
 @pytest.mark.parametrize("weight", ["content", "feature"])
@@ -331,6 +348,7 @@ def test_the_critic_has_random_numbers_of_its_own():
     [
         ({"aeot": 3}, TypeError, "AEOTGAN: aeot must be an AEOT, got int"),
         ({"aeot": AEOT((2,), 2, width=2)}, ValueError, r"AEOTGAN: shape and d must be those of aeot, \(2,\) and 2"),
+        ({"aeot": AEOT(SHAPE, 2, width=2)}, ValueError, "AEOTGAN: shape and d must be those of aeot"),
         ({"content": -1.0}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got -1.0 and 0.1"),
         ({"content": "a"}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got 'a' and 0.1"),
         ({"feature": None}, ValueError, "AEOTGAN: content and feature must be numbers >= 0, got 1.0 and None"),

@@ -109,7 +109,8 @@ def test_a_saved_model_is_the_same_model(kind, shape, tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on_exactly(kind, shape, tmp_path):
     x, path = data(shape), tmp_path / "c"
     whole = fit(small(kind, shape), x, steps=7)
-    fit(small(kind, shape), x, steps=7, checkpoint=path, callbacks=[lambda model, step, values: step == 3])
+    first = fit(small(kind, shape), x, steps=7, checkpoint=path, callbacks=[lambda model, step, values: step == 3])
+    assert {len(values) for values in first.history_.values()} == {3}
     rest = small(kind, shape)
     with torch.no_grad():
         for parameter in rest.parameters():
@@ -168,7 +169,9 @@ def test_bad_arguments_are_refused_in_one_line(kind):
         ({"shape": (2,), "width": 0}, ValueError, "width must be a whole number >= 1, got 0"),
         ({"shape": (2,), "lr": -1.0}, ValueError, "lr must be a positive number, got -1.0"),
         ({"shape": (2,), "lr": float("nan")}, ValueError, "lr must be a positive number, got nan"),
+        ({"shape": (2,), "lr": float("inf")}, ValueError, "lr must be a positive number, got inf"),
         ({"shape": (2,), "seed": -1}, ValueError, "seed must be a whole number >= 0"),
+        ({"shape": (2,), "seed": 2**63}, ValueError, "seed must be a whole number >= 0 and below 2"),
         ({"shape": (2,), "seed": True}, ValueError, "seed must be a whole number >= 0"),
         ({"shape": (2,), "device": None}, ValueError, "device must be one that torch finds here, got None"),
         ({"shape": (2,), "device": "abacus"}, ValueError, "device must be one that torch finds here, got 'abacus'"),
@@ -238,6 +241,13 @@ def test_arguments_of_methods():
                 call(x, batch_size=batch_size)
     with pytest.raises(ValueError, match=r"AE.encode: vectors must have shape \(n, 2\), got \(0, 5\)$"):
         ae.encode(torch.empty(0, 5))
+    with pytest.raises(ValueError, match=r"AE.reconstruct: vectors must have shape \(n, 2\), got \(1, 5\)$"):
+        ae.reconstruct(torch.zeros(1, 5))
+    with pytest.raises(ValueError, match=r"AE.step: vectors must be at least one, got none$"):
+        ae.step(torch.empty(0, 2))
+    for bad in (float("inf"), -float("inf")):
+        with pytest.raises(ValueError, match="AE.encode: vectors must be finite, got"):
+            ae.encode(torch.tensor([[bad, 0.0]]))
     with pytest.raises(ValueError, match=r"a and b must have one shape, got \(2, 1\) and \(3, 1\)"):
         mean.interpolate(torch.zeros(2, 1), torch.zeros(3, 1))
 
@@ -255,6 +265,11 @@ def test_interpolation_is_a_straight_line_between_codes():
 def test_sampling_uses_the_generator_and_leaves_modes_alone():
     mean = Mean((2,))
     assert_close(mean.sample(3, 0), mean.sample(3, as_generator(0)), rtol=0, atol=0)
+    assert_close(mean.sample(3, 0), mean.decode(torch.randn(3, 1, generator=as_generator(0))), rtol=0, atol=0)
+    assert not torch.equal(torch.randn(3, generator=Mean((2,), seed=1).rng), torch.randn(3, generator=Mean((2,)).rng))
+    data_of_the_same_seed = torch.randn(3, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(torch.randn(3, generator=as_generator(0)), data_of_the_same_seed)
+    assert not torch.equal(torch.randn(3, generator=mean.rng), data_of_the_same_seed)
     torch.manual_seed(0)
     a = mean.sample(3)
     assert not torch.equal(a, mean.sample(3))
@@ -266,6 +281,14 @@ def test_sampling_uses_the_generator_and_leaves_modes_alone():
     assert not any(part.training for part in vae.encoder.modules())
     assert all(part.training for part in vae.decoder.modules())
     assert_same_state(vae.state_dict(), before)
+
+
+def test_no_more_than_a_batch_goes_through_a_network_at_a_time():
+    ae, seen = AE((2,), d=3, width=2), []
+    for network in (ae.encoder, ae.decoder):
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    ae.decode(ae.encode(data((2,), 10), batch_size=4), batch_size=6)
+    assert seen == [4, 4, 2, 6, 4]
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
@@ -380,6 +403,13 @@ def test_an_autoencoder_of_ones_own_networks(kind, tmp_path):
     assert_close(again.reconstruct(data((1, 8, 8))), model.reconstruct(data((1, 8, 8))), rtol=0, atol=0)
 
 
+def test_a_look_at_a_network_leaves_its_batch_statistics_alone():
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    AE((3,), 2, width=2, encoder=net)
+    assert net[1].num_batches_tracked == 0
+    assert net.training
+
+
 class Reshaped(nn.Linear):
     """A layer whose output is taken for another number of samples."""
 
@@ -430,6 +460,7 @@ def test_a_file_holds_the_recipe_and_tensors(tmp_path):
     recipe = json.loads(metadata["recipe"])
     assert recipe["model"] == "Mean"
     assert recipe["arguments"]["shape"] == [1, 8, 8]
+    assert recipe["arguments"]["rate"] == 0.5  # not given, but another version may have another default
     assert recipe["arguments"]["other"]["arguments"]["rate"] == 0.25
     assert "device" not in recipe["arguments"]
     assert {"state.mean", "state.rng", "state.other.mean", "state.other.rng"} == set(tensors)
@@ -547,7 +578,8 @@ def test_arguments_may_be_numbers_of_numpy(tmp_path):
     assert gan.critic_optimiser.param_groups[0]["betas"] == (0.5, 0.75)
     assert MODELS["gan"]((2,), 3, width=2, betas=(0, 0.75)).critic_optimiser.param_groups[0]["betas"] == (0, 0.75)
     gan.save(tmp_path / "gan")
-    assert load(tmp_path / "gan").shape == (1, 8, 8)
+    again = load(tmp_path / "gan")
+    assert (again.shape, again.critic_optimiser.param_groups[0]["betas"]) == ((1, 8, 8), (0.5, 0.75))
     aeotgan = MODELS["ae-ot-gan"]((np.int64(2),), 1, width=2, content=np.float32(0.5), feature=np.int64(1))
     assert (aeotgan.content, aeotgan.feature) == (0.5, 1)
     for truth in ({"shape": (True,)}, {"betas": (False, 0.5)}):

@@ -80,6 +80,14 @@ def test_each_code_is_given_its_nearest_noise():
     assert_close(noise, pool[nearest])
 
 
+def test_the_sampler_learns_from_less_than_a_batch():
+    glann = GLANN((2,), 2, width=2, sampler_epochs=1)
+    glann._allocate(20)
+    before = glann.sampler[0].weight.clone()
+    glann.finish(None, Setup(batch_size=8, progress=False))
+    assert not torch.equal(glann.sampler[0].weight, before)
+
+
 def test_the_sampler_learns_the_codes():
     glann = GLANN((2,), 2, width=2, sampler_epochs=30)
     glann._allocate(200)

@@ -53,6 +53,13 @@ def test_a_translation_by_hand():
     assert_close(solved.dual_real - solved.dual_fake, torch.full((20,), 0.36, dtype=torch.float64))
 
 
+def test_batches_that_are_one_point_cost_nothing():
+    x = torch.ones(4, 2)
+    solved = solve_batch(x, x, scale=1.0)
+    for value in (solved.cost, solved.dual_real, solved.dual_fake):
+        assert_close(value, torch.zeros_like(value))
+
+
 def test_a_large_batch_is_solved_to_the_end():
     """It takes over 30 000 pivots; a linear program is at its optimum where primal and dual agree."""
     x, y = batches(2000, (2,), seed=0)

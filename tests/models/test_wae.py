@@ -30,6 +30,17 @@ def test_mmd_loss_is_the_lectures():
     assert values["loss"] == pytest.approx((cost + 7 * penalty).item(), rel=1e-5)
 
 
+def test_a_negative_estimate_stays_negative():
+    """The estimate is unbiased, and the codes are drawn from the prior."""
+    wae, x = (
+        WAEMMD((2,), 2, width=2, encoder=nn.Identity()),
+        torch.randn(64, 2, generator=torch.Generator().manual_seed(1)),
+    )
+    penalty = losses.mmd(prior(wae, 64), x).item()
+    assert wae.step(x)["penalty"] == pytest.approx(penalty, rel=1e-4)
+    assert penalty < 0
+
+
 def test_gan_steps_the_adversary_first_and_then_the_autoencoder():
     """Lines of Algorithm 1: the discriminator ascends, and the autoencoder meets the one that has learnt."""
     wae, x = WAEGAN(SHAPE, 3, width=4, penalty_weight=7.0), images()
