@@ -77,7 +77,9 @@ def test_checkpoint_makes_the_same_model_without_pickle(tmp_path, monkeypatch):
         lambda path: path.write_bytes(b"\x80\x04K\x01." * 40),
         lambda path: save_file({"a": torch.ones(2)}, path),
         lambda path: save_file({"a": torch.ones(2)}, path, metadata={"otgen": "{"}),
-        lambda path: save_file({"a": torch.ones(2)}, path, metadata={"otgen": '{"format": 2}'}),
+        lambda path: save_file(
+            {"a": torch.ones(2)}, path, metadata={"otgen": '{"format": 2, "step": 1, "settings": {}}'}
+        ),
         lambda path: save_file({}, path, metadata={"otgen": '{"format": 1, "step": -1, "settings": {}}'}),
         lambda path: save_file({}, path, metadata={"otgen": '{"format": 1, "step": 1}'}),
         lambda path: save_file(

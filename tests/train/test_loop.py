@@ -326,16 +326,17 @@ def test_bad_arguments(arguments, kind, wanted):
     assert model.seen == []
 
 
-def test_values_that_are_not_sound(tmp_path):
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_sound(tmp_path, value):
     class Odd(Line):
         def step(self, batch):
             super().step(batch)
             return self.values[int(self.count) - 1]
 
     model, path = Odd(), tmp_path / "a"
-    model.values = [{"loss": 1.0}, {"loss": float("nan")}]
+    model.values = [{"loss": 1.0}, {"loss": value}]
     with pytest.raises(
-        FloatingPointError, match="train: Odd, step 2: loss must stay finite, got nan; try a smaller lr"
+        FloatingPointError, match=f"train: Odd, step 2: loss must stay finite, got {value}; try a smaller lr"
     ):
         train(model, points(), steps=2, batch_size=4, checkpoint=path, checkpoint_seconds=0.0, progress=False)
     assert read_checkpoint(path).step == 1

@@ -87,6 +87,15 @@ def test_every_kind_gives_the_same_batches(tmp_path, kind):
     assert_close(torch.cat(list(as_samples(data, (2,), 4).once())), x, rtol=0, atol=0)
 
 
+def test_all_rows_are_given_and_looked_at_in_pieces(monkeypatch):
+    monkeypatch.setattr("otgen.train.samples.CHUNK", 8)
+    for data in (points(), points().numpy()):
+        samples = as_samples(data, (2,), 4)
+        for pieces in (list(samples.once()), list(samples.look())):
+            assert [len(piece) for piece in pieces] == [8, 8, 4]
+            assert_close(torch.cat(pieces), points(), rtol=0, atol=0)
+
+
 def test_a_npy_file_stays_on_the_disk(tmp_path):
     save_array(tmp_path / "x.npy", torch.zeros(10, 2))
     samples = as_samples(tmp_path / "x.npy", (2,), 4)
@@ -170,6 +179,11 @@ def test_epochs_of_one_seed_are_not_those_of_the_next(kind):
     assert not any(torch.equal(a, b) for a in epochs(0) for b in epochs(1))
 
 
+def test_no_two_batches_of_a_loader_draw_the_same_numbers():
+    loader = DataLoader(Listed(torch.zeros(20, 2), lambda row: row + torch.rand(2)), 4)
+    assert len(torch.cat(list(as_samples(loader, (2,), 4).once())).unique(dim=0)) == 20
+
+
 def test_a_loader_draws_nothing_of_torchs_own_numbers():
     before = torch.get_rng_state()
     samples = as_samples(LOADERS["augmented"](points()), (2,), 4)
@@ -234,6 +248,7 @@ def test_files_that_cannot_be_used(tmp_path):
     ("data", "kind", "mend"),
     [
         (torch.full((5, 1, 8, 8), 255.0), ValueError, r"images must lie in \[0, 1\], got 255 to 255: take x / 255"),
+        (torch.full((5, 1, 8, 8), 300.0), ValueError, r"got 300 to 300: take \(x - x.min\(\)\)"),
         (torch.full((5, 1, 8, 8), -0.5), ValueError, r"got -0.5 to -0.5: take \(x \+ 1\) / 2"),
         (
             torch.full((5, 1, 8, 8), -7.0),
