@@ -94,7 +94,7 @@ def test_a_replaced_file_keeps_its_permissions(path):
 
 def test_pending_signs_and_conjugates_are_written(path):
     z = torch.tensor([1 + 2j, 3 - 1j]).conj()
-    for x in (z, z.imag):
+    for x in (z, z.imag, z.imag[:1]):
         files.save_array(path, x)
         assert torch.equal(files.load_array(path), x.resolve_conj().resolve_neg())
     files.write_safetensors(path, {"z": z, "sign": z.imag}, {})
@@ -107,8 +107,8 @@ def test_a_link_is_replaced_and_not_followed(tmp_path):
     mine = tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / "link").symlink_to(mine)
-    files.write_text(tmp_path / "link", "new")
-    assert (mine.read_text(), (tmp_path / "link").read_text()) == ("mine", "new")
+    files.write_text(tmp_path / "link", "✓ new")
+    assert (mine.read_text(), (tmp_path / "link").read_text("utf-8")) == ("mine", "✓ new")
     assert not (tmp_path / "link").is_symlink()
 
 
@@ -404,6 +404,19 @@ def test_grey_images_have_one_channel(tmp_path):
     assert x.dtype == torch.float32
     assert x.is_contiguous()
     torch.testing.assert_close(x[:, 0, 0, 0], torch.tensor([0.2, 1.0]))
+
+
+def test_images_of_one_bit_are_grey(tmp_path):
+    Image.new("1", (4, 4), 1).save(tmp_path / "a.png")
+    assert torch.equal(files.images(tmp_path, 4), torch.ones(1, 1, 4, 4))
+
+
+def test_a_sheet_rounds_to_the_nearest_level_and_cuts_off_the_rest(tmp_path):
+    levels = torch.arange(-8, 264).view(16, 17)
+    files.save_images(tmp_path / "x.png", (levels[None, None] - 0.4) / 255)
+    factor = 800 // 19  # of 17 pixels and a frame
+    pixels = np.asarray(Image.open(tmp_path / "x.png"))[factor:-factor:factor, factor:-factor:factor]
+    assert torch.equal(torch.tensor(pixels).long(), levels.clamp(0, 255))
 
 
 def test_one_colour_image_makes_all_colour(tmp_path):

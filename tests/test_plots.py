@@ -95,6 +95,9 @@ def test_facet_angles_by_hand():
     targets, weights = torch.tensor([[4.0, 7.0], [6.0, 7.0]]).double(), torch.tensor([0.5, 0.5]).double()
     angle = plots.facet_angles(targets, weights, np.array([[0, 1]]))
     np.testing.assert_allclose(angle, 2 * math.atan(math.sqrt(2)))
+    # With these weights -3/2 and 1/2 from the mean, at a scale of sqrt(3/8).
+    angle = plots.facet_angles(targets, torch.tensor([0.25, 0.75]).double(), np.array([[0, 1]]))
+    np.testing.assert_allclose(angle, math.atan(math.sqrt(6)) + math.atan(math.sqrt(2 / 3)))
 
 
 def test_facet_angles_beside_a_target_far_away_are_those_of_the_map():
