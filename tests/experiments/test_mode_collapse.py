@@ -3,6 +3,7 @@
 import pytest
 import torch
 from contexts import context_of
+from scipy.stats import ttest_ind
 from torch.testing import assert_close
 
 from otgen import plots
@@ -89,6 +90,10 @@ def test_mean_and_spread():
     assert above([2.0], [1.0, 1.0]) is not_above([2.0], [1.0, 1.0]) is None
     assert not_above([2.0, 0.0], [1.0, -1.1]) is True
     assert not_above([2.0, 2.1], [1.0, 1.1]) is False
+    a, b = [1.0, 2.0, 4.0], [0.5, 0.1, 0.2, 0.4, 0.3]
+    t = ttest_ind(a, b, equal_var=False).statistic
+    assert (above(a, b, t - 1e-9), above(a, b, t + 1e-9)) == (True, False)
+    assert plus_minus([1e-5]) == "1e-05"
     assert mean_and_spread([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert mean_and_spread([1.0]) == (1.0, 0.0)
 

@@ -53,10 +53,11 @@ class Toy:
         assert total == sum(float(outcome.tensors["v"][0]) for outcome in outcomes.values())
         figure = chart([Panel("t", lines=[Line([0, 1], [0, total])])])
         claims = [
-            Claim("It sums | up.", "confirmed", f"It is {total}.", "toy.png"),
+            Claim("It sums | up.", "confirmed", f"It is {total} <&>.", "toy.png"),
             Claim("It is large.", "not confirmed", "No.", "toy.png"),
+            Claim("It grows.", "not testable at this size", "One is too few.", "toy.png"),
         ]
-        return Findings(claims, {"toy.png": Picture(figure, "A line.")}, [Table("Sums", ("sum",), [(str(total),)])])
+        return Findings(claims, {"toy.png": Picture(figure, "A line.")}, [Table("Sums", ("sum",), [(f"{total} <&>",)])])
 
 
 @pytest.fixture
@@ -79,18 +80,18 @@ def test_results_name_everything(toy, path, tmp_path):
         "out/toy/results.json",
         "out/toy/toy.png",
     ]
-    assert outputs[0].what == "A toy <&>: 1 of 2 claims confirmed"
+    assert outputs[0].what == "A toy <&>: 1 of 3 claims confirmed"
     assert notes == [*(f"toy: part {i} of 3, n{i}" for i in (1, 2, 3)), "toy: drawing"]
     result = read_json(tmp_path / "out/toy/results.json")
     wanted = {"recipe": "toy", "seed": 1, "fast": False, "device": "cpu", "settings": {"numbers": [1, 2, 3]}}
     assert wanted.items() <= result.items()
     assert [part["values"]["number"] for part in result["parts"].values()] == [1, 2, 3]
     for part in result["parts"].values():
-        assert part["seconds"] >= 0
+        assert 0 <= part["seconds"] < 60
         assert {"processor", "cores", "torch", "otgen"} <= part["machine"].keys()
         assert isinstance(part["commit"], str)
         assert part["finished"].endswith("+00:00")
-    assert result["claims"][0]["evidence"] == "It is 6."
+    assert result["claims"][0]["evidence"] == "It is 6 <&>."
     assert result["figures"] == [{"file": "toy.png", "caption": "A line."}]
 
 
@@ -103,15 +104,20 @@ def test_finished_parts_are_not_done_again(toy, path, tmp_path):
     toy.stop_at = None
     run(path, output=tmp_path)
     assert toy.done == [1, 2, 3]
+    for number in (1, 2, 3):
+        part = tmp_path / f"toy/parts/n{number}.json"
+        write_json(part, read_json(part) | {"seconds": float(number)})
     run(path, output=tmp_path)
     assert toy.done == [1, 2, 3]
+    assert read_json(tmp_path / "toy/results.json")["seconds"] == 6
 
 
 def test_fast_has_a_folder_of_its_own(toy, path, tmp_path):
     run(path, output=tmp_path)
     run(path, output=tmp_path, fast=True)
     assert toy.done == [1, 2, 3, 5]
-    assert read_json(tmp_path / "toy-fast/results.json")["fast"] is True
+    result = read_json(tmp_path / "toy-fast/results.json")
+    assert (result["fast"], result["settings"]) == (True, {"numbers": [5]})
 
 
 def test_other_settings_are_not_mixed_in(toy, path, tmp_path):
@@ -122,6 +128,23 @@ def test_other_settings_are_not_mixed_in(toy, path, tmp_path):
     run(path, output=tmp_path, seed=2, overwrite=True)
     assert toy.done == [1, 2, 3] * 2
     assert read_json(tmp_path / "toy/parts/n1.json")["values"]["seed"] == 2
+
+
+def test_a_seed_of_nought_is_a_seed(toy, path, tmp_path):
+    run(path, output=tmp_path, seed=0)
+    assert read_json(tmp_path / "toy/results.json")["seed"] == 0
+
+
+def test_a_part_is_not_finished_before_its_tensors_are_there(toy, path, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["otgen.experiments.run"], "write_safetensors", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(path, output=tmp_path)
+    run(path, output=tmp_path)
+    assert toy.done == [1, 1, 2, 3]
 
 
 def test_files_that_are_not_ours_stay(toy, path, tmp_path):
@@ -222,10 +245,11 @@ def test_the_report_holds_everything_and_needs_nothing(toy, path, tmp_path):
     page = output.path.read_text()
     assert output.path == tmp_path / "report.html"
     assert page.count("data:image/webp;base64,") == 2
-    assert "4 claims: 2 confirmed, 2 not confirmed, 0 not testable at this size" in page
+    assert "6 claims: 2 confirmed, 2 not confirmed, 2 not testable at this size" in page
     assert "A toy &lt;&amp;&gt; (fast)" in page
     assert "<&>" not in page
-    assert "It is 6." in page
+    assert "It is 6 &lt;&amp;&gt;." in page
+    assert "<td>6 &lt;&amp;&gt;</td>" in page
     assert "http" not in page
     assert 'src="' not in page.replace('src="data:', "")
     assert page.count('id="') == len(set(page.split('id="')[1:])) == 4
@@ -242,12 +266,18 @@ def test_the_tables_of_a_readme(toy, path, tmp_path):
     assert "old" not in text
     assert "| A toy <&> | It sums \\| up. | confirmed | [toy.png](page.html#toy-toy.png) |" in text
     assert 'id="toy-toy.png"' in (tmp_path / "page.html").read_text()
-    assert "2 claims: 1 confirmed, 1 not confirmed, 0 not testable at this size. All of it took 0 minutes" in text
-    assert "| sum |\n|---|\n| 6 |" in text
+    assert "3 claims: 1 confirmed, 1 not confirmed, 1 not testable at this size. All of it took 0 minutes" in text
+    assert "| sum |\n|---|\n| 6 <&> |" in text
     assert "`otgen run toy`, seed 1, commit" in text
-    readme.write_text("no marks")
-    with pytest.raises(ValueError, match="must hold the lines"):
-        report(tmp_path / "out", output=tmp_path / "other.html", readme=readme)
+    result = tmp_path / "out/toy/results.json"
+    write_json(result, read_json(result) | {"seconds": 600.0, "processor_seconds": 1200.0})
+    report(tmp_path / "out", output=tmp_path / "page.html", readme=readme)
+    assert "took 20 minutes of processor time, 10 minutes on the clock" in readme.read_text()
+    for wrong in ("no marks", f"{END}my own{BEGIN}", f"{BEGIN}my own{BEGIN}{END}", f"{BEGIN}{END}my own{END}"):
+        readme.write_text(wrong)
+        with pytest.raises(ValueError, match="must hold the lines"):
+            report(tmp_path / "out", output=tmp_path / "other.html", readme=readme)
+        assert readme.read_text() == wrong
     assert not (tmp_path / "other.html").exists()
 
 
