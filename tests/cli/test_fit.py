@@ -187,6 +187,7 @@ BAD_OPTIONS = {
         ["--checkpoint", "MAP"],
         "expected a checkpoint of otgen (otgen-checkpoint-1), got otgen-transport-1",
     ),
+    "checkpoint and map": (["--checkpoint", "OUTPUT"], "map.safetensors is asked for twice"),
     "checkpoint folder": (["--checkpoint", "nowhere/state"], "there is no folder nowhere to write state into"),
 }
 
@@ -194,7 +195,8 @@ BAD_OPTIONS = {
 @pytest.mark.parametrize("option", BAD_OPTIONS)
 def test_bad_options_are_refused(refused, codes, fitted, tmp_path, option):
     words, reason = BAD_OPTIONS[option]
-    words = [{"CODES": codes, "MAP": fitted}.get(word, word) for word in words]
+    files = {"CODES": codes, "MAP": fitted, "OUTPUT": tmp_path / "map.safetensors"}
+    words = [files.get(word, word) for word in words]
     before = fitted.read_bytes()
     assert reason in refused("fit", codes, "-o", tmp_path / "map.safetensors", *words)
     assert fitted.read_bytes() == before

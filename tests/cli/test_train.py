@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 import otgen
 from otgen import cli, data
 from otgen.cli.folder import CHECKPOINT, MODEL, RECORD, UNDER_WAY
+from otgen.cli.train import _samples
 from otgen.files import load_array, save_array
 from otgen.models import AEOT, MODELS, VAE, Model, load
 
@@ -87,6 +89,7 @@ def test_data_of_every_kind(run, tmp_path):
     (tmp_path / "images").mkdir()
     for index in range(9):
         Image.new("RGB", (20, 16), (index, 200, 3)).save(tmp_path / "images" / f"{index}.png")
+    Image.new("L", (20, 16)).save(tmp_path / "images" / "0.png")  # the others decide
     kinds = {"swiss-roll-30": (2,), "mixture-30x4": (4,), "digits": (1, 8, 8)}
     kinds |= {tmp_path / "x.safetensors": (2,), tmp_path / "images": (3, 8, 8)}
     for index, (name, shape) in enumerate(kinds.items()):
@@ -94,6 +97,11 @@ def test_data_of_every_kind(run, tmp_path):
         assert run(*words) == (0, [], [])
         assert load(tmp_path / str(index) / "model.safetensors").shape == shape
     assert run("train", "ae", "--data", tmp_path / "x.npz", "--name", "a", "-o", tmp_path / "z", *QUICK)[0] == 0
+
+
+def test_the_seed_decides_the_data_as_well():
+    made, *_ = _samples(Namespace(data="swiss-roll-30", name=None, seed=3))
+    assert torch.equal(made, data.swiss_roll(30, seed=3))
 
 
 def test_resume_goes_on_and_overwrite_begins_again(run, refused, tmp_path):
@@ -283,6 +291,7 @@ def test_a_training_that_ends_before_its_first_step_can_be_gone_on_with(run, the
     assert code == 130
     assert err[-1].endswith("otgen: interrupted: the same command with --resume goes on")
     assert (tmp_path / "r" / "checkpoint.safetensors.prepare").exists()
+    assert (tmp_path / "r" / RECORD).exists()
     assert run(*words)[0] == 2  # it holds a run
     assert run(*words, then)[0] == 0
     assert sorted(file.name for file in (tmp_path / "r").iterdir()) == sorted([MODEL, CHECKPOINT, RECORD])
