@@ -68,7 +68,7 @@ def compare(
     n = min(len(data), len(made))
     half = min(n, len(data) // 2)
     least = max((LEAST.get(name, 1) for name in names), default=1)
-    if min(half, len(made)) < least:
+    if half < least:
         came = f"{len(data)} and {len(made)}"
         raise ValueError(f"compare: wanted {2 * least} real and {least} generated images at least, got {came}")
     return [

@@ -77,10 +77,10 @@ def jackknife(statistic: Statistic, *sets: Tensor, groups: int = GROUPS, seed: i
 
 
 def average(values: Tensor) -> Score:
-    """Mean of independent values (n,) and its standard error; unbiased."""
+    """Mean of independent values (n,), float64, and its standard error; unbiased."""
     n = len(values)
-    spread = float(values.double().std()) / math.sqrt(n) if n > 1 else math.nan
-    return Score(float(values.double().mean()), spread, n, 0.0)
+    spread = float(values.std()) / math.sqrt(n) if n > 1 else math.nan
+    return Score(float(values.mean()), spread, n, 0.0)
 
 
 def on_cpu(x: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Neighbours:
             return math.pi
         order = self.angles.argsort()
         share = self.counts[order].double().cumsum(0) / float(self.counts.sum())
-        return float(self.angles[order][min(int(torch.searchsorted(share, q)), order.numel() - 1)])
+        return float(self.angles[order][torch.searchsorted(share, q)])
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,6 @@ class Extension:
         mask = torch.empty(near.shape, dtype=torch.bool, device="cpu")
         for rows in self._few(x.shape[0]):
             mask[rows] = plane_angles(self.y, near[rows, :1], near[rows]) <= self.threshold  # lines 6 and 7
-        mask[:, 0] = True
         kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0], device="cpu")  # line 8
         near, mask, x = near[kept], mask[kept], x[kept]
         points = torch.empty_like(x)

@@ -144,7 +144,7 @@ class Problem:
     def spread(self, values: Tensor) -> Tensor:
         """Quantities per cell, (m,), as shares of the given targets, (given,): duplicates divide them by weight."""
         share = self.weights / self.nu[self.index.clamp_min(0)]
-        return torch.where(self.index < 0, 0.0, values[self.index.clamp_min(0)] * share)
+        return values[self.index.clamp_min(0)] * share
 
 
 def make_problem(

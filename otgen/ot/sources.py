@@ -247,7 +247,7 @@ class Custom:
         sums = torch.zeros(m, d, dtype=torch.float64, device="cpu")
         all_x, square = torch.zeros(d, dtype=torch.float64, device="cpu"), 0.0
         best_two, gaps, total = [], [], 0.0
-        there, heights = self._targets.bring(y).double(), h.to(self._targets.device).double()
+        there, heights = self._targets.bring(y), h.to(self._targets.device)
         for start in range(0, n, CHUNK):
             x = self._draw(min(CHUNK, n - start), d, generator)
             found = ops.topk(x.to(there.device), there, heights, 2 if pairs else 1)
@@ -257,7 +257,7 @@ class Custom:
             all_x, square = all_x + x.sum(0), square + float(x.square().sum())
             if pairs:
                 best_two.append(winner.int())
-                gaps.append((score[:, 0] - score[:, 1]).to(y.dtype))
+                gaps.append(score[:, 0] - score[:, 1])
             if centroids:
                 sums.index_add_(0, winner[:, 0], x)
             if progress is not None:
