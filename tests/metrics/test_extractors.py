@@ -54,7 +54,7 @@ def test_a_network_and_its_weights_from_a_file(tmp_path):
     assert loaded.fingerprint == Network(module, 3, name="inception").fingerprint
     assert loaded.fingerprint.startswith("inception-")
     assert loaded.fingerprint != Network(network(2), 3, name="inception").fingerprint
-    features = loaded(IMAGES)
+    features = loaded(IMAGES.double())  # which a module of float32 would not take
     assert_close(features, module.eval()(IMAGES).flatten(1).double())
     assert not features.requires_grad
     assert features.dtype == torch.float64
@@ -68,13 +68,23 @@ def test_a_network_that_does_not_fit(tmp_path):
         Network(network(), 3, tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"must return features \(b, 4\), got \(50, 3\)"):
         Network(network(), 4)(IMAGES)
+    with pytest.raises(ValueError, match=r"must return features \(b, 3\), got \(50, 3, 3, 3\)"):
+        Network(network()[:2], 3)(IMAGES)
     with pytest.raises(TypeError, match=r"must be a plain torch.nn.Module, got function"):
         Network(lambda x: x, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_an_archive_of_code_is_refused():
+    with pytest.raises(TypeError, match=r"must be a plain torch.nn.Module, got RecursiveScriptModule"):
+        Network(torch.jit.script(nn.Flatten()), 16)
 
 
 def test_images_are_checked():
     with pytest.raises(TypeError, match="images must be a tensor of floating point, got torch.uint8"):
         Pixels((1, 4, 4))(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"images must have shape \(n, 1, 4, 4\) with n >= 1, got \(0, 1, 4, 4\)"):
+        Pixels((1, 4, 4))(IMAGES[:0])
     with pytest.raises(ValueError, match="images must be finite"):
         Pixels((1, 4, 4))(IMAGES * torch.nan)
 

@@ -1,4 +1,6 @@
+import copy
 import json
+import sys
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.testing import assert_close
 from otgen import data
 from otgen.files import read_safetensors, write_safetensors
 from otgen.metrics import LeNet, train_lenet
+from otgen.metrics.lenet import Layers, _fit
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +74,21 @@ def test_settings_and_seed_make_another_network(digits, tmp_path):
     state = torch.get_rng_state()
     names = {train_lenet(images, labels, epochs=1, seed=s, cache=tmp_path).fingerprint for s in (0, 1)}
     names.add(train_lenet(images, labels, epochs=2, cache=tmp_path).fingerprint)
-    assert len(names) == len(list(tmp_path.iterdir())) == 3
+    names.add(train_lenet(images, labels.flip(0), epochs=1, cache=tmp_path).fingerprint)
+    assert len(names) == len(list(tmp_path.iterdir())) == 4
     assert all(name.startswith("lenet-") and len(name) == 14 for name in names)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_seed_decides_the_weights_at_first_and_the_order_of_the_images(monkeypatch):
+    images, labels = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    network = Layers(1, 2)
+    trained = [copy.deepcopy(network) for _ in range(2)]
+    for seed in (0, 1):
+        _fit(trained[seed], images, labels, 1, 4, seed)
+    assert not torch.equal(trained[0].head.weight, trained[1].head.weight)
+    monkeypatch.setattr(sys.modules["otgen.metrics.lenet"], "_fit", lambda *_: 0.5)
+    assert len({train_lenet(images, labels, seed=seed).fingerprint for seed in (0, 1)}) == 2
 
 
 def test_the_cache_may_lie_in_folders_that_are_not_there_yet(tmp_path):
@@ -96,6 +111,7 @@ def test_any_size_and_colour():
         ({"labels": torch.zeros(20)}, TypeError, r"labels must be int64 of shape \(20,\)"),
         ({"labels": torch.arange(19) % 2}, ValueError, r"labels must be int64 of shape \(20,\)"),
         ({"labels": torch.zeros(20, dtype=torch.int64)}, ValueError, "two classes numbered from 0"),
+        ({"labels": torch.arange(20) % 3 - 1}, ValueError, "two classes numbered from 0"),
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
     ],
 )
@@ -109,6 +125,7 @@ def test_bad_input(change, error, message):
     ("weights", "about", "message"),
     [
         ({}, {"accuracy": float("nan")}, r"its accuracy must lie in \[0, 1\], got nan"),
+        ({}, {"accuracy": -1}, r"its accuracy must lie in \[0, 1\], got -1"),
         ({}, {"accuracy": 77}, r"its accuracy must lie in \[0, 1\], got 77"),
         ({"head.bias": torch.full((2,), float("nan"))}, {"accuracy": 0.5}, "its weights must be finite"),
         ({"std": torch.zeros(84)}, {"accuracy": 0.5}, "its weights must be finite and its std positive"),

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -35,9 +36,18 @@ def test_blur_lowers_it_and_grey_in_three_channels_changes_nothing():
     assert sharpness(images.expand(-1, 3, -1, -1)).value == pytest.approx(sharpness(images).value)
 
 
-def test_shapes_are_checked():
-    with pytest.raises(ValueError, match=r"sharpness: images must have shape .* got \(5, 2, 8, 8\)"):
-        sharpness(torch.zeros(5, 2, 8, 8))
+def test_colours_count_by_their_luma():
+    grey = normal(20, 1, 8, 8)
+    for channel, luma in enumerate((0.299, 0.587, 0.114)):
+        images = torch.zeros(20, 3, 8, 8)
+        images[:, channel] = grey[:, 0]
+        assert sharpness(images).value == pytest.approx(luma**2 * sharpness(grey).value, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 8, 8), (1, 1, 8, 8), (5, 1, 3, 8), (5, 1, 8, 3)])
+def test_shapes_are_checked(shape):
+    with pytest.raises(ValueError, match=rf"sharpness: images must have shape .* got {re.escape(str(shape))}"):
+        sharpness(torch.zeros(shape))
 
 
 def test_an_array_is_refused_by_name():
