@@ -13,6 +13,14 @@ def test_fresh_samples_are_as_near_to_either_set(seed):
     assert result.ratio.n == 400
 
 
+def test_by_hand():
+    """Medians, and ties that count one half; samples stand so far apart that each has the neighbours meant for it."""
+    x = 100 * torch.arange(10, dtype=torch.float64)[:, None]
+    to_train, to_held_out = torch.tensor([1] * 9 + [40]), torch.tensor([1] * 4 + [2] * 5 + [8])
+    result = memorisation(x, x + to_train[:, None], x + to_held_out[:, None])
+    assert (result.ratio.value, result.nearer.value) == (0.5, pytest.approx((5 + 0.5 * 4) / 10))
+
+
 def test_copies_are_found():
     train, held_out = normal(400, 6, seed=1), normal(400, 6, seed=2)
     result = memorisation(train[:200].clone(), train, held_out)

@@ -103,10 +103,12 @@ def test_what_counts_as_near_and_as_found():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="stacked_modes: images must have shape"):
-        stacked_modes(torch.zeros(5, 1, 2, 2), lambda x: x)
-    with pytest.raises(ValueError, match="classes from 0 to 9, got 10 to 10"):
-        stacked_modes(torch.zeros(5, 3, 2, 2), lambda x: torch.full((len(x),), 10))
+    for n, channels in ((5, 1), (1, 3)):
+        with pytest.raises(ValueError, match="stacked_modes: images must have shape"):
+            stacked_modes(torch.zeros(n, channels, 2, 2), lambda x: torch.zeros(len(x), dtype=torch.int64))
+    for wrong in (10, -1):
+        with pytest.raises(ValueError, match=f"classes from 0 to 9, got {wrong} to {wrong}"):
+            stacked_modes(torch.zeros(5, 3, 2, 2), lambda x, wrong=wrong: torch.full((len(x),), wrong))
     with pytest.raises(ValueError, match="modes: std must be positive"):
         modes(torch.zeros(5, 2), ring().float(), 0.0)
 

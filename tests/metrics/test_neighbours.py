@@ -35,7 +35,7 @@ def test_spacing_leaves_the_point_itself_out_but_not_its_copy():
 @pytest.mark.parametrize("scale", [0.05, 1.0, 5.0])
 def test_balls(scale, monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", 500)
-    x, c = normal(80, 3, seed=1) + 100, normal(150, 3, seed=2) + 100
+    x, c = normal(80, 3, seed=1) + 1e8, normal(150, 3, seed=2) + 1e8
     r = scale * normal(150, seed=3).abs()
     inside = distances(x, c) <= r
     assert inside.any()

@@ -65,9 +65,21 @@ def test_a_collapsed_encoder_carries_nothing():
 
 
 def test_posteriors_apart_saturate_at_log_n():
-    result = aggregate_posterior(10 * normal(300, 5), torch.full((300, 5), -8.0, dtype=torch.float64))
+    result = aggregate_posterior(10 * normal(300, 5), torch.full((300, 5), -8.0, dtype=torch.float64), draws=3)
     assert result.saturated
     assert result.mutual_information.value == pytest.approx(math.log(300), abs=1e-6)
+    assert result.mutual_information.spread == pytest.approx(0, abs=1e-6)
+    assert result.marginal_kl.spread == pytest.approx(result.mean_kl.spread, rel=1e-6)
+    again = aggregate_posterior(10 * normal(30, 5).repeat(10, 1), torch.full((300, 5), -8.0, dtype=torch.float64))
+    assert again.mutual_information.value == pytest.approx(math.log(30), abs=1e-6)
+    assert not again.saturated
+
+
+def test_where_all_posteriors_are_as_far_from_the_prior_the_marginal_has_the_spread_of_the_information():
+    mu = torch.nn.functional.normalize(normal(100, 3))
+    result = aggregate_posterior(mu, torch.full_like(mu, -2.0))
+    assert result.mean_kl.spread == pytest.approx(0, abs=1e-12)
+    assert result.marginal_kl.spread == pytest.approx(result.mutual_information.spread) != pytest.approx(0)
 
 
 @pytest.mark.parametrize("logvar", [-20.0, -38.0, -70.0, -300.0])

@@ -41,7 +41,7 @@ def test_data_that_the_same_seed_has_shuffled_are_not_dealt_out_in_their_old_ord
 
 
 def test_average():
-    score = average(torch.tensor([1.0, 2.0, 3.0, 6.0]))
+    score = average(torch.tensor([1.0, 2.0, 3.0, 6.0], dtype=torch.float64))
     assert score == Score(3.0, pytest.approx(math.sqrt(14 / 3 / 4)), 4, 0.0)
     assert str(Score(0.12345, 0.012, 7)) == "0.1235 ± 0.012 (n = 7)"
 
@@ -57,13 +57,15 @@ def test_spread_of_an_average_is_honest():
         ([[1.0]], TypeError, "fid: x must be a torch.Tensor, got list"),
         (torch.zeros(3), ValueError, r"fid: x must have shape \(n, d\), got \(3,\)"),
         (torch.zeros(1, 3), ValueError, "fid: x must have shape .* n >= 2"),
+        (torch.zeros(3, 0), ValueError, "fid: x must have shape .* d >= 1"),
+        (torch.tensor([[0.0], [-3.0]]), ValueError, "fid: x must be at most 2 .*, got 3"),
         (torch.zeros(3, 2, dtype=torch.int64), TypeError, "fid: x must be float32 or float64"),
         (torch.tensor([[math.nan], [0.0]]), ValueError, "fid: x must be finite"),
     ],
 )
 def test_features_are_checked(x, error, message):
     with pytest.raises(error, match=message):
-        features("fid", "x", x)
+        features("fid", "x", x, most=2)
 
 
 def test_columns_must_agree_and_groups_be_filled():
@@ -71,3 +73,5 @@ def test_columns_must_agree_and_groups_be_filled():
         features("fid", "y", torch.zeros(4, 2), like=torch.zeros(9, 3))
     with pytest.raises(ValueError, match="must have at least 10 samples"):
         jackknife(lambda v: v.mean(), normal(9))
+    with pytest.raises(ValueError, match="jackknife: groups must be at least 2"):
+        jackknife(lambda v: v.mean(), normal(9), groups=1)

@@ -19,6 +19,7 @@ JACKKNIFED = {
     "fid": lambda **settings: fid(X, Y, **settings),
     "prdc": lambda **settings: prdc(X, Y, **settings).density,
     "memorisation": lambda **settings: memorisation(X, Y, Z, **settings).ratio,
+    "authentic": lambda **settings: memorisation(X, Y, Z, **settings).authentic,
 }
 DRAWN = JACKKNIFED | {
     "compare": lambda seed: compare(rand(60, 1, 4, 4), rand(40, 1, 4, 4, seed=1), Pixels((1, 4, 4)), seed=seed),
