@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from otgen import SemiDiscreteOT
-from otgen.metrics import exact_wasserstein, semi_discrete_wasserstein, sliced_wasserstein, wasserstein_1d
+from otgen.metrics import Score, exact_wasserstein, semi_discrete_wasserstein, sliced_wasserstein, wasserstein_1d
 
 
 @pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 47), (11, 40)])
@@ -86,12 +86,29 @@ def test_sliced_of_a_shift_and_against_pot():
     truth = float(shift.norm()) / math.sqrt(8)
     assert abs(score.value - truth) < 4 * score.spread
     assert score.spread < 0.05 * truth
-    assert sliced_wasserstein(x, x).value == 0
+    assert sliced_wasserstein(x, x) == Score(0.0, 0.0, 500)
     pot = pytest.importorskip("ot")
     y = 2 * normal(300, 8, seed=3)
     v = np.random.default_rng(0).normal(size=(8, 1000))
     want = pot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=v / np.linalg.norm(v, axis=0))
     assert sliced_wasserstein(x, y, directions=1000).value == pytest.approx(float(want), rel=0.03)
+
+
+def test_sliced_far_from_the_origin_and_of_one_point():
+    x, y = normal(50, 4), normal(40, 4, seed=1)
+    assert sliced_wasserstein(x + 1e8, y + 1e8).value == pytest.approx(sliced_wasserstein(x, y).value, rel=1e-6)
+    for metric in (sliced_wasserstein, exact_wasserstein):
+        score = metric(torch.ones(10, 2), torch.ones(12, 2))
+        assert (score.value, score.spread, score.n) == (0, 0, 10)
+    with pytest.raises(ValueError, match="directions must be at least 2, got 1"):
+        sliced_wasserstein(x, y, directions=1)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0])
+def test_the_spread_of_directions_is_honest(p):
+    """They are all that differs between calls, and two points have no spread of their own."""
+    scores = [sliced_wasserstein(torch.zeros(10, 3), torch.ones(10, 3), p, directions=50, seed=s) for s in range(100)]
+    spread_is_honest([s.value for s in scores], [s.spread for s in scores], 0.75, 1.35)
 
 
 def test_sliced_in_parts(monkeypatch):
@@ -110,6 +127,12 @@ def test_semi_discrete_on_the_line_has_a_closed_form():
     assert result.low - 1e-4 <= 1 / (math.sqrt(12) * m) <= result.high + 1e-4
     assert result.distance.value == pytest.approx(1 / (math.sqrt(12) * m), rel=0.02)
     assert result.converged
+
+
+def test_semi_discrete_takes_its_samples_and_says_what_was_not_certified():
+    few, many = (semi_discrete_wasserstein(normal(20, 2), n=n).distance for n in (1000, 100_000))
+    assert few.spread == pytest.approx(10 * many.spread, rel=0.3)
+    assert not semi_discrete_wasserstein(normal(20, 1), n=1000, tol=1e-90).converged  # and no warning, as this says it
 
 
 def test_semi_discrete_from_the_normal_source(seed):
