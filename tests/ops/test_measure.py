@@ -130,6 +130,13 @@ def test_a_range_in_two_calls_adds_up(n, share, first, seed, stream):
     assert_close(together.centroids, whole.centroids, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
+def test_means_of_ones_own_samples_add_up_by_their_numbers():
+    one = ops.Measure(torch.tensor([1, 0]), 1.0, mean=torch.tensor([2.0]), second_moment=4.0)
+    other = ops.Measure(torch.tensor([1, 2]), 5.0, mean=torch.tensor([6.0]), second_moment=40.0)
+    both = one + other
+    assert (both.counts.tolist(), both.mean_u, both.mean.tolist(), both.second_moment) == ([2, 2], 4, [5], 31)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("n", "d"), [(20, 6), (10_007, 6), (10_007, 40), (10_007, 240)])
 def test_threads_change_nothing(each_thread_count, kind, n, d):

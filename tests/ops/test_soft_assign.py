@@ -11,7 +11,7 @@ PARTS = ["value", "columns", "grad_x", "grad_y", "grad_h"]
 
 def values_and_gradients(op, x, y, h, eps):
     """Both outputs of a soft assignment and the gradients of a random combination of them, float64."""
-    inputs = [v.clone().requires_grad_() for v in (x, y, h)]
+    inputs = [v.detach().requires_grad_() for v in (x, y, h)]  # a clone of a slice would be dense
     value, columns = op(*inputs, eps)
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(len(v), generator=generator).to(v) for v in (value, columns)]
