@@ -1,6 +1,7 @@
 """The lecture's Algorithm 1 (An et al., AE-OT), transcribed from its listing and run beside the solver."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import oracles
@@ -65,6 +66,20 @@ def test_every_step_is_algorithm_1(name, seed, monkeypatch):
         doublings += state.n == 2 * before
     assert doublings >= 2
     assert run.used == sum(row["n"] for row in run.history)
+
+
+def test_it_starts_where_it_is_told():
+    problem = make_problem(BuiltIn("uniform"), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    run = Run(problem, tol=0.01, max_samples=10**9, seed=0, start=torch.arange(4).double())
+    assert Adam().start(problem, run).h.tolist() == [0, 1, 2, 3]
+
+
+def test_with_more_samples_the_energy_is_compared_anew():
+    problem = make_problem(BuiltIn("uniform"), torch.tensor([0.0, 1.0, 2.0, 3.0]))
+    run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
+    before = replace(Adam().start(problem, run), lowest=-math.inf, since=adam.PATIENCE - 1)
+    after = Adam().step(problem, before, run)
+    assert (after.n, after.lowest, after.since) == (2 * before.n, math.inf, 0)
 
 
 def test_first_step_by_hand():

@@ -63,7 +63,8 @@ def test_eta_cools_to_its_floor_and_samples_grow_then():
         assert state.eta >= COOLING * before.eta * (1 - 1e-12)
         assert state.n in (before.n, 2 * before.n) or state.n == int(2 * 40 / 0.002)
     assert state.n > first
-    assert state.eta < 0.5
+    gaps = run.measure(before.h, before.n, "log-ratio", before.step, pairs=True).gaps
+    assert state.eta == pytest.approx(LAST_ETA * float(gaps.median()))
 
 
 @pytest.mark.parametrize("name", ["mixture-300x8", "sphere-300x6", "mixture-300x16"])
