@@ -1,8 +1,11 @@
+import math
+from types import SimpleNamespace
+
 import pytest
 import torch
 from draws import randn
 
-from otgen import data
+from otgen import data, ops
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers.base import Run
@@ -31,6 +34,23 @@ def test_chi2_is_unbiased_and_its_doubt_right(d, source):
     assert float(torch.tensor([s.noise for s in seen]).mean()) == pytest.approx(
         float(spread) * times / (times - 1), rel=0.05
     )
+
+
+def test_no_sample_is_measured_twice():
+    problem = make_problem(BuiltIn("normal"), randn(30, 16))
+    run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
+    gaps = torch.cat([measure(problem, torch.zeros_like(problem.nu), 1000, k, run).counted.gaps for k in range(3)])
+    assert gaps.unique().numel() == run.used == 3000
+
+
+def test_halves_that_agree_by_chance_have_the_noise_of_one_more_cell():
+    problem = make_problem(BuiltIn("normal"), randn(2, 16))
+    half = ops.Measure(torch.tensor([30, 70]), 0.0)
+    seen = measure(problem, torch.zeros(2), 200, 0, SimpleNamespace(measure=lambda *_, **__: half))
+    independent = (60 + 140) / 0.5 / 200**2
+    assert seen.chi2 == pytest.approx(2 * 0.2**2 / 0.5)
+    assert seen.noise == pytest.approx(independent / 2 / 3)
+    assert seen.doubt == pytest.approx(2 * math.sqrt((independent + seen.chi2) * seen.noise / 2))
 
 
 def test_gains_leave_what_was_foreseen():

@@ -1,5 +1,6 @@
 import math
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import oracles
 import pytest
@@ -13,7 +14,7 @@ from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.certificate import chi2_estimate, sampling_bound
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import newton
-from otgen.ot.solvers.base import Run
+from otgen.ot.solvers.base import Run, State, solve_by_samples
 from otgen.ot.solvers.newton import Newton, NewtonState, first_samples
 from otgen.ot.sources import BuiltIn
 
@@ -61,6 +62,17 @@ def test_a_step_too_far_is_taken_back():
         return oracles.energy(torch.linspace(0, 1, 20_001).double()[:, None], problem.y, h, problem.nu)
 
     assert energy(after.h) < energy(state.h)
+
+
+def test_what_a_failed_certificate_saw_counts_by_its_certainty():
+    problem = make_problem(BuiltIn("normal"), randn(30, 5))
+    run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
+    start = Newton().start(problem, run)
+    for se in (1e-9, 1e9, math.inf):
+        assert Newton().step(problem, replace(start, chi2=5.0, chi2_se=se), run).chi2_se == math.inf
+    sure, unsure, plain = (row["chi2"] for row in run.history)
+    assert sure == pytest.approx(5.0)
+    assert unsure == pytest.approx(plain) != pytest.approx(5.0)
 
 
 def test_a_step_that_was_right_is_kept():
@@ -163,6 +175,13 @@ def test_it_gives_up_where_nothing_is_left_to_gain(monkeypatch):
         ot = SemiDiscreteOT(source, method="newton", max_samples=10**8, progress=False).fit(randn(3, 2))
     assert not ot.converged_
     assert ot.samples_ < 10**7
+
+
+def test_who_gives_up_gives_the_best_heights():
+    last, best = randn(5), randn(5, seed=1)
+    lost = SimpleNamespace(name="lost", state=State, start=lambda *_: State(last, exhausted=True, fallback=best))
+    problem = make_problem(BuiltIn("uniform"), randn(5, 4))
+    assert torch.equal(solve_by_samples(lost, running(problem)).h, best)
 
 
 def test_one_target_needs_no_step():

@@ -85,6 +85,10 @@ def test_a_step_is_newtons():
     assert 0 < courant < 1
     left = oracles.uniform_1d(problem.y, h + move) - problem.nu
     assert float((left**2 / problem.nu).sum()) < 0.05 * float((seen.residual**2 / problem.nu).sum())
+    assert float(move.mean()) == pytest.approx(0, abs=1e-15)
+    raised = (torch.arange(12) == 3).double()
+    other, _ = newton_step.newton_step(problem, seen, torch.ones(12).double(), 0.1, raised)
+    assert [j for j in range(12) if abs(float((other - move)[j] - (other - move)[0])) > 1e-12] == [3]
 
 
 @pytest.mark.parametrize("seen_from_both", [False, True])
