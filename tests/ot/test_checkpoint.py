@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from otgen import SemiDiscreteOT, data
-from otgen.files import read_safetensors
+from otgen.files import read_safetensors, write_safetensors
 from otgen.ot import checkpoint
 from otgen.ot.solvers.base import State
 
@@ -74,9 +74,14 @@ def test_of_another_fit_it_is_refused_and_left_alone(tmp_path):
     y = data.mixture(60, 4)
     SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
     before = path.read_bytes()
-    for other, settings in ((y + 1e-3 * torch.randn(60, 4), {}), (y, {"seed": 1}), (y, {"tol": 0.02})):
+    others = [
+        *((y, None, settings) for settings in ({"seed": 1}, {"tol": 0.02}, {"source": "normal"}, {"method": "newton"})),
+        (y + 1e-3 * torch.randn(60, 4), None, {}),
+        (y, torch.arange(1, 61), {}),
+    ]
+    for other, weights, settings in others:
         with pytest.raises(ValueError, match="belongs to a fit with other targets, weights or settings"):
-            SemiDiscreteOT(progress=False, checkpoint=path, **settings).fit(other)
+            SemiDiscreteOT(progress=False, checkpoint=path, **settings).fit(other, weights)
     assert path.read_bytes() == before
 
 
@@ -89,6 +94,14 @@ def test_a_damaged_one_is_refused(tmp_path, part):
     path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(ValueError, match="fit.safetensors: wanted a whole .safetensors file"):
         SemiDiscreteOT(progress=False, checkpoint=path).fit(y)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_one_with_a_damaged_record_is_refused(tmp_path, d):
+    path = tmp_path / "fit.safetensors"
+    write_safetensors(path, {"h": torch.zeros(60)}, {"format": checkpoint.FORMAT, "record": "{"})
+    with pytest.raises(ValueError, match="fit.safetensors: damaged checkpoint"):
+        SemiDiscreteOT(progress=False, checkpoint=path).fit(data.mixture(60, d))
 
 
 def test_what_was_saved_comes_back(tmp_path):
