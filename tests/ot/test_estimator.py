@@ -17,6 +17,7 @@ from torch.testing import assert_close
 from otgen import data
 from otgen.ot import ConvergenceWarning, NotFittedError, SemiDiscreteOT, estimator
 from otgen.ot.solvers.base import CENTROID_SAMPLES
+from otgen.ot.sources import CHUNK
 
 # --- what a fit says of itself ---------------------------------------------------------------------------------------
 
@@ -281,6 +282,13 @@ def test_refit_of_the_same_problem_starts_at_its_solution():
     assert first["chi2"] < 0.01 + 2 * 2 * (500 / first["n"]) / 500**0.5
 
 
+def test_no_two_fits_are_certified_on_the_same_samples():
+    """For those of the one before have chosen the start."""
+    ot = fit(randn(40, 4))
+    seeds = [ot.certificate_.seed, *(ot.refit(ot.targets_).certificate_.seed for _ in range(2))]
+    assert len(set(seeds)) == 3
+
+
 def test_refit_after_zero_weights_does_not_start_from_their_heights():
     """Targets without weight have heights far below all others; given weight, they start as new ones do."""
     y, nu = randn(80, 4), torch.ones(80)
@@ -363,12 +371,33 @@ def test_a_file_says_what_was_fitted(tmp_path):
         assert (back.tol, back.seed, back.method) == (0.05, 0, "auto")
 
 
+def test_every_certificate_and_every_chunk_of_a_cost_has_samples_of_its_own():
+    ot = fit(randn(40, 4))
+    first, second = ot.certificate(), ot.certificate()
+    assert first.samples == second.samples == 4000
+    assert first.chi2 != second.chi2
+    assert ot.cost(2 * CHUNK)[0] != pytest.approx(ot.cost(CHUNK)[0], rel=1e-6)
+
+
+def test_cells_are_those_of_the_given_targets():
+    """Behind a facet lies a row of theirs; duplicates have one cell together, and targets of weight zero none."""
+    none, right, left, same = fit([9.0, 1.0, 0.0, 0.0], [0, 1, 1, 1]).cells()
+    assert none.corners.shape == (0, 1)
+    assert len(none.neighbours) == 0
+    for cell, ends, behind in ((right, [2 / 3, 1], [2, -2]), (left, [0, 2 / 3], [-1, 1]), (same, [0, 2 / 3], [-1, 1])):
+        at = cell.corners[:, 0][torch.cat(cell.faces)]
+        assert at.sort().values.tolist() == pytest.approx(ends, abs=1e-9)
+        assert cell.neighbours[at.argsort()].tolist() == behind
+
+
 def test_heights_that_are_changed_change_no_map():
     ot = fit(randn(40, 3))
     x, before, cost = rand(1000, 3), ot.assign(rand(1000, 3)), ot.cost(1000)
+    potential = ot.potential(x)
     ot.heights_.zero_()
     ot.heights_ = torch.zeros(40)
     assert torch.equal(ot.assign(x), before)
+    assert torch.equal(ot.potential(x), potential)
     assert ot.cost(1000) == cost
     assert ot.refit(ot.targets_).converged_
 
