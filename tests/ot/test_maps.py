@@ -72,6 +72,15 @@ def test_neighbours_of_a_square_share_a_side():
     assert [1, 2] not in far.pairs.tolist()
 
 
+def test_the_seed_decides_the_samples_and_the_rays():
+    problem = make_problem(BuiltIn("normal"), randn(60, 8))
+    h = -0.5 * problem.y.square().sum(1)
+    counts = [find_neighbours(problem, h, seed).counts.tolist() for seed in (0, 0, 1)]
+    rays = [shoot_rays(problem, h, seed).tolist() for seed in (0, 0, 1)]
+    assert counts[0] == counts[1] != counts[2]
+    assert rays[0] == rays[1] != rays[2]
+
+
 def test_singular_set_is_where_the_map_jumps():
     """Two clusters far apart: cells of one meet cells of the other at a large angle, and their own at a small one."""
     side = torch.arange(100) % 2
@@ -133,6 +142,13 @@ def test_angles_do_not_depend_on_place_and_scale():
         a, b = plain.singular_set(threshold), moved.singular_set(threshold)
         assert torch.equal(a.pairs, b.pairs)
         assert_close(a.angles, b.angles, rtol=0, atol=1e-6)
+
+
+def test_another_fit_has_neighbours_of_its_own():
+    ot = SemiDiscreteOT(progress=False).fit(randn(30, 3))
+    before = ot.singular_set().threshold
+    again = ot.fit(randn(30, 3, seed=1)).singular_set().threshold
+    assert again == SemiDiscreteOT(progress=False).fit(randn(30, 3, seed=1)).singular_set().threshold != before
 
 
 def test_automatic_threshold_is_the_median_over_samples():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from draws import randn
 from fits import assert_same_fit, fit, same_heights
+from torch.testing import assert_close
 
 from otgen import data
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
@@ -11,7 +12,8 @@ from otgen.ot.problem import make_problem
 from otgen.ot.solvers import auto, exact
 from otgen.ot.solvers.auto import Auto
 from otgen.ot.solvers.base import Run
-from otgen.ot.sources import BuiltIn
+from otgen.ot.solvers.quantiles import sampled_on_a_line
+from otgen.ot.sources import BuiltIn, Custom
 
 
 def certified(name, seed=0, source="uniform", tol=0.01):
@@ -199,6 +201,16 @@ def test_a_line_in_space(source, off):
 def test_heights_on_a_line_under_the_normal_source_are_those_of_one_dimension():
     line = randn(200, 1)
     same_heights(fit(laid(line, 6), source="normal").heights_, fit(line, source="normal").heights_, 1e-6)
+
+
+def test_cells_on_a_line_that_get_no_sample_end_at_the_first_of_them():
+    problem = make_problem(Custom(lambda n, g: torch.rand(n, 2, generator=g)), [[0, 0], [1, 0], [9, 0]], [1e-9, 3, 1])
+    run = Run(problem, tol=0.01, max_samples=10**6, seed=0)
+    heights = [sampled_on_a_line(problem, run, 1000, index) for index in (0, 0, 1)]
+    assert torch.equal(heights[0], heights[1])
+    assert not torch.equal(heights[0], heights[2])
+    ends = -heights[0].diff() / problem.line.place.diff()
+    assert_close(ends.sort().values, torch.tensor([0.0, 0.75], dtype=torch.float64), rtol=0, atol=0.06)
 
 
 def test_a_line_with_too_few_samples_is_not_claimed():
