@@ -126,6 +126,13 @@ def test_cells_by_any_whole_numbers(which):
     assert_close(abs(area), 4.5)  # of the triangle
 
 
+def test_corners_are_where_the_domain_is():
+    left, right = PowerDiagram([[0.25, 0.5], [0.75, 0.5]]).cells()
+    for cell, low in ((left, 0.0), (right, 0.5)):
+        wanted = [[low, 0.0], [low, 1.0], [low + 0.5, 0.0], [low + 0.5, 1.0]]
+        assert_close(torch.tensor(sorted(cell.corners.tolist())), torch.tensor(wanted))
+
+
 def _edges(corners):
     return zip(corners, corners.roll(-1, 0), strict=True)
 
@@ -158,15 +165,38 @@ def test_any_scale_within_the_limits(domain, scale):
     assert_close(other.costs / scale / scale, one.costs, rtol=1e-9, atol=1e-12)
 
 
+TURN = 2 * math.pi * torch.arange(5, dtype=torch.float64) / 5
+PENTAGON = torch.stack([TURN.cos(), TURN.sin()], 1)
+
+
+def test_corners_may_lie_on_a_side():
+    """But for rounding, which can turn the other way there."""
+    more = torch.stack([PENTAGON + share * (PENTAGON.roll(-1, 0) - PENTAGON) for share in (0.0, 0.3, 0.6)], 1)
+    y = randn(20, 2)
+    assert_close(PowerDiagram(y, domain=more.view(-1, 2)).measures, PowerDiagram(y, domain=PENTAGON).measures)
+
+
+def test_it_keeps_what_it_was_given():
+    y, h = rand(9, 2), rand(9)
+    found = PowerDiagram(y, h)
+    before = [found.sites.clone(), found.heights.clone()]
+    y.zero_()
+    h.zero_()
+    assert_close([found.sites, found.heights], before)
+
+
 BAD = {
     "four dimensions": (lambda: PowerDiagram(rand(5, 4)), "sites must have at most 3 coordinates, got 4"),
-    "huge sites": (lambda: PowerDiagram(1e70 * rand(5, 2)), r"sites must be at most 1e\+60, got"),
+    "huge sites": (lambda: PowerDiagram(-1e70 * rand(5, 2)), r"sites must be at most 1e\+60, got"),
     "nan": (lambda: PowerDiagram([[math.nan, 0.0]]), "sites must be finite"),
     "heights": (lambda: PowerDiagram(rand(5, 2), rand(4)), r"heights must have shape \(5,\), got \(4,\)"),
     "no domain": (lambda: PowerDiagram(rand(5, 2), domain="disk"), "domain must be one of uniform, normal or corners"),
     "tiny domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e-70]]), "domain must have sides from 1e-60"),
     "huge domain": (lambda: PowerDiagram(rand(5, 1), domain=[[0.0], [1e70]]), "domain must have sides from 1e-60"),
     "flat domain": (lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 0]]), "domain must be a lowest and a highest"),
+    "flat box": (lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 1e-13]]), "domain must be a lowest and"),
+    "flat polygon": (lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [2, 0], [1, 1e-13]]), "domain must be a convex"),
+    "star": (lambda: PowerDiagram(rand(5, 2), domain=PENTAGON[[0, 2, 4, 1, 3]]), "domain must be a convex"),
     "no polygon": (
         lambda: PowerDiagram(rand(5, 2), domain=[[0, 0], [1, 1], [1, 0], [0, 1]]),
         "domain must be a convex",
