@@ -62,8 +62,15 @@ def test_how_far_off_their_line_targets_are(off):
     far = away[away.norm(dim=1).argmax()]
     wanted = (away[:, 0] * far[1] - away[:, 1] * far[0]).abs().max() / far.square().sum()
     line = problem(y).line
-    assert line.off == pytest.approx(float(wanted), rel=1e-3)
+    assert line.off == pytest.approx(float(wanted), rel=1e-3, abs=0)
     assert float(line.direction.norm()) == pytest.approx(1)
+
+
+def test_the_covariance_is_that_of_the_weighted_targets():
+    y, nu = points(9, 3), some_weights(9)
+    p = problem(y, nu)
+    wanted = np.cov(y.T.numpy(), aweights=nu.numpy(), ddof=0) / p.scale**2
+    assert_close(p.covariance, torch.from_numpy(wanted), check_dtype=False)
 
 
 def test_equal_weights_are_the_default():
@@ -72,7 +79,7 @@ def test_equal_weights_are_the_default():
 
 def test_weights_may_have_any_unit():
     y, nu = points(5, 2), torch.tensor([1, 2, 3, 4, 0])
-    for unit in (1, 7, 1e300, 1e-300):
+    for unit in (1, 7, 4e307, 1e-300):  # the sum of the largest is infinite
         assert_close(problem(y, nu.double() * unit).weights, nu / 10.0, check_dtype=False)
 
 
@@ -222,8 +229,9 @@ def test_any_real_array_will_do(y):
     assert torch.equal(p.given, torch.tensor(GRID))
 
 
-def test_given_arrays_are_copied_not_kept():
-    y, nu = GRID.copy(), np.ones(4)
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_given_arrays_are_copied_not_kept(kind):
+    y, nu = kind(GRID), kind([0.25] * 4)
     p = problem(y, nu)
     y[:] = 0
     nu[:] = 0
