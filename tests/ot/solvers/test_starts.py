@@ -173,3 +173,11 @@ def test_heights_are_carried_over_alike_however_far_targets_lie():
         return carried(problem, old, h, seed=0)
 
     assert_close(start(far), start(0.0), rtol=0, atol=1e-5)
+
+
+def test_targets_that_were_there_keep_their_heights_whatever_the_new_scale():
+    y, h = randn(20, 4), randn(20, seed=1)
+    old = make_problem(BuiltIn("uniform"), y)
+    new = make_problem(BuiltIn("uniform"), torch.cat([y, 50 + randn(3, 4)]))
+    moved = new.scale * carried(new, old, h, 0)[:20] - old.scale * h
+    assert_close(moved, moved[:1].expand(20))
