@@ -192,21 +192,42 @@ def _rounding_decides(dtype):
     return x, y, 0 * h
 
 
-def _stagnation(d):
+def _stagnation(d, together=1):
     def make(dtype):
         """Sums from 1 of many products just below, or above, half a unit of float32: it keeps none, or doubles all.
 
-        Truth and float32 differ in the order of all targets, by as much as d roundings can.
+        So the winner's score falls, and that of a rival in another group rises, by as much as d roundings can do; or
+        as sums of so many products can, where a matrix unit adds these together.
         """
-        half = 2.0**-24
-        y = torch.zeros(24, d, dtype=dtype)
-        y[0], y[1], y[13], y[14] = 0.97 * half, -0.97 * half, 1.03 * half, -1.03 * half
-        h = torch.ones(24, dtype=dtype)
-        h[2:13] = 1 + half * torch.linspace(0, 1.5 * d, 11, dtype=dtype)
-        h[15:] = -1.0  # which puts the centre at 0
-        return torch.ones(33, d, dtype=dtype) * torch.linspace(0.9, 1.1, 33, dtype=dtype)[:, None], y, h
+        unit, small, gap = 2.0**-24 / together, 2.0**-8, 48
+        y = torch.zeros(2 * gap, d, dtype=torch.float64)
+        y[3::gap, 0] = 1 + 2.0**-7
+        y[3, 1:], y[3 + gap, 1:] = 0.875 * unit / small, 1.125 * unit / small
+        y[4::gap] = -y[3::gap]  # which puts the centre at 0
+        h = torch.zeros(2 * gap, dtype=torch.float64)
+        h[gap:] = -0.375 * unit * (d - 1)
+        x = torch.full((34, d), small, dtype=torch.float64)
+        x[:, 0] = 1.0
+        x[::2] *= -1
+        return x.to(dtype), y.to(dtype), h.to(dtype)
 
     return make
+
+
+def _one_span_rounds_more(dtype):
+    """Targets that are nearly zero, enough for a span of groups, and two whose large products take their digits.
+
+    Those two win or lose by less than rounding does to them, and by more than it does to the others.
+    """
+    generator = torch.Generator().manual_seed(0)
+    y, h = torch.zeros(386, 8, dtype=torch.float64), torch.linspace(0, -0.3, 386, dtype=torch.float64)
+    y[-2:, :3] = torch.tensor([[1e4, -1e4, 1.0], [-1e4, 1e4, 1.0]])
+    h[-2:] = -1.0001
+    x = torch.zeros(100, 8, dtype=torch.float64)
+    x[:, :2] = 1 + 0.1 * torch.rand(100, 1, generator=generator, dtype=torch.float64)
+    x[::2] *= -1
+    x[:, 2] = 1 + 4e-4 * torch.rand(100, generator=generator, dtype=torch.float64)
+    return x.to(dtype), y.to(dtype), h.to(dtype)
 
 
 def _cut_off(dtype):
@@ -327,6 +348,14 @@ def _one_sample_far_away(dtype):
     return x.to(dtype), y.to(dtype), h.to(dtype)
 
 
+def _one_sample_far_beyond(dtype):
+    """One sample so far away that a sort of the others by whole steps has no place for it."""
+    x, y, h = random_problem(90, 60, 3, dtype)
+    x = 1e13 * x
+    x[77] = 1e30
+    return x, y, 1e13 * h
+
+
 def _shorts_that_line_up(dtype):
     """Samples and a target along one diagonal, where shorts as large as their bits allow have products beyond int32."""
     x, y, h = random_problem(80, 60, 23, torch.float64)
@@ -343,6 +372,12 @@ def _far_samples(dtype):
     y, h = torch.cat([y, -y]), torch.cat([h, -h])  # the middle of the heights is 0 before and after
     middle = 1e7 * torch.linspace(0.9, 1, 7, dtype=torch.float64)
     return (middle + 0.01 * x).to(dtype), y.to(dtype), (0.01 * h - y @ middle).to(dtype)
+
+
+def _rounding_decides_on_both_sides(dtype):
+    """The same for samples of one tile whose middle is the origin."""
+    x, y, h = _rounding_decides(dtype)
+    return torch.cat([x[:16], -x[:16]]), y, h
 
 
 def _rounding_decides_far_away(dtype):
@@ -388,10 +423,13 @@ HARD = {
     "alike": _alike,
     "alike_groups": _alike_groups,
     "rounding_decides": _rounding_decides,
+    "rounding_decides_on_both_sides": _rounding_decides_on_both_sides,
     "rounding_decides_far_away": _rounding_decides_far_away,
     "heights_of_sixteen_digits": _heights_of_sixteen_digits,
     "stagnation_64": _stagnation(64),
     "stagnation_1000": _stagnation(1000),
+    "stagnation_of_tiles": _stagnation(512, 32),
+    "one_span_rounds_more": _one_span_rounds_more,
     "cut_off": _cut_off,
     "bfloat16_rounds_one_way": _rounds_one_way(8),
     "float32_rounds_one_way": _rounds_one_way(24),
@@ -404,6 +442,7 @@ HARD = {
     "samples_out_of_reach": _samples_out_of_reach,
     "shorts_of_far_samples": _shorts_of_far_samples,
     "one_sample_far_away": _one_sample_far_away,
+    "one_sample_far_beyond": _one_sample_far_beyond,
     "shorts_that_line_up": _shorts_that_line_up,
     "far_samples": _far_samples,
     "outlier": _outlier,
