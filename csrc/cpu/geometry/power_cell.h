@@ -140,21 +140,17 @@ class PowerCell {
     ++leaves_;
     const int64_t first = tree_.begin(leaf);
     const int count = int(tree_.end(leaf) - first);
-    double above[kLeaf], distance[kLeaf];  // as of nodes
+    double above[kLeaf], distance[kLeaf];  // as of nodes; rounded like the values in `cut_by`, none of which is larger
     for (int i = 0; i < kLeaf; ++i) {
-      const double rise = tree_.h()[first + i] - h_;
-      double terms = std::abs(rise);
-      above[i] = rise, distance[i] = 0;
+      above[i] = tree_.h()[first + i] - h_, distance[i] = 0;
       for (int axis = 0; axis < kDim; ++axis) {
         const double step = tree_.y(axis)[first + i] - y_[axis];
         above[i] += larger(low_[axis] * step, high_[axis] * step);
-        terms += reach_[axis] * std::abs(step);
         distance[i] += step * step;
       }
-      above[i] += SiteTree::kRounding * terms;
     }
     Nearest<kLeaf> nearest;
-    for (int i = 0; i < count; ++i)  // `above` is not a number where a target is hidden
+    for (int i = 0; i < count; ++i)
       if (above[i] >= 0 && first + i != position_ && !is_near(first + i)) nearest.add(distance[i], first + i);
     for (int i = 0; i < nearest.size && !body_.empty(); ++i) cut_by(nearest.item[i].second);
   }
