@@ -151,6 +151,15 @@ def test_half_spaces_of_a_normal(d, shift):
     assert_close(float(found.facets[0]), density, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_far_cells_of_a_normal_keep_their_digits(d):
+    """Half-spaces with much less mass than the rounding of 1, but for what is cut off."""
+    y = torch.randn(2, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    for shift, lost in ((7.0, 1e-10), (9.0, 1e-4)):
+        h = torch.tensor([-shift, 0.0], dtype=torch.float64) * (y[0] - y[1]).norm()
+        assert_close(float(diagram(y, h, "normal").measures[0]), float(ndtr(-shift)), rtol=lost, atol=0)
+
+
 @pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("middle", [0.0, 0.3, 1e-15, 1e-14, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, 1.0])
@@ -270,6 +279,15 @@ def test_cones_of_a_normal_balance(seed):
     found = voronoi(y / y.norm(dim=1, keepdim=True), "normal")
     assert_close(found.first.sum(0), torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-13)
     assert_close(float(found.second.sum()), 3.0, rtol=0, atol=1e-13)
+
+
+def test_wedges_of_a_normal_are_whole():
+    """Edges at their common tip are as short as rounding: none may tell on which side the origin lies."""
+    for seed in range(30):
+        r = np.random.default_rng(seed)
+        y = r.normal(size=(300, 2))
+        found = diagram(torch.from_numpy(y), torch.from_numpy(-y @ r.normal(size=2)), "normal")
+        assert_all_there(found, "normal")
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])
