@@ -229,7 +229,10 @@ def test_mean_potential_of_one_target_is_linear(seed):
 def test_more_samples_than_one_slab_of_sums(images):
     n = 2**25 + 77  # the kernel keeps sums of 2^20 tiles of 32 samples at a time
     y, h = torch.tensor([[0.0], [1.0]]), torch.tensor([0.25, 0.0])
-    got = ops.measure(y, h, "uniform", n, sobol=True, images=images)
+    told = []
+    got = ops.measure(y, h, "uniform", n, sobol=True, images=images, progress=told.append)
+    assert told == sorted(told)
+    assert 0.9 < told[-1] < 1  # the first is done
     assert int(got.counts.sum()) == n
     assert_close(float(got.counts[0]) / n, 0.25, rtol=0, atol=1e-6)
     assert_close(got.mean_u, 0.25**2 + (1 - 0.25**2) / 2, rtol=0, atol=1e-6)
