@@ -62,7 +62,7 @@ def test_random_samples_are_philox(isa, first, d):
         assert_close(normal, normal_from_word(words), rtol=WORST, atol=0)
 
 
-@pytest.mark.parametrize("first", [0, 7, 123_456_789, 2**30 - 100, 2**30, 5 * 2**30 + 17, 2**40 + 3])
+@pytest.mark.parametrize("first", [0, 7, 123_456_789, 2**30 - 100, 2**30, 5 * 2**30 + 17, 2**40 + 3, 2**62])
 @pytest.mark.parametrize("d", [1, 2, 8])
 def test_sobol_samples_are_scrambled_sobol(isa, first, d):
     for seed in (0, 2**63 - 1):
