@@ -51,9 +51,13 @@ def test_equals_reference_on_device(device, dtype, source, kind):
     check(*targets(50, 5, dtype), source, 150, device, seed=2**63 - 1, first=7, **kind)
 
 
-def test_moments_of_many_numbers():
-    """They stand once for all threads; fewer every thread has for itself."""
+def test_moments_of_many_numbers(each_thread_count):
+    """They stand once for all threads, which here meet in two cells; fewer every thread has for itself."""
     check(*targets(300, 240), "normal", 3000)
+    y, h = targets(2, 40_000)
+    all_centroids = [ops.measure(y, h, "normal", 2000, centroids=True).centroids for _ in each_thread_count()]
+    for centroids in all_centroids[1:]:
+        assert_same_bits(centroids, all_centroids[0])
 
 
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 255, 256, 257, 1000])
