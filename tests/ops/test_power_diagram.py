@@ -329,6 +329,15 @@ def test_cuts_among_rivals_that_all_but_tie(spread):
     assert_close(diagram(y, h).measures, oracles.power_cells_uniform(y, h), rtol=0, atol=1e-12)
 
 
+def test_no_part_is_lost_among_rivals_that_all_but_tie():
+    """The bounds of the index are sums of other terms than the scores are, and as uncertain."""
+    for seed in range(30):
+        r = np.random.default_rng(seed)
+        y = torch.from_numpy(0.7 + 1e-14 * r.random((200, 1)))
+        h = -y[:, 0] * r.random() - 0.1 * (y[:, 0] - 0.7).square() / 1e-14
+        assert_close(float(diagram(y, h).measures.sum()), 1.0, rtol=0, atol=1e-12)
+
+
 def test_a_star():
     """2000 targets on a circle around one: a cell with 2000 sides."""
     t = 2 * math.pi * torch.arange(2000, dtype=torch.float64) / 2000
