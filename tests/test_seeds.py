@@ -9,7 +9,7 @@ from otgen.seeds import torch_seeded
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_child_does_not_wait_for_a_thread_that_it_has_not():
     inside, leave = Event(), Event()
 
