@@ -55,34 +55,10 @@ constexpr int kGroup = 12;
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
-#include "filter.inl"
-#include "images.inl"
-#include "norms.inl"
-#include "peak.inl"
-#include "prune.inl"
-#include "sample.inl"
-#include "soft.inl"
+#include "floats.inl"
 
 }  // namespace scalar
 
-const Isa kScalar = {
-    .name = "scalar",
-    .group = scalar::kGroup,
-    .packing = Packing::kFloat32,
-    .filter = scalar::filter,
-    .filter_images = scalar::filter_images,
-    .score_group = scalar::score_group,
-    .narrow = scalar::narrow,
-    .survivors = scalar::survivors,
-    .best_of = scalar::best_of,
-    .pack = scalar::pack,
-    .norms = scalar::norms,
-    .sample = scalar::sample,
-    .scores_f32 = scalar::scores<float>,
-    .scores_f64 = scalar::scores<double>,
-    .exp_f32 = scalar::exp_rows<float>,
-    .exp_f64 = scalar::exp_rows<double>,
-    .busy = scalar::busy<scalar::Vec>,
-};
+constinit const Isa kScalar = scalar::table("scalar");
 
 }  // namespace otgen
