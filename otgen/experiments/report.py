@@ -47,7 +47,7 @@ READING = (
 )
 """What a reader has to know before the verdicts."""
 
-COLOURS = 96
+COLOURS = 64
 """Of a figure on the page: enough for lines, bands, their smoothed edges, and grey images."""
 
 STYLE = """
