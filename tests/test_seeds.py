@@ -1,3 +1,5 @@
+"""Streams of seeds, and the turn that torch's own generators are taken in."""
+
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
