@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, verdict
-from otgen.experiments.spread import mean_and_spread, plus_minus
+from otgen.experiments.spread import mean_and_spread, plus_minus, runs_by
 from otgen.models import GAN
 from otgen.models.base import descend
 from otgen.nn import adversarial
@@ -31,6 +31,7 @@ MEAN, DEVIATION = 2.0, 0.5
 """Of the data; the generator begins near 0."""
 
 LOW, HIGH, BINS = -6.0, 6.0, 600
+"""Ends of the line, at least eight deviations from the middle of the data, and its bins."""
 
 QUANTILES = 1 << 17
 """Of the noise; two hundred for every bin."""
@@ -153,9 +154,7 @@ def _discriminator(network: nn.Module) -> Tensor:
 
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """The best discriminator, its value, and where learning ends."""
-    runs: dict[int, list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault(outcome.values["n_critic"], []).append(outcome.values)
+    runs = runs_by(outcomes, "n_critic")
     most = max(runs)
     best = [look for some in runs.values() for run in some for look in run["best"]]
     off = [look["to_best"] for look in best]

@@ -15,7 +15,7 @@ from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import plus_minus
+from otgen.experiments.spread import plus_minus, runs_by
 from otgen.metrics import fid, train_lenet
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
 from otgen.seeds import stream
@@ -87,9 +87,7 @@ def _train(context: Context, kind: str, repeat: int) -> Outcome:
 
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """Curves of estimate and quality, and their rank correlations."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault(outcome.values["kind"], []).append(outcome.values)
+    runs = runs_by(outcomes, "kind")
     name = f"FID[{next(iter(runs.values()))[0]['extractor']}]"
     agreement = {kind: [run["correlation"] for run in some] for kind, some in runs.items()}
     claims = []

@@ -11,11 +11,12 @@ RULE = "Confirmed means: by more than two standard errors of the difference."
 """What `above` asks for, in the words of the evidence."""
 
 
-def runs_by(outcomes: Mapping[str, Outcome], a: str, b: str) -> dict[Any, list[dict[str, Any]]]:
-    """Gather the values of runs of one kind: those with the same two settings, by these, in order."""
+def runs_by(outcomes: Mapping[str, Outcome], *names: str) -> dict[Any, list[dict[str, Any]]]:
+    """Gather the values of runs of one kind: those with the same setting, or the same two settings, by these."""
     runs: dict[Any, list[dict[str, Any]]] = {}
     for outcome in outcomes.values():
-        runs.setdefault((outcome.values[a], outcome.values[b]), []).append(outcome.values)
+        kind = tuple(outcome.values[name] for name in names)
+        runs.setdefault(kind if len(kind) > 1 else kind[0], []).append(outcome.values)
     return runs
 
 

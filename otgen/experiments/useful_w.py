@@ -17,7 +17,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import above, judged, plus_minus
+from otgen.experiments.spread import above, judged, plus_minus, runs_by
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.models.transport import pot_emd
@@ -136,10 +136,7 @@ def _train(context: Context, kind: str, repeat: int) -> Outcome:
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """How far the estimate is from W, what W of batches prefers, and what follows the quality."""
     alone = outcomes["data"].values
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for name, outcome in outcomes.items():
-        if name != "data":
-            runs.setdefault(outcome.values["kind"], []).append(outcome.values)
+    runs = runs_by({name: outcome for name, outcome in outcomes.items() if name != "data"}, "kind")
     name = f"FID[{next(iter(runs.values()))[0]['extractor']}]"
     agreement = {k: {kind: [r["agreement"][k] for r in some] for kind, some in runs.items()} for k in MEASURES}
     pairs, blurred = alone["real"], alone["centres"]

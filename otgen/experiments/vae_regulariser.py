@@ -19,7 +19,7 @@ from torch import Tensor
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import mean_and_spread, plus_minus
+from otgen.experiments.spread import mean_and_spread, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
 from otgen.seeds import stream
@@ -98,9 +98,7 @@ def _log_likelihood(vae: VAE, x: Tensor, z: Tensor) -> Tensor:
 
 def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     """The lecture's table, and how far q(z) is from the prior."""
-    runs: dict[int, list[dict[str, Any]]] = {}
-    for outcome in outcomes.values():
-        runs.setdefault(outcome.values["latents"], []).append(outcome.values)
+    runs = runs_by(outcomes, "latents")
     few, many = min(runs), max(runs)
     n = runs[few][0]["n"]
     marginal = {d: [run["marginal_kl"] - run["holes"] for run in some] for d, some in runs.items()}
