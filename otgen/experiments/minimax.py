@@ -121,7 +121,8 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     relative = {key: [a / b for a, b in zip(some, _late(runs[key], last), strict=True)] for key, some in noise.items()}
     swing = {key: [_swing(run["curves"]["generator"]) for run in some] for key, some in runs.items()}
     rule = f"Judged with {ahead} D : 1 G. {RULE}"
-    too = "noisier, too" if above(relative["nonsaturating", ahead], relative["minimax", ahead]) else "not noisier"
+    ours, theirs = relative["nonsaturating", ahead], relative["minimax", ahead]
+    too = "noisier, too" if above(ours, theirs) else "less noisy" if above(theirs, ours) else "as noisy within chance"
     claims = [
         Claim(
             "While D tells generated samples easily, the minimax gradient is small and the non-saturating one is not.",

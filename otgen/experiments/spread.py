@@ -45,16 +45,23 @@ def above(a: Sequence[float], b: Sequence[float], errors: float = 2) -> bool | N
     Returns:
         `True` if so, `False` if not; `None` if the runs are too few to have an error.
     """
-    if min(len(a), len(b)) < 2:
-        return None
-    error = math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
-    return statistics.mean(a) - statistics.mean(b) > errors * error
+    return None if min(len(a), len(b)) < 2 else _difference(a, b) > errors * _error(a, b)
 
 
-def not_above(a: Sequence[float], b: Sequence[float]) -> bool | None:
-    """The contrary of `above`; `None` where that is."""
-    answer = above(a, b)
-    return None if answer is None else not answer
+def not_above(a: Sequence[float], b: Sequence[float], margin: float) -> bool | None:
+    """Say whether a is above b by less than a margin, with two standard errors to spare; `None` as in `above`.
+
+    Without a margin few runs, which show nothing, would show that there is nothing.
+    """
+    return None if min(len(a), len(b)) < 2 else _difference(a, b) + 2 * _error(a, b) < margin
+
+
+def _difference(a: Sequence[float], b: Sequence[float]) -> float:
+    return statistics.mean(a) - statistics.mean(b)
+
+
+def _error(a: Sequence[float], b: Sequence[float]) -> float:
+    return math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
 
 
 def judged(answers: Sequence[bool | None]) -> Verdict:

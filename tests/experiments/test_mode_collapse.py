@@ -87,9 +87,10 @@ def test_mean_and_spread():
     assert above([2.0, 0.0], [1.0, -1.1]) is False
     assert above([1.18, 1.28], [1.0, 1.1]) is True  # by two standard errors and a half
     assert above([1.18, 1.28], [1.0, 1.1], errors=3) is False
-    assert above([2.0], [1.0, 1.0]) is not_above([2.0], [1.0, 1.0]) is None
-    assert not_above([2.0, 0.0], [1.0, -1.1]) is True
-    assert not_above([2.0, 2.1], [1.0, 1.1]) is False
+    assert above([2.0], [1.0, 1.0]) is not_above([2.0], [1.0, 1.0], 9) is None
+    assert not_above([2.0, 0.0], [1.0, -1.1], 1) is False  # nothing is told
+    assert not_above([2.0, 2.1], [1.0, 1.1], 1.15) is True  # 1 +- 0.07
+    assert not_above([2.0, 2.1], [1.0, 1.1], 1.13) is False
     a, b = [1.0, 2.0, 4.0], [0.5, 0.1, 0.2, 0.4, 0.3]
     t = ttest_ind(a, b, equal_var=False).statistic
     assert (above(a, b, t - 1e-9), above(a, b, t + 1e-9)) == (True, False)

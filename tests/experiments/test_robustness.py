@@ -29,10 +29,10 @@ def test_the_three_generators(shape):
     assert convolved == {"DCGAN": True, "no batch norm": True, "MLP": False}
 
 
-def judged(fid, uneven, untaught=()):
+def judged(fid, uneven, untaught=(), wide=1.01):
     keys = [(generator, loss) for generator in robustness.GENERATORS for loss in robustness.LOSSES]
     spread = {key: [value, 1.01 * value] for key, value in zip(keys, fid, strict=True)}
-    classes = {key: [value, 1.01 * value] for key, value in zip(keys, uneven, strict=True)}
+    classes = {key: [value, wide * value] for key, value in zip(keys, uneven, strict=True)}
     left = {name: 0.3 if name in untaught else 0.1 for name in robustness.GENERATORS}
     return [claim.verdict for claim in robustness._claims(spread, classes, left)]
 
@@ -43,6 +43,7 @@ def test_verdicts():
     assert judged([10, 10, 11, 30, 12, 40], even) == ["not confirmed"] * 3 + ["confirmed"]
     assert judged([10, 10, 30, 11, 11, 40], collapsed) == ["not confirmed"] + ["confirmed"] * 3
     assert judged([10, 10, 30, 11, 40, 12], both) == ["confirmed"] * 3 + ["not confirmed"]
+    assert judged([10, 10, 30, 11, 40, 12], even, wide=4)[3] == "not confirmed"  # they cannot tell whether one is lost
     for name, able in {"DCGAN": [], "no batch norm": [2, 3], "MLP": [1]}.items():  # what can still be judged
         found = judged([10, 10, 30, 11, 40, 12], collapsed, untaught=[name])
         assert found == ["confirmed" if k in able else "not testable at this size" for k in range(4)]
