@@ -62,7 +62,7 @@ class SemiDiscreteOT(TransportMap):
         seed: Decides every sample, so a fit is reproducible.
         checkpoint: File that holds the running fit, replaced after every step; a fit with the same data and settings
             goes on from it, and a `refit` replaces that of the fit it starts from. `None` for none.
-        progress: Whether to show a bar once a fit lasts over two seconds.
+        progress: Whether to show a bar once a fit, or what is asked of the map, lasts over two seconds.
 
     Attributes:
         heights_: Heights, (m,), float64, in the units of targets and source, with mean 0 over targets that have weight.

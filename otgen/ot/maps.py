@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import scipy.sparse
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from otgen import ops
+from otgen.ops.check import Progress
 from otgen.ot.problem import Problem
 from otgen.ot.sources import CHUNK, Source
 from otgen.seeds import stream
@@ -24,7 +26,10 @@ NEIGHBOUR_SAMPLES = 50
 """Samples per target that find the neighbouring cells."""
 
 GATHERED = 1 << 24
-"""Numbers of neighbouring centroids that are gathered at a time: 128 MB."""
+"""Numbers of neighbouring targets that are gathered at a time: 128 MB."""
+
+RAYS = 1 << 14
+"""Rays that are followed at a time, each by half a dozen vectors of d numbers: 50 MB in 64 dimensions."""
 
 GIVE_UP = 1e-3
 """A threshold that lets fewer than this part of the samples through is refused."""
@@ -101,20 +106,54 @@ def plane_angles(y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return 2 * torch.atan2(apart.sqrt(), along.sqrt())
 
 
-def find_neighbours(problem: Problem, h: Tensor, seed: int) -> Neighbours:
+def within(y: Tensor, near: Tensor, threshold: float) -> Tensor:
+    """Whether the plane of each target meets that of the first of its row at no more than an angle: (n, k), bool.
+
+    Cosines, one product each, decide where their rounding cannot matter; it is below (d + 8) eps, as targets' products
+    have d terms. `plane_angles` decides the few others.
+
+    Args:
+        y: Centred and scaled targets, (m, d), float64.
+        near: Rows of them, (n, k).
+        threshold: In radians.
+    """
+    length = (y.square().sum(1) + 1).sqrt()
+    others = y[near]
+    product = torch.bmm(others, others[:, 0, :, None])[:, :, 0] + 1
+    above = product / (length[near[:, :1]] * length[near]) - math.cos(threshold)
+    mask = above >= 0
+    doubt = torch.nonzero(~(above.abs() > 4 * (y.shape[1] + 8) * torch.finfo(y.dtype).eps), as_tuple=True)
+    mask[doubt] = plane_angles(y, near[doubt[0], 0], near[doubt]) <= threshold
+    return mask
+
+
+def bar(what: str, n: int, progress: bool) -> "tqdm[None]":
+    """Count n samples in a bar, which shows after two seconds."""
+    return tqdm(desc=what, total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress)
+
+
+def by_share(counter: "tqdm[None]") -> Progress:
+    """For what reports the share that is done."""
+    return lambda done: counter.update(int(done * counter.total) - counter.n)
+
+
+def find_neighbours(problem: Problem, h: Tensor, seed: int, progress: bool = False) -> Neighbours:
     """Neighbouring cells of heights `h`, (m,): best and second-best targets of fresh samples."""
     m = problem.m
     if m < 2:
         none = torch.empty(0, dtype=torch.int64, device="cpu")
         return Neighbours(none.view(0, 2), none, none.double())
     n = max(NEIGHBOUR_SAMPLES * m, 10_000)
-    counted = problem.source.measure(problem.y, h, n, stream(seed, "neighbours"), kind=problem.kind, pairs=True)
+    with bar("neighbours", n, progress) as done:
+        counted = problem.source.measure(
+            problem.y, h, n, stream(seed, "neighbours"), kind=problem.kind, pairs=True, progress=by_share(done)
+        )
     assert counted.pairs is not None
     pairs, counts = counted.pairs.long().sort(dim=1).values.unique(dim=0, return_counts=True)
     return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
 
 
-def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
+def shoot_rays(problem: Problem, h: Tensor, seed: int, progress: bool = False) -> Tensor:
     """Pairs of cells that share a facet, (p, 2), int64, i < j, sorted: found by following rays to the first other cell.
 
     A sample's second-best target is seldom the one across a large jump, so `find_neighbours` misses much of the
@@ -122,18 +161,28 @@ def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
     another cell j is found there, it steps back to where i and j score alike (ray shooting in Voronoi graphs:
     Sikorski and Heida, arXiv:2405.10050).
     """
-    if problem.m < 2:
-        return torch.empty(0, 2, dtype=torch.int64, device="cpu")
-    n = max(NEIGHBOUR_SAMPLES * problem.m, 10_000)
-    x = problem.source.sample(n, problem.d, stream(seed, "rays"), kind=problem.kind).double()
-    v = torch.randn(
-        x.shape, generator=torch.Generator().manual_seed(stream(seed, "directions")), dtype=torch.float64, device="cpu"
-    )
+    n = max(NEIGHBOUR_SAMPLES * problem.m, 10_000) if problem.m > 1 else 0
+    pairs = [torch.empty(0, 2, dtype=torch.int64, device="cpu")]
+    with bar("rays", n, progress) as done:
+        for index, begin in enumerate(range(0, n, RAYS)):
+            x = problem.source.sample(
+                min(RAYS, n - begin), problem.d, stream(seed, "rays", index), kind=problem.kind
+            ).double()
+            pairs.append(_follow(problem, h, x, stream(seed, "directions", index)))
+            done.update(len(x))
+    distinct: Tensor = torch.cat(pairs).unique(dim=0)
+    return distinct
+
+
+def _follow(problem: Problem, h: Tensor, x: Tensor, seed: int) -> Tensor:
+    """Pairs of cells, as above but as they come, that random directions from samples x, (n, d), lead to."""
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu")
     v /= v.norm(dim=1, keepdim=True)
     start = ops.assign(x, problem.y, h)[0]
     t = problem.source.reach(x, v)
     found = start.clone()
-    active = torch.arange(n, device="cpu")
+    active = torch.arange(len(x), device="cpu")
     while active.numel():
         i = start[active]
         j = ops.assign(x[active] + t[active, None] * v[active], problem.y, h)[0]
@@ -144,21 +193,14 @@ def shoot_rays(problem: Problem, h: Tensor, seed: int) -> Tensor:
         active = active[nearer]
         found[active], t[active] = j[nearer], alike[nearer].clamp_min(0)
     hit = found != start
-    pairs: Tensor = torch.stack([start[hit], found[hit]], dim=1).sort(dim=1).values.unique(dim=0)
-    return pairs
+    return torch.stack([start[hit], found[hit]], dim=1).sort(dim=1).values
 
 
 def find_centroids(problem: Problem, h: Tensor, seed: int, n: int, progress: bool = False) -> Tensor:
     """Mean of the samples of each cell, (m, d), float64, NaN where there is none."""
-    with tqdm(desc="centroids", total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress) as bar:
+    with bar("centroids", n, progress) as done:
         counted = problem.source.measure(
-            problem.y,
-            h,
-            n,
-            stream(seed, "centroids"),
-            kind=problem.kind,
-            centroids=True,
-            progress=lambda done: bar.update(int(done * n) - bar.n),
+            problem.y, h, n, stream(seed, "centroids"), kind=problem.kind, centroids=True, progress=by_share(done)
         )
     assert counted.centroids is not None
     return counted.centroids
@@ -207,16 +249,24 @@ class Extension:
         near = ops.topk(x, self.centroids, -0.5 * self.centroids.square().sum(1), min(d + 1, m))[0]  # line 5
         mask = torch.empty(near.shape, dtype=torch.bool, device="cpu")
         for rows in self._few(x.shape[0]):
-            mask[rows] = plane_angles(self.y, near[rows, :1], near[rows]) <= self.threshold  # lines 6 and 7
+            mask[rows] = within(self.y, near[rows], self.threshold)  # lines 6 and 7
         kept = torch.nonzero(mask[:, 1:].any(1))[:, 0] if m > 1 else torch.arange(x.shape[0], device="cpu")  # line 8
         near, mask, x = near[kept], mask[kept], x[kept]
         points = torch.empty_like(x)
         for rows in self._few(x.shape[0]):
-            distance = (x[rows, None, :] - self.centroids[near[rows]]).norm(dim=2)
-            weight = mask[rows] / distance.clamp_min(1e-300)  # line 9
-            weight = weight / weight.sum(1, keepdim=True)
-            points[rows] = torch.einsum("nk,nkd->nd", weight, self.values[near[rows]])
+            points[rows] = self._blend(x[rows], near[rows], mask[rows])
         return points, kept, near, mask
+
+    def _blend(self, x: Tensor, near: Tensor, mask: Tensor) -> Tensor:
+        """Line 9: means of the masked targets, weighed by the distances to their centroids; few of them are."""
+        sample, column = torch.nonzero(mask, as_tuple=True)
+        cell = near[sample, column]
+        weight = 1 / (x[sample] - self.centroids[cell]).norm(dim=1).clamp_min(1e-300)
+        total = torch.zeros(len(x), dtype=x.dtype, device="cpu").index_add_(0, sample, weight)
+        ends = torch.cat([sample.new_zeros(1), mask.sum(1).cumsum(0)])
+        share = ((weight / total[sample]).numpy(), cell.numpy(), ends.numpy())
+        mean = scipy.sparse.csr_array(share, shape=(len(x), len(self.values))) @ self.values.numpy()
+        return torch.from_numpy(mean)
 
     def _few(self, n: int) -> Iterator[slice]:
         """Rows of n samples, so many at a time that what they gather is bounded."""
@@ -224,7 +274,7 @@ class Extension:
         step = max(1, GATHERED // (d * (d + 1)))
         return (slice(i, i + step) for i in range(0, n, step))
 
-    def sample(self, n: int, seed: int) -> tuple[Tensor, SampleInfo]:
+    def sample(self, n: int, seed: int, progress: bool = False) -> tuple[Tensor, SampleInfo]:
         """Lines 4 to 11: draw and map until n points are made.
 
         Raises:
@@ -237,18 +287,20 @@ class Extension:
         blended: list[Tensor] = []
         drawn = made = 0
         chunk = max(256, min(CHUNK, 2 * n, GATHERED // (d * (d + 1))))  # twice what is wanted: half may be rejected
-        while made < n:
-            x = self.source.sample(chunk, d, stream(seed, "generate", len(points))).double()
-            point, kept, near, mask = self(x)
-            points.append(point)
-            xs.append(x[kept])
-            nearest.append(near[:, 0].clone())  # not all of `near`
-            blended.append(mask.sum(1))
-            drawn, made = drawn + chunk, made + kept.numel()
-            if drawn >= 8 / GIVE_UP and made < GIVE_UP * drawn:
-                raise ValueError(
-                    f"sample: angle_threshold {self.threshold:.4g} rejects {1 - made / drawn:.2%} of the samples;"
-                    " take a larger one (it is an angle in radians)"
-                )
+        with bar("sample", n, progress) as done:
+            while made < n:
+                x = self.source.sample(chunk, d, stream(seed, "generate", len(points))).double()
+                point, kept, near, mask = self(x)
+                points.append(point)
+                xs.append(x[kept])
+                nearest.append(near[:, 0].clone())  # not all of `near`
+                blended.append(mask.sum(1))
+                drawn, made = drawn + chunk, made + kept.numel()
+                if drawn >= 8 / GIVE_UP and made < GIVE_UP * drawn:
+                    raise ValueError(
+                        f"sample: angle_threshold {self.threshold:.4g} rejects {1 - made / drawn:.2%} of the samples;"
+                        " take a larger one (it is an angle in radians)"
+                    )
+                done.update(min(made, n) - done.n)
         made_of = (torch.cat(parts)[:n] for parts in (blended, nearest, xs))
         return torch.cat(points)[:n], SampleInfo(self.threshold, 1 - made / max(drawn, 1), *made_of)

@@ -20,6 +20,8 @@ from otgen.ot.maps import (
     Neighbours,
     SampleInfo,
     SingularSet,
+    bar,
+    by_share,
     find_neighbours,
     plane_angles,
     shoot_rays,
@@ -45,6 +47,7 @@ class TransportMap:
     """What a solved problem gives; `SemiDiscreteOT` solves it, and says what the attributes are."""
 
     device: str | torch.device
+    progress: bool
 
     def _adopt(self, fit: Fitted, settings: dict[str, Any]) -> None:
         problem = fit.problem
@@ -111,7 +114,9 @@ class TransportMap:
             self._asked = getattr(self, "_asked", 0) + 1
             seed = stream(self._settings["seed"], "asked", self._asked)
         seed = whole("certificate: seed", seed, 0)
-        return certify(problem, h, problem.source.measure(problem.y, h, n, seed), seed)
+        with bar("certificate", n, self.progress) as done:
+            counted = problem.source.measure(problem.y, h, n, seed, progress=by_share(done))
+        return certify(problem, h, counted, seed)
 
     def _refuse_weightless(self, heights: Tensor, n: int) -> None:
         """Refuse heights with which a target of weight zero wins: chi2 would be infinite, and is not seen."""
@@ -141,9 +146,11 @@ class TransportMap:
         problem = self._fitted()
         n, seed = whole("cost: n", n, 2), self._seed("cost", seed)
         costs = torch.empty(n, dtype=torch.float64, device="cpu")
-        for index, begin in enumerate(range(0, n, CHUNK)):
-            x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
-            costs[begin : begin + CHUNK] = (x - self.transport(x)).square().sum(1)
+        with bar("cost", n, self.progress) as done:
+            for index, begin in enumerate(range(0, n, CHUNK)):
+                x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
+                costs[begin : begin + CHUNK] = (x - self.transport(x)).square().sum(1)
+                done.update(len(x))
         unit = float(costs.max()) or 1.0  # squares of very large ones leave float64's range
         mean, se = unit * float((costs / unit).mean()), unit * float((costs / unit).std()) / math.sqrt(n)
         return mean, (mean - 1.96 * se, mean + 1.96 * se)
@@ -230,7 +237,7 @@ class TransportMap:
         """
         problem = self._fitted()
         n, seed = whole("sample: n", n, 1), self._seed("sample", seed)
-        points, info = self._extension(angle_threshold).sample(n, seed)
+        points, info = self._extension(angle_threshold).sample(n, seed, self.progress)
         info = replace(info, targets=problem.first_rows()[info.targets])
         return (points, info) if return_info else points
 
@@ -299,7 +306,7 @@ class TransportMap:
         if exact.knows(problem):
             pairs = ops.Sites(problem.y).diagram(self._h, ops.cube(problem.source.name, problem.d)).pairs
         else:
-            pairs = shoot_rays(problem, self._h, self._settings["seed"])
+            pairs = shoot_rays(problem, self._h, self._settings["seed"], self.progress)
         angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
         jump = angles > threshold
         return SingularSet(problem.first_rows()[pairs[jump]], angles[jump], threshold)
@@ -312,7 +319,7 @@ class TransportMap:
     def _find_neighbours(self) -> Neighbours:
         problem = self._fitted()
         if self._neighbours is None:
-            self._neighbours = find_neighbours(problem, self._h, self._settings["seed"])
+            self._neighbours = find_neighbours(problem, self._h, self._settings["seed"], self.progress)
         return self._neighbours
 
     # ---- files ------------------------------------------------------------------------------------------------------

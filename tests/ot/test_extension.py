@@ -1,5 +1,6 @@
 """The map between targets: Algorithm 2 of the lecture."""
 
+import io
 import math
 
 import pytest
@@ -9,9 +10,10 @@ from fits import fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
+from tqdm import tqdm
 
 from otgen.ot import SemiDiscreteOT, maps
-from otgen.ot.maps import Extension, plane_angles
+from otgen.ot.maps import Extension, within
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
 
@@ -250,12 +252,31 @@ def test_generation_knows_jumps_however_far_away_one_target_lies():
 def test_numbers_of_gathered_neighbours_are_bounded(fitted, monkeypatch):
     most = 0
 
-    def spy(y, i, j):
+    def spy(y, near, threshold):
         nonlocal most
-        most = max(most, j.numel() * y.shape[1])
-        return plane_angles(y, i, j)
+        most = max(most, near.numel() * y.shape[1])
+        return within(y, near, threshold)
 
     monkeypatch.setattr(maps, "GATHERED", 600)
-    monkeypatch.setattr(maps, "plane_angles", spy)
+    monkeypatch.setattr(maps, "within", spy)
     fitted.extend(randn(500, 3, seed=1))
     assert 0 < most <= 600
+
+
+def test_what_may_last_is_counted_in_a_bar(monkeypatch):
+    bars, hidden = [], []
+
+    def spy(**settings):
+        hidden.append(settings["disable"])
+        bars.append(tqdm(**settings | {"delay": 0, "file": io.StringIO()}))
+        return bars[-1]
+
+    ot = fit(randn(30, 4))
+    monkeypatch.setattr(maps, "tqdm", spy)
+    for ot.progress in (True, False):
+        ot._neighbours = None
+        ot.sample(500), ot.singular_set(), ot.cost(70_000), ot.certificate(5000)
+    counts = {"neighbours": 10_000, "sample": 500, "rays": 10_000, "cost": 70_000, "certificate": 5000}
+    assert {bar.desc: bar.total for bar in bars[:5]} == counts
+    assert {bar.desc: bar.n for bar in bars[:5] if bar.n} == {name: counts[name] for name in ("sample", "rays", "cost")}
+    assert hidden == [False] * 5 + [True] * 5

@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from torch.testing import assert_close
 
 from otgen import ops
-from otgen.ot import PowerDiagram, SemiDiscreteOT
+from otgen.ot import PowerDiagram, SemiDiscreteOT, maps
 from otgen.ot.maps import (
     ALIKE,
     Neighbours,
@@ -17,6 +17,7 @@ from otgen.ot.maps import (
     find_neighbours,
     plane_angles,
     shoot_rays,
+    within,
 )
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
@@ -35,6 +36,44 @@ def test_small_and_large_angles_keep_their_digits(small):
     y = torch.tensor([[0.0, 0.0], [0.0, small], [1e4, 0.0], [-1e4, 0.0]], dtype=torch.float64)
     angles = plane_angles(y, torch.tensor([0, 0, 2]), torch.tensor([1, 0, 3]))
     assert_close(angles, torch.tensor([math.atan(small), 0, math.pi - 2e-4], dtype=torch.float64), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize(("m", "d"), [(40, 1), (30, 3), (12, 300)])
+def test_cosines_decide_as_angles_do(m, d, scale):
+    y = scale * randn(m, d)
+    near = torch.randint(m, (50, 7), generator=torch.Generator().manual_seed(0))
+    angles = plane_angles(y, near[:, :1], near)
+    for angle in [1e-9, 0.5, 3.0, math.pi, *angles[:, :3].flatten().tolist()]:
+        for ulps in (-2, 0, 2):  # angles have an error of their own
+            threshold = angle * (1 + ulps * 2**-52)
+            wrong = within(y, near, threshold) != (angles <= threshold)
+            assert bool(((angles[wrong] - threshold).abs() <= 2**-51 * angle).all())
+
+
+def test_angles_are_asked_only_where_cosines_do_not_tell(monkeypatch):
+    def asked(threshold):
+        pairs = 0
+
+        def spy(y, i, j):
+            nonlocal pairs
+            pairs += j.numel()
+            return plane_angles(y, i, j)
+
+        monkeypatch.setattr(maps, "plane_angles", spy)
+        within(randn(500, 64), torch.arange(500).view(50, 10), threshold)
+        return pairs
+
+    assert (asked(0.5), asked(1.5)) == (0, 0)
+    assert asked(1e-9) == 50  # the first of each row and itself
+
+
+def test_rays_are_followed_a_few_at_a_time(fitted, monkeypatch):
+    whole = shoot_rays(fitted._problem, fitted._h, 0)
+    monkeypatch.setattr(maps, "RAYS", 512)
+    few = shoot_rays(fitted._problem, fitted._h, 0)
+    assert torch.equal(few, few.unique(dim=0))
+    assert abs(len(few) - len(whole)) < 0.1 * len(whole)
 
 
 @pytest.mark.parametrize(("source", "m"), [("uniform", 2), ("uniform", 7), ("normal", 30)])
