@@ -32,7 +32,9 @@ double square(double v) { return v * v; }
 int64_t pack_rows(int64_t d) { return std::max<int64_t>(64, kPackNumbers / d); }
 
 // Whether targets are ruled out for boxes of samples; then there is no filter.
-bool pruned(int64_t m, int64_t d, int64_t k) { return k <= 2 && d <= kPrunedDim && m >= kPrunedTargets; }
+bool pruned(int64_t m, int64_t d, int64_t k) {
+  return m >= kPrunedTargets && k <= kPrunedBest && d <= (k <= 2 ? kPrunedDim : kPrunedDimOfMany);
+}
 
 // Rows of tiles, (steps, group, row), past the last target repeat it: the maximum must be that of a target.
 template <class V>

@@ -12,7 +12,7 @@ namespace {
 constexpr int kDigit = 12;            // bits that a pass of the sort looks at
 constexpr int kKeyBits = 2 * kDigit;  // of a point
 constexpr int kParts = 4;             // of a run of tiles
-constexpr int64_t kShort = 24;        // targets that are scored rather than narrowed
+constexpr int64_t kShort = 24;        // targets that are scored rather than narrowed, or 4 k
 constexpr int64_t kWhole = 16;        // lengths of lists are multiples: the longest vector
 constexpr float kFar = 1e30f;         // beyond it differences could overflow
 
@@ -144,7 +144,7 @@ void Pruning::descend(const TargetList& list, int first, int last, size_t depth)
     const int b = std::min(a + part, last);
     Box box = boxes_[a];
     for (int tile = a + 1; tile < b; ++tile) box = around(box, boxes_[tile], pruner_.d);
-    descend(list.count > kShort ? narrow(list, box, depth) : list, a, b, depth + 1);
+    descend(list.count > std::max(kShort, 4 * pruner_.k) ? narrow(list, box, depth) : list, a, b, depth + 1);
   }
 }
 
@@ -153,8 +153,9 @@ const TargetList& Pruning::narrow(const TargetList& list, const Box& box, size_t
   const int64_t d = pruner_.d;
   float centre[kPrunedDim], half[kPrunedDim];
   middle(box, d, centre, half);
-  const int64_t count = pruner_.isa.survivors(list.y.data(), list.h.data(), list.stride, d, centre, half,
-                                              8 * pruner_.error(box), pruner_.k, scores_.data(), kept_.data());
+  const int64_t count =
+      pruner_.isa.survivors(list.y.data(), list.h.data(), list.stride, d, centre, half,
+                            (pruner_.k > 2 ? 16 : 8) * pruner_.error(box), pruner_.k, scores_.data(), kept_.data());
   if (lists_.size() <= depth) lists_.push_back(std::make_unique<TargetList>());
   TargetList& left = *lists_[depth];
   left.resize(count, d);

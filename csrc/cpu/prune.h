@@ -9,11 +9,15 @@
 // that the cost of a sample grows like log m. The targets that a tile is left with are scored in float32 for each of
 // its samples.
 //
+// For k > 2 so few rivals do not do. Of the smallest values in the box of s_j - s_i, for a rival i and all targets j,
+// let f be the k-th largest: where the largest value of s_j - s_i is below f, target j loses to k others everywhere.
+//
 // Rounding. Targets are centred, scaled and rounded to float32 as everywhere (search.h): a float32 score of a sample x
 // is within E(x) = alpha + beta |x| of the true one, and so is the float64 score that decides. E also bounds what
 // rounding does to each of two scores at c, to the sum over r, which has the terms of a score at r, and to their sum.
-// So a target is ruled out only by 8 E(|c| + |r|): twice four of them, with room to spare. A box with a sample that is
-// not finite, or huge, has no finite centre, and rules nothing out.
+// So a target is ruled out only by 8 E(|c| + |r|): twice four of them, with room to spare. Against f it is by 16: two
+// scores at c (that of i is the same in both), two sums over r and two additions to each are rounded. A box with a
+// sample that is not finite, or huge, has no finite centre, and rules nothing out.
 #pragma once
 
 #include <functional>
@@ -25,7 +29,9 @@
 namespace otgen {
 
 constexpr int kPrunedDim = 5;            // coordinates up to which boxes are worth their while: measured (bench/ops.py)
-constexpr int64_t kPrunedTargets = 512;  // and targets from which
+constexpr int kPrunedDimOfMany = 3;      // likewise where more than two targets are wanted
+constexpr int64_t kPrunedTargets = 512;  // targets from which they are
+constexpr int64_t kPrunedBest = 64;      // wanted, at most
 constexpr int kPrunedTiles = 1 << 11;    // in a block, at most: the more samples, the smaller the boxes
 
 // Some of the targets, by coordinate: y is (d, stride), h (stride,); 0 and -inf past the last, to whole vectors.

@@ -159,7 +159,7 @@ def test_voronoi_heights_find_nearest_neighbours(isa):
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("k", [1, 2, 3, 40])
 @pytest.mark.parametrize("lay", ["voronoi", "clusters", "flat"])
 def test_equals_reference_where_targets_are_pruned(isa, d, k, lay):
     x, y, h = random_problem(3000, 1500, d)

@@ -31,6 +31,13 @@ def test_equals_reference_on_hard_problems(isa, dtype, name, k):
         check(*crowd(*HARD[name](dtype)), k)
 
 
+@pytest.mark.parametrize("name", ["lattice", "clusters", "offset_1e7", "alike_groups"])
+@pytest.mark.parametrize("k", [3, 50])
+def test_many_samples_of_one_hard_problem(isa, name, k):
+    x, y, h = crowd(*HARD[name](torch.float32))
+    check(x.repeat(9, 1) * torch.linspace(0.1, 3, 9 * len(x))[:, None], y, h, k)
+
+
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
 def test_equals_reference_on_device(device, dtype, name):
     check(*HARD[name](dtype), 5, device)
@@ -55,11 +62,11 @@ def test_what_fills_the_last_group_is_no_target(isa, dtype, m, d):
     check(x, y, torch.linspace(3, -3, m, dtype=dtype), 2)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 100, 300, 1000])
+@pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 64, 65, 100, 300, 1000])
 def test_every_k(isa, k):
     n = 5 if isa.startswith("emulated") and k > 100 else 70  # slow
-    check(*random_problem(n, 2000, 6), k)
-    check(*random_problem(n, 2000, 20), k)
+    for d in (2, 6, 20):
+        check(*random_problem(n, 2000, d), k)
 
 
 @pytest.mark.parametrize("k", [1, 12, 13, 24, 60])

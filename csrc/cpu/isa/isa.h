@@ -56,8 +56,9 @@ struct Isa {
   // the k best, and gives the floor, risen where k <= 2.
   float (*narrow)(const float* scores, const Panels& panels, float whole, const int32_t* groups, int64_t listed,
                   int64_t k, float floor, uint32_t* masks);
-  // Positions in a list of targets, y (d, stride) and h (stride,), of those that do not lose by `margin` to k rivals
-  // everywhere in a box; gives how many there are. `scores` is room for (stride,), `kept` too.
+  // Positions in a list of targets, y (d, stride) and h (stride,), of those that do not lose by `margin` to k others
+  // everywhere in a box, as far as some rivals show it; gives how many there are. `scores` is room for
+  // (stride,), `kept` too.
   int64_t (*survivors)(const float* y, const float* h, int64_t stride, int64_t d, const float* centre,
                        const float* half, float margin, int64_t k, float* scores, int32_t* kept);
   // Which samples of a tile each of `count` targets of a list is among the k best of, or within `margin` of it:

@@ -57,13 +57,50 @@ static inline int find_rivals(const float* y, const float* h, int64_t stride, co
   return count;
 }
 
+// Of the smallest values of s_j - s_i in the box, for the rival i, the k-th largest.
+template <int D>
+static float floor_of(const float* y, int64_t stride, const float* half, const float* scores, int64_t rival,
+                      int64_t k) {
+  const float lowest = -__builtin_inff(), zero = 0.0f;
+  float tops[kPrunedBest], some[Vec::kWidth];  // in falling order
+  for (int64_t r = 0; r < k; ++r) tops[r] = lowest;
+  Vec floor = Vec::broadcast(&lowest), rivals[D], less[D];
+#pragma GCC unroll 5
+  for (int c = 0; c < D; ++c) {
+    rivals[c] = Vec::broadcast(y + c * stride + rival);
+    less[c] = sub(Vec::broadcast(&zero), Vec::broadcast(half + c));
+  }
+  for (int64_t i = 0; i < stride; i += Vec::kWidth) {
+    Vec lead = sub(Vec::load(scores + i), Vec::broadcast(scores + rival));
+#pragma GCC unroll 5
+    for (int c = 0; c < D; ++c) {
+      const Vec ys = Vec::load(y + c * stride + i);
+      lead = mul_add(less[c], max(sub(ys, rivals[c]), sub(rivals[c], ys)), lead);
+    }
+    uint32_t higher = below(floor, lead);
+    if (higher == 0) continue;
+    lead.store(some);
+    for (; higher != 0; higher &= higher - 1) {
+      const float v = some[__builtin_ctz(higher)];
+      int64_t at = k;
+      for (; at > 0 && tops[at - 1] < v; --at)
+        if (at < k) tops[at] = tops[at - 1];
+      if (at < k) tops[at] = v;
+    }
+    floor = Vec::broadcast(&tops[k - 1]);
+  }
+  return tops[k - 1];
+}
+
 template <int D>
 static int64_t survivors(const float* y, const float* h, int64_t stride, const float* centre, const float* half,
                          float margin, int64_t k, float* scores, int32_t* kept) {
   int64_t rivals[2 * D + 1];
   const int count = find_rivals<D>(y, h, stride, centre, half, scores, rivals);
-  const float lowest = -__builtin_inff(), limit = -margin;
-  const Vec bound = Vec::broadcast(&limit);
+  const float lowest = -__builtin_inff();
+  float limits[2 * D + 1];
+  for (int r = 0; r < count; ++r)
+    limits[r] = (k > 2 ? floor_of<D>(y, stride, half, scores, rivals[r], k) : 0.0f) - margin;
   int64_t left = 0;
   for (int64_t i = 0; i < stride; i += Vec::kWidth) {
     const Vec s = Vec::load(scores + i);
@@ -78,8 +115,8 @@ static int64_t survivors(const float* y, const float* h, int64_t stride, const f
         const Vec rival = Vec::broadcast(y + c * stride + rivals[r]);
         lead = mul_add(Vec::broadcast(half + c), max(sub(ys[c], rival), sub(rival, ys[c])), lead);
       }
-      const uint32_t loses = below(lead, bound);
-      lost |= k == 1 ? loses : loses & once;
+      const uint32_t loses = below(lead, Vec::broadcast(limits + r));
+      lost |= k == 2 ? loses & once : loses;
       once |= loses;
     }
     for (uint32_t keep = ~lost & Vec::kAllLanes; keep != 0; keep &= keep - 1)
@@ -101,7 +138,8 @@ static void best_of(const float* x, const float* y, const float* h, int64_t stri
   const float lowest = -__builtin_inff();
   for (int64_t t = 0; t < count; ++t) masks[t] = 0;
   for (int lane = 0; lane < kTile; lane += Vec::kWidth) {
-    Vec best = Vec::broadcast(&lowest), second = best, xs[D];
+    Vec best = Vec::broadcast(&lowest), second = best, xs[D], tops[kPrunedBest];
+    for (int64_t r = 0; r < k; ++r) tops[r] = best;
 #pragma GCC unroll 5
     for (int c = 0; c < D; ++c) xs[c] = Vec::load(x + c * kTile + lane);
     for (int64_t t = 0; t < count; ++t) {
@@ -109,9 +147,15 @@ static void best_of(const float* x, const float* y, const float* h, int64_t stri
 #pragma GCC unroll 5
       for (int c = 0; c < D; ++c) s = mul_add(xs[c], Vec::broadcast(y + c * stride + t), s);
       s.store(scores + t * Vec::kWidth);
-      second = max(second, min(best, s)), best = max(best, s);
+      if (k <= 2)
+        second = max(second, min(best, s)), best = max(best, s);
+      else
+        for (int64_t r = 0; r < k; ++r) {
+          const Vec lower = min(tops[r], s);
+          tops[r] = max(tops[r], s), s = lower;
+        }
     }
-    const Vec floor = sub(k == 1 ? best : second, Vec::broadcast(&margin));
+    const Vec floor = sub(k == 1 ? best : k == 2 ? second : tops[k - 1], Vec::broadcast(&margin));
     for (int64_t t = 0; t < count; ++t)
       masks[t] |= (~below(Vec::load(scores + t * Vec::kWidth), floor) & Vec::kAllLanes) << lane;
   }
