@@ -205,7 +205,8 @@ def power_diagram(
         axes = figure.subplots()
     cells = of.cells()
     if colour == "mass":
-        share = m * measures.numpy()
+        _, same = targets.unique(dim=0, return_inverse=True)  # exact duplicates share a cell and divide its mass
+        share = m * torch.zeros_like(measures).index_add_(0, same, measures)[same].numpy()
         scale = ScalarMappable(Normalize(0, max(2.0, float(share.max()))), "viridis")
         colours = np.asarray(scale.to_rgba(share))[:, :3]
         figure.colorbar(scale, ax=axes, label="mass of a cell, relative to the mean", shrink=0.8)
@@ -309,9 +310,10 @@ def _parts(of: "PlanarCells | PlanarMap") -> tuple[Tensor, Tensor, Tensor, tuple
 def edges(cells: Sequence[Polygon]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Pairs of neighbouring cells, (p, 2), the smaller first, and the edges between them, (p, 2 ends, 2)."""
     pairs, segments = [], []
+    named = {j for cell in cells for j in cell.neighbours.tolist()}  # of exact duplicates, which share a cell, one is
     for i, cell in enumerate(cells):
         corners, others = cell.corners.numpy(), cell.neighbours.numpy()
-        (own,) = np.nonzero(others > i)
+        (own,) = np.nonzero((others > i) & (i in named))
         pairs.append(np.stack([np.full(len(own), i), others[own]], axis=1))
         segments.append(np.stack([corners[own], corners[(own + 1) % max(1, len(corners))]], axis=1))
     return np.concatenate(pairs), np.concatenate(segments)

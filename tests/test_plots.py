@@ -78,6 +78,13 @@ def test_edges_are_those_between_cells():
         assert middles[pair] == pytest.approx(middle, abs=1e-9)
 
 
+def test_edges_of_cells_that_duplicates_share_are_there_once():
+    y = data.two_moons(20)
+    ot = SemiDiscreteOT(progress=False).fit(torch.cat([y[:7], y]))
+    pairs, _ = plots.edges(ot.cells())
+    assert sorted(pairs.tolist()) == ot.singular_set(1e-15).pairs.sort(dim=1).values.unique(dim=0).tolist()
+
+
 def test_one_cell_has_no_edges():
     pairs, segments = plots.edges(SemiDiscreteOT(progress=False).fit([[1.0, 2.0]]).cells())
     assert (pairs.shape, segments.shape) == ((0, 2), (0, 2, 2))
@@ -294,6 +301,15 @@ def test_colours_may_tell_masses():
     assert max(abs(left - middle)) > 0.1
     with pytest.raises(ValueError, match="power_diagram: colour must be target or mass, got 'measure'"):
         plots.power_diagram(PowerDiagram(torch.rand(3, 2)), colour="measure")
+
+
+def test_a_cell_that_duplicates_share_has_the_colour_of_its_whole_mass():
+    ot = SemiDiscreteOT(progress=False).fit([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    figure = plots.power_diagram(ot, colour="mass", arrows=False)
+    single, *both = figure.axes[0].collections[0].get_facecolor()
+    assert max(abs(single - both[0])) > 0.1
+    assert max(abs(both[0] - both[1])) < 0.01
+    assert figure.axes[1].get_ylim()[1] >= 2 - 1e-9
 
 
 def test_a_map_knows_its_own_threshold(plane):
