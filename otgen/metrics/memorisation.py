@@ -24,7 +24,7 @@ class Memorisation:
             from its own nearest neighbour in the training data (Alaa et al. 2022). Close to 1 for noise: it says
             nothing about quality.
         authentic_held_out: The same share of the held-out samples, which depends on dimension and size: of 500 normal
-            ones 0.4 in two dimensions, 0.9 in 256.
+            ones 0.4 in two dimensions, 0.85 in 256.
     """
 
     ratio: Score

@@ -56,7 +56,7 @@ def test_columns_must_agree():
         memorisation(normal(50, 6), normal(50, 6), normal(50, 5))
 
 
-@pytest.mark.parametrize(("d", "share"), [(2, 0.39), (256, 0.9)])
+@pytest.mark.parametrize(("d", "share"), [(2, 0.385), (256, 0.846)])
 def test_what_authentic_is_for_data_itself_depends_on_the_dimension(d, share):
     result = memorisation(normal(500, d, seed=1), normal(500, d, seed=2), normal(500, d, seed=3))
     assert result.authentic_held_out.value == pytest.approx(share, abs=0.06)
