@@ -74,7 +74,7 @@ def _nearness(generated: Tensor, train: Tensor, held_out: Tensor) -> Tensor:
     """`ratio` and `nearer`, (2,)."""
     to_train, to_held_out = nearest(generated, train)[1], nearest(generated, held_out)[1]
     nearer = (to_train < to_held_out).double() + 0.5 * (to_train == to_held_out)
-    seen, new = to_train.median(), to_held_out.median()
+    seen, new = to_train.quantile(0.5), to_held_out.quantile(0.5)  # torch's median is the lower of the middle two
     ratio = torch.ones_like(seen) if seen == new else seen / new
     return torch.stack([ratio, nearer.mean()])
 

@@ -21,6 +21,12 @@ def test_by_hand():
     assert (result.ratio.value, result.nearer.value) == (0.5, pytest.approx((5 + 0.5 * 4) / 10))
 
 
+def test_the_median_of_an_even_number_is_the_middle_of_the_middle_two():
+    x = 100 * torch.arange(10, dtype=torch.float64)[:, None]
+    to_train, to_held_out = torch.tensor([1] * 5 + [3] * 5), torch.tensor([4] * 10)
+    assert memorisation(x, x + to_train[:, None], x + to_held_out[:, None]).ratio.value == 0.5
+
+
 def test_copies_are_found():
     train, held_out = normal(400, 6, seed=1), normal(400, 6, seed=2)
     result = memorisation(train[:200].clone(), train, held_out)
