@@ -28,7 +28,7 @@ class OTPrior(nn.Module):
     Args:
         source: The noise: "uniform" for the unit cube, "normal" for N(0, I).
         angle_threshold: Largest angle, in radians, between the planes of two cells that are blended; "auto" is the
-            median angle between neighbours. Smaller makes copies of the codes, larger mixes modes.
+            median over samples, as for `SemiDiscreteOT.sample`. Smaller makes copies of the codes, larger mixes modes.
         tol: Goal for the certificate's chi2, as for `SemiDiscreteOT`.
         method: Solver, as for `SemiDiscreteOT`.
         max_samples: Budget of noise samples, as for `SemiDiscreteOT`.

@@ -225,7 +225,8 @@ class TransportMap:
         Args:
             n: Number of points.
             angle_threshold: In radians, on centred and scaled targets. Too small rejects everything or copies targets,
-                too large mixes modes. "auto" is the median angle between neighbouring cells.
+                too large mixes modes. "auto" is the median over samples of the angle between their best and second-best
+                target; most pairs of neighbouring cells have a larger one.
             seed: Decides the points; `None` for the fit's seed.
             return_info: Whether to return also what was rejected and blended.
 
