@@ -74,6 +74,8 @@ class PowerDiagram:
             at.corners.mean(0) if at.source == "uniform" else torch.zeros(d, dtype=torch.float64, device="cpu")
         )
         self._domain = ops.Domain(at.source, (at.corners - self._origin).contiguous())
+        turned = not isinstance(domain, str) and len(domain) > 2 and not torch.equal(at.corners, as_matrix("", domain))
+        self._turned = len(at.corners) if turned else 0  # corners of a polygon that was given clockwise
         centre = y.mean(0)
         away = y - centre
         if heights is None:
@@ -117,7 +119,7 @@ class PowerDiagram:
             which: Rows of the sites, (k,), integers; `None` for all.
 
         Returns:
-            Corners, facets and neighbours of each.
+            Corners, facets and neighbours of each. Side k of a polygon is that from the k-th corner given to the next.
         """
         m = self.sites.shape[0]
         if which is not None and not isinstance(which, Tensor):
@@ -126,7 +128,13 @@ class PowerDiagram:
         if rows.numel() == 0 or not (rows.is_floating_point() or rows.is_complex() or rows.dtype == torch.bool):
             rows = rows.long()
         cells = self._index.cells(self._h, self._domain, rows)
-        return [ops.Cell(cell.corners + self._origin, cell.faces, cell.neighbours) for cell in cells]
+        return [ops.Cell(cell.corners + self._origin, cell.faces, self._as_given(cell.neighbours)) for cell in cells]
+
+    def _as_given(self, neighbours: Tensor) -> Tensor:
+        """Neighbours with the domain's sides numbered as its corners were given."""
+        if not self._turned:
+            return neighbours
+        return torch.where(neighbours < 0, -1 - (neighbours - 1) % self._turned, neighbours)
 
 
 def _domain(domain: "str | Tensor | NumericArray", d: int) -> ops.Domain:

@@ -155,6 +155,20 @@ def test_corners_may_come_clockwise(seed):
 BOXES = [[[0.0] * d, [1.0] * d] for d in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("turn", [False, True])
+def test_sides_are_numbered_as_their_corners_were_given(turn):
+    polygon = torch.tensor([[0, 0], [2, 0], [2.5, 1], [1, 2], [0, 1]], dtype=torch.float64)
+    polygon = polygon.flip(0) if turn else polygon
+    found = 0
+    for cell in PowerDiagram(rand(30, 2), domain=polygon).cells():
+        for k, ends in zip(cell.neighbours.tolist(), _edges(cell.corners), strict=True):
+            if k < 0:
+                a, b = polygon[-1 - k], polygon[-k % 5]
+                assert abs(float(torch.det(torch.stack([b - a, sum(ends) / 2 - a])))) < 1e-12
+                found += 1
+    assert found > 5
+
+
 @pytest.mark.parametrize("domain", [*BOXES, [[0.0, 0.0], [1.0, 0.2], [0.7, 0.7], [0.2, 0.5]]])
 @pytest.mark.parametrize("scale", [1e-60, 1e-20, 1e20, 1e60])
 def test_any_scale_within_the_limits(domain, scale):
