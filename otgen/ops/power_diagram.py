@@ -80,7 +80,9 @@ class Cell:
         corners: (k, d), float64; of a polygon in counter-clockwise order. Empty for an empty cell.
         faces: Rows of `corners` of each facet, (*,), int64, counter-clockwise seen from outside. Edge i of a polygon
             goes from corner i to the next.
-        neighbours: The target behind each facet, or -1 - k for side k of the domain, (faces,), int64.
+        neighbours: The target behind each facet, or -1 - k for side k of the domain, (faces,), int64. A polygon's goes
+            from its corner k to the next, a rectangle's corners being those of a polygon from the lowest on; sides 2 i
+            and 2 i + 1 of an interval or a box in space are the low and the high one along coordinate i.
     """
 
     corners: Tensor
