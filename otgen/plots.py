@@ -67,6 +67,7 @@ class PlanarMap(Protocol):
 
     source: Any
     targets_: Tensor
+    weights_: Tensor
     cell_measures_: Tensor
     centroids_: Tensor
 
@@ -215,7 +216,8 @@ def power_diagram(
     _draw_cells(axes, cells, colours, pale=arrows and colour == "target")
     if threshold is not None:
         pairs, segments = edges(cells)
-        angles = facet_angles(targets, measures, pairs)
+        weights = of.weights_ if isinstance(of, PlanarMap) else measures  # as `singular_set` centres and scales
+        angles = facet_angles(targets, weights, pairs)
         _draw_facets(axes, segments[angles > threshold])
     low, high = box
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
@@ -258,7 +260,7 @@ def planar_map(
     top_left.set_title("power cells of the source; black: the singular set")
     power_diagram(ot, groups, axes=top)
     top.set_title("transport map: cell centroids to targets")
-    angles = facet_angles(ot.targets_, ot.cell_measures_, edges(ot.cells())[0])
+    angles = facet_angles(ot.targets_, ot.weights_, edges(ot.cells())[0])
     _draw_angles(top_right, angles, angle_threshold)
 
     colours = _colours(torch.arange(len(ot.targets_), device="cpu") if groups is None else groups)

@@ -97,6 +97,15 @@ def test_facet_angles_are_those_of_the_map(plane):
     np.testing.assert_allclose(angles, known.angles.numpy(), rtol=1e-9)
 
 
+def test_a_rough_map_shows_its_own_singular_set():
+    """Cells whose measures are not the weights."""
+    weights = torch.rand(60, generator=torch.Generator().manual_seed(0)) ** 2
+    ot = SemiDiscreteOT(method="newton", tol=0.3, progress=False).fit(data.two_moons(60), weights)
+    for threshold in (0.05, 0.1, 0.2, 0.5):
+        lines = plots.power_diagram(ot, arrows=False, angle_threshold=threshold).axes[0].collections[1]
+        assert len(lines.get_segments()) == len(ot.singular_set(threshold).pairs)
+
+
 def test_facet_angles_by_hand():
     # Targets -1 and 1 on an axis of two: their scale is sqrt(1/2), so planes rise by sqrt(2) either way.
     targets, weights = torch.tensor([[4.0, 7.0], [6.0, 7.0]]).double(), torch.tensor([0.5, 0.5]).double()
