@@ -6,7 +6,7 @@ import time
 from otgen.cli.checks import check_output
 from otgen.cli.parser import FAILED, FORMATS, MAPS, OK, Commands, Parser
 from otgen.files import load_array
-from otgen.ot import Certificate, SemiDiscreteOT
+from otgen.ot import SemiDiscreteOT
 from otgen.ot.solvers import METHODS
 
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         m, d = ot.targets_.shape
         print(f"{args.codes}: {m} targets in {d} dimensions, source {args.source}, method {args.method}")
-        for line in _report(ot.certificate_, ot.tol):
+        for line in _report(ot):
             print(line)
         print(f"samples      {ot.samples_:,} in {time.monotonic() - began:.1f} s")
         yes = f"yes: chi2 <= {ot.tol:g} is certified"
@@ -79,19 +79,23 @@ def run(args: argparse.Namespace) -> int:
     return OK if ot.converged_ else FAILED
 
 
-def _report(c: Certificate, tol: float) -> list[str]:
-    """The certificate in a few lines."""
+def _report(ot: SemiDiscreteOT) -> list[str]:
+    """Accuracy and distance in a few lines."""
+    c = ot.certificate_
     if c.exact:
         how = "computed exactly"
         chi2, tv = f"{c.chi2:.3g}", f"{c.tv:.3g}"
+        distance = f"{c.primal:.6g} (dual value {c.dual:.6g})"
     else:
         how = f"on {c.samples:,} fresh samples"
-        chi2 = f"{c.chi2:.3g} +- {c.chi2_se:.1g}, at most {c.upper():.3g} with 95 % confidence (goal {tol:g})"
+        chi2 = f"{c.chi2:.3g} +- {c.chi2_se:.1g}, at most {c.upper():.3g} with 95 % confidence (goal {ot.tol:g})"
         tv = f"{c.tv:.3g}, where exact heights would show {c.tv_floor:.3g} by sampling alone"
+        cost, (low, high) = ot.cost()  # the certificate's has more noise
+        distance = f"{cost:.4g}, {low:.4g} to {high:.4g} with 95 % confidence"
     return [
         f"accuracy     {how}",
         f"chi2         {chi2}",
         f"tv           {tv}",
         f"empty cells  {c.empty_cells} of {c.targets}",
-        f"W2^2         {c.primal:.6g} (dual value {c.dual:.6g})",
+        f"W2^2         {distance}",
     ]

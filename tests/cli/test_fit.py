@@ -1,5 +1,6 @@
 """`otgen fit`: what it does, and every way it is refused."""
 
+import re
 import zipfile
 
 import numpy as np
@@ -25,13 +26,16 @@ def test_fit_writes_the_map_and_reports_the_certificate(run, codes, tmp_path, me
     said = {line[:12].strip(): line[13:] for line in out[1:]}
     if c.exact:
         assert said["accuracy"] == "computed exactly"
+        assert said["W2^2"] == f"{c.primal:.6g} (dual value {c.dual:.6g})"
     else:
         assert said["accuracy"] == f"on {c.samples:,} fresh samples"
         assert said["chi2"].startswith(f"{c.chi2:.3g} +- ")
         assert f"at most {c.upper():.3g} with 95 % confidence (goal 0.05)" in said["chi2"]
         assert said["tv"] == f"{c.tv:.3g}, where exact heights would show {c.tv_floor:.3g} by sampling alone"
+        cost, low, high = map(float, re.findall(r"[\d.]+(?=,| to| with)", said["W2^2"]))
+        assert low < cost < high < 1.02 * low
+        assert cost == pytest.approx(SemiDiscreteOT(progress=False).fit(np.load(codes)).certificate_.primal, rel=0.03)
     assert said["empty cells"] == f"{c.empty_cells} of 60"
-    assert said["W2^2"] == f"{c.primal:.6g} (dual value {c.dual:.6g})"
     assert said["samples"].startswith(f"{ot.samples_:,} in ")
     assert said["samples"].endswith(" s")
     assert said["converged"] == "yes: chi2 <= 0.05 is certified"
