@@ -8,6 +8,17 @@ from otgen import ops
 ROWS = 1 << 22
 """Numbers gathered at a time when distances are worked out."""
 
+SOME = 1000
+"""Points whose median is taken for that of all."""
+
+
+def middle(y: Tensor) -> Tensor:
+    """A point, (d,), that most of the points y, (m, d), are near, whatever some of them are.
+
+    Scores are taken about it: those of points far from the origin would all agree in their leading digits.
+    """
+    return y[:: max(1, len(y) // SOME)].median(0).values
+
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Find the k nearest of the points y to each x.
@@ -21,7 +32,7 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         Rows of `y` (n, k), int64, nearest first, and distances (n, k), worked out from the differences, as the score of
         a near point is a small difference of large numbers.
     """
-    centre = y.median(0).values  # scores of points far from it would all agree in their leading digits
+    centre = middle(y)
     near = ops.topk(x - centre, y - centre, -0.5 * (y - centre).square().sum(1), k)[0]
     step = max(1, ROWS // (k * y.shape[1]))
     parts = [
@@ -49,9 +60,9 @@ def in_any_ball(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     Returns:
         Truth values (n,); the surface counts as inside.
     """
-    middle = centres.median(0).values
-    c = centres - middle
-    best = ops.assign(x - middle, c, -0.5 * (c.square().sum(1) - radii.square()))[0]
+    origin = middle(centres)
+    c = centres - origin
+    best = ops.assign(x - origin, c, -0.5 * (c.square().sum(1) - radii.square()))[0]
     inside: Tensor = torch.linalg.vector_norm(x - centres[best], dim=1) <= radii[best]
     return inside
 
@@ -70,14 +81,14 @@ def balls_around(x: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     Returns:
         Counts (n,), int64.
     """
-    middle = centres.median(0).values
-    c = centres - middle
+    origin = middle(centres)
+    c = centres - origin
     h = -0.5 * (c.square().sum(1) - radii.square())
     counts = torch.zeros(len(x), dtype=torch.int64, device="cpu")
     open_, k = torch.arange(len(x), device="cpu"), min(16, len(c))
     while open_.numel():
         for rows in torch.split(open_, max(1, ROWS // (k * x.shape[1]))):
-            near = ops.topk(x[rows] - middle, c, h, k)[0]
+            near = ops.topk(x[rows] - origin, c, h, k)[0]
             distance = torch.linalg.vector_norm(x[rows, None] - centres[near], dim=2)  # copies lie on the surface
             counts[rows] = (distance <= radii[near]).sum(1)
         open_ = open_[counts[open_] == k] if k < len(c) else open_[:0]
