@@ -1,4 +1,4 @@
-"""Every benchmark from one command: python -m bench ops | solve | geometry | peers | scaling | search | plots | all.
+"""Every benchmark from one command: python -m bench PART, a file of this folder (ops, solve, ...), or all.
 
 python -m bench all            most tables and plots of the README; the better part of it are peers that do not arrive
 python -m bench all --quick    every part kept alive in under two minutes; exits with 1 if assign is slower than torch
@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-PARTS = ("ops", "solve", "geometry", "peers", "scaling", "search", "plots")
+PARTS = ("ops", "solve", "generate", "geometry", "peers", "scaling", "search", "plots")
 
-ALL = ("ops", "solve", "peers", "scaling", "plots")
+ALL = ("ops", "solve", "generate", "peers", "scaling", "plots")
 """What "all" runs: not the search, which has been done, nor geometry, whose peers take an hour; nor `solve --tight` and
 `scaling --large`."""
 

@@ -20,8 +20,8 @@ def main() -> None:
 def tables() -> str:
     """The marks and the tables between them."""
     made = (
-        solve_table(), tight_table(), peers_table(), scaling_table(), large_table(), geometry_table(),
-        geometry_solve_table(),
+        solve_table(), tight_table(), peers_table(), scaling_table(), large_table(), generate_table(),
+        geometry_table(), geometry_solve_table(),
         *(table(path.stem) for path in sorted(RESULTS.glob("ops-*.json")) for table in (ops_table, held_table)),
     )  # fmt: skip
     return "\n".join([f"{BEGIN}\n", *filter(None, made), END])
@@ -174,6 +174,26 @@ def scaling_table() -> str:
         found = [f"{row[key]:.2f} ± {row[f'{key} se']:.2f}" for key in ("m", "d", "tv")]
         theory = ", ".join(str(row[f"{key} theory"]) for key in ("m", "d", "tv"))
         lines.append("| " + " | ".join([row["of"], *found, theory]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def generate_table() -> str:
+    """Points of Algorithm 2."""
+    if not (RESULTS / "generate.json").exists():
+        return ""
+    rows, machine = _load("generate")
+    names = ["otgen", "FAISS", "k-d tree", "torch"]
+    lines = [
+        "New points by the lecture's Algorithm 2, microseconds for each sample of the source: the search of its d + 1"
+        f" nearest centroids, and all of it, {machine} (`python -m bench generate`):\n",
+        f"| m × d | nearest: {', '.join(names)} | point: otgen, plain torch | ratio |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        found = [row["nearest us"], *(row.get(f"nearest, {name} us") for name in names[1:])]
+        nearest = ", ".join("–" if v is None else f"{v:.2g}" for v in found)
+        point = f"{row['extend us']:.2g}, {row['extend, torch us']:.2g}"
+        lines.append(f"| {row['m']} × {row['d']} | {nearest} | {point} | {row['extend ratio']:.0f} |")
     return "\n".join(lines) + "\n"
 
 

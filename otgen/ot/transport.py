@@ -17,7 +17,6 @@ from otgen.ot.maps import (
     ALIKE,
     ANGLE_QUANTILE,
     Extension,
-    Neighbours,
     SampleInfo,
     SingularSet,
     bar,
@@ -65,7 +64,7 @@ class TransportMap:
         self.history_ = fit.history
         self.samples_ = fit.samples
         self.n_features_in_ = problem.d
-        self._neighbours: Neighbours | None = None
+        self._median_angle: float | None = None
 
     def _seed(self, method: str, seed: int | None) -> int:
         """The fit's seed if none is given."""
@@ -314,14 +313,11 @@ class TransportMap:
 
     def _threshold(self, angle: Any) -> float:
         if isinstance(angle, str) and angle == "auto":
-            return min((1 + ALIKE) * self._find_neighbours().quantile(ANGLE_QUANTILE), math.pi)
+            if self._median_angle is None:
+                found = find_neighbours(self._fitted(), self._h, self._settings["seed"], self.progress)
+                self._median_angle = found.quantile(ANGLE_QUANTILE)
+            return min((1 + ALIKE) * self._median_angle, math.pi)
         return check_angle(angle)
-
-    def _find_neighbours(self) -> Neighbours:
-        problem = self._fitted()
-        if self._neighbours is None:
-            self._neighbours = find_neighbours(problem, self._h, self._settings["seed"], self.progress)
-        return self._neighbours
 
     # ---- files ------------------------------------------------------------------------------------------------------
 

@@ -274,7 +274,7 @@ def test_what_may_last_is_counted_in_a_bar(monkeypatch):
     ot = fit(randn(30, 4))
     monkeypatch.setattr(maps, "tqdm", spy)
     for ot.progress in (True, False):
-        ot._neighbours = None
+        ot._median_angle = None
         ot.sample(500), ot.singular_set(), ot.cost(70_000), ot.certificate(5000)
     counts = {"neighbours": 10_000, "sample": 500, "rays": 10_000, "cost": 70_000, "certificate": 5000}
     assert {bar.desc: bar.total for bar in bars[:5]} == counts
