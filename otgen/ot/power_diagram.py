@@ -119,7 +119,8 @@ class PowerDiagram:
             which: Rows of the sites, (k,), integers; `None` for all.
 
         Returns:
-            Corners, facets and neighbours of each. Side k of a polygon is that from the k-th corner given to the next.
+            An `otgen.ops.Cell` each, with `corners`, `faces` and `neighbours`. Side k of a polygon goes from the k-th
+            corner given to the next.
         """
         m = self.sites.shape[0]
         if which is not None and not isinstance(which, Tensor):

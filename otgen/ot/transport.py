@@ -270,7 +270,8 @@ class TransportMap:
         Exact duplicates have one cell together, each of them all of it. Targets of weight zero have an empty one.
 
         Returns:
-            Corners, facets, and the target behind each facet (of duplicates the first).
+            An `otgen.ops.Cell` each, with `corners`, `faces`, and in `neighbours` the target behind each face (of
+            duplicates the first).
 
         Raises:
             ValueError: The targets have more than three dimensions, or the source is not a named one.

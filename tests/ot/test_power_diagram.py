@@ -1,6 +1,7 @@
 """Power diagrams as users ask for them: integrals against samples and closed forms, domains of all kinds, bad input."""
 
 import copy
+import dataclasses
 import math
 import pickle
 
@@ -10,7 +11,7 @@ import torch
 from draws import rand, randn
 from torch.testing import assert_close
 
-from otgen import PowerDiagram, SemiDiscreteOT
+from otgen import PowerDiagram, SemiDiscreteOT, ops
 
 TRIANGLE = torch.tensor([[-1.0, 0.0], [2.0, 0.0], [0.5, 3.0]], dtype=torch.float64)
 
@@ -231,3 +232,9 @@ def test_rows_in_any_memory(which):
     wanted = found.cells([3, 0])
     for a, b in zip(found.cells(which), wanted, strict=True):
         assert torch.equal(a.corners, b.corners)
+
+
+@pytest.mark.parametrize("cells", [PowerDiagram.cells, SemiDiscreteOT.cells])
+def test_what_a_cell_has_is_named_where_it_is_given(cells):
+    for field in dataclasses.fields(ops.Cell):
+        assert f"`{field.name}`" in cells.__doc__
