@@ -219,7 +219,8 @@ class TransportMap:
 
         The hard map `transport` only ever returns targets. Here a sample takes the targets of the d + 1 nearest cell
         centroids, drops those whose plane meets the nearest one's at more than the threshold, and blends the rest with
-        weights 1 / distance; a sample with none left is abandoned.
+        weights 1 / distance; a sample with none left is abandoned. So targets far from their neighbours come less often
+        than their weights say, the more so the smaller the threshold.
 
         Args:
             n: Number of points.

@@ -107,6 +107,20 @@ def test_threshold_from_too_small_to_large(fitted):
     assert bool((fitted.sample(500, math.pi, return_info=True)[1].blended == 4).all())
 
 
+def test_targets_far_from_their_neighbours_come_less_often(seed):
+    """And most angles of all facets are above the median over samples."""
+    y = randn(200, 2, seed=seed)
+    ot = SemiDiscreteOT("normal", progress=False).fit(y)
+    apart = torch.cdist(y, y).fill_diagonal_(math.inf).amin(1)
+    far = apart > apart.median()
+    auto = ot.singular_set().threshold
+    infos = [ot.sample(4000, threshold, return_info=True)[1] for threshold in (auto / 2, auto, math.pi)]
+    small, middle, large = (float(far[info.targets].double().mean()) for info in infos)
+    assert small + 0.05 < middle < large - 0.05
+    assert large == pytest.approx(0.5, abs=0.06)
+    assert float((ot.singular_set(1e-9).angles > auto).double().mean()) > 0.6
+
+
 def test_generated_points_are_new_and_lie_among_the_targets(fitted):
     points = fitted.sample(2000)
     distance = torch.cdist(points, fitted.targets_).min(dim=1).values
