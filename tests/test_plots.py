@@ -349,6 +349,17 @@ def test_what_is_no_diagram_is_named():
         plots.planar_map(SemiDiscreteOT(), angle_threshold=0.2)
     with pytest.raises(TypeError, match="got a Tensor"):
         plots.power_diagram(torch.zeros(3, 2))
+    with pytest.raises(TypeError, match=r"^planar_map: it must be a fitted map, got a PowerDiagram$"):
+        plots.planar_map(PowerDiagram(torch.rand(3, 2)))
+
+
+def test_a_map_that_cannot_be_drawn_is_refused_in_the_name_of_the_figure():
+    with pytest.raises(ValueError, match=r"^planar_map: the diagram must be one of the plane, got 3 dimensions$"):
+        plots.planar_map(SemiDiscreteOT(progress=False).fit(torch.rand(4, 3)))
+    ot = SemiDiscreteOT(source=lambda n, g: torch.rand(n, 2, generator=g), progress=False).fit(torch.rand(3, 2))
+    with pytest.raises(ValueError, match=r"^planar_map: the source .*otgen.PowerDiagram\(targets_, heights_, domain\)"):
+        plots.planar_map(ot)
+    plots.power_diagram(PowerDiagram(ot.targets_, ot.heights_, "uniform"))
 
 
 def test_a_sheet_is_refused_in_its_own_name():
