@@ -262,6 +262,19 @@ def test_primal_of_ones_own_sampler_is_of_the_samples_that_were_counted():
         assert abs(certificate.dual - cost) < 10 * (high - low)
 
 
+def test_the_dual_value_is_nearer_to_the_distance_than_the_cost(seed):
+    primal = dual = 0.0
+    for k in range(4):
+        y = torch.randn(100, 20, generator=torch.Generator().manual_seed(4 * seed + k))
+        rough, fine = (
+            SemiDiscreteOT("normal", tol=tol, seed=seed, progress=False).fit(y).certificate(100_000, seed=7)
+            for tol in (0.02, 0.0005)
+        )
+        primal += abs(rough.primal - fine.dual)
+        dual += abs(rough.dual - fine.dual)
+    assert dual < 0.4 * primal
+
+
 @pytest.mark.parametrize("confidence", [0, 1, 1.5])
 def test_bounds_of_no_confidence_are_refused(confidence):
     ot = SemiDiscreteOT(progress=False).fit(torch.eye(2))
