@@ -220,7 +220,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
             state = resumed[0]
             run.resume(*resumed[1:])
         while True:
-            if state.expected <= READY * run.tol:
+            if state.expected <= READY * run.tol and _affordable(run, state):
                 passed, looks, certificate, counted = _look(run, state)
                 if passed:
                     return solution(state.h, True, certificate, counted)
@@ -237,6 +237,18 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 checkpoint.save(run.path, state, run.history, run.used, identity)
 
 
+def _affordable(run: Run, state: State) -> bool:
+    """Whether the budget would do for a look, or steps have had half of it or have nothing to gain.
+
+    A tiny weight may want more samples than there are; the first look would take them all, and leave rough heights.
+    """
+    return _wanted(run, state) <= run.max_samples or run.used >= run.max_samples / 2 or state.expected == 0
+
+
+def _wanted(run: Run, state: State) -> int:
+    return samples_of_look(run.problem, run.tol, state.expected, _confidence(state.looks))
+
+
 def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     """Whether the heights are certified, how many looks there were by now, and what the last one saw.
 
@@ -245,9 +257,8 @@ def _look(run: Run, state: State) -> tuple[bool, int, Certificate, ops.Measure]:
     on as many samples more, together with its own.
     """
     h, looks = state.h, state.looks
-    wanted = samples_of_look(run.problem, run.tol, state.expected, _confidence(looks))
-    left = max(run.max_samples - run.used, _samples_of_glance(run, looks))  # tiny weights may want more than there is
-    n = min(wanted, left)
+    left = max(run.max_samples - run.used, _samples_of_glance(run, looks))
+    n = min(_wanted(run, state), left)
     counted = run.fresh(h, n, looks)
     certificate = run.certify(h, counted, looks, _share(looks))
     passed = certificate.holds(run.tol)

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from counts import reached, share_below, wanted
+from draws import randn
+from fits import fit
 from torch.testing import assert_close
 
 from otgen.ops import Measure
+from otgen.ot import ConvergenceWarning
 from otgen.ot.certificate import CONFIDENCE, Certificate
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import Run
@@ -128,3 +131,24 @@ def test_a_look_that_fails_by_little_is_doubled():
     assert sum(passed for passed, _ in near) > 40
     assert sum(passed for passed, _ in beyond) == 0
     assert sum(looks for _, looks in beyond) < 66
+
+
+def test_a_look_that_cannot_hold_does_not_take_the_samples_of_the_steps(seed):
+    """A weight of 1e-10 wants ten times the budget for itself; the other cells are as good as without it."""
+    y, weights = randn(100, 5, seed=seed), torch.ones(100)
+    weights[0] = 1e-8
+    with pytest.warns(ConvergenceWarning):
+        ot = fit(y, weights, source="normal", seed=seed)
+    steps = sum(record["n"] for record in ot.history_)
+    assert 0.4 < steps / ot.samples_ < 0.6
+    assert ot.certificate(200_000, seed=1).tv < 0.025  # 0.009 of it are sampling; 0.014 to 0.053 where looks came first
+
+
+@pytest.mark.parametrize("source", ["normal", lambda n, generator: torch.randn(n, 5, generator=generator)])
+def test_heights_that_are_known_are_looked_at_whatever_it_takes(source):
+    """On a line they come without a sample, and once only."""
+    weights = torch.ones(20)
+    weights[0] = 1e-9
+    with pytest.warns(ConvergenceWarning):
+        ot = fit(torch.arange(20.0)[:, None] * torch.ones(5), weights, source=source, max_samples=100_000)
+    assert ot.certificate(50_000, seed=1).tv < 0.03
