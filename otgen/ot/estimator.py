@@ -13,6 +13,7 @@ from torch import Tensor
 from otgen import ops
 from otgen.ot import checkpoint as checkpoints
 from otgen.ot import fitted as files
+from otgen.ot.certificate import CONFIDENCE, samples_needed
 from otgen.ot.fitted import Fitted
 from otgen.ot.maps import fill_centroids, find_centroids
 from otgen.ot.problem import NumericArray, Problem, make_problem
@@ -218,7 +219,7 @@ class SemiDiscreteOT(TransportMap):
         with ops.torch_on_one_thread():  # so that sums do not depend on the number of threads
             self._adopt(fit, given)
         if not solution.converged:
-            warnings.warn(_shortfall(self.method, tol, solution), ConvergenceWarning, stacklevel=3)
+            warnings.warn(_shortfall(self.method, run, solution), ConvergenceWarning, stacklevel=3)
         return self
 
     def _finish(self, problem: Problem, solution: Solution, identity: str) -> Fitted:
@@ -292,12 +293,16 @@ class SemiDiscreteOT(TransportMap):
         return ot
 
 
-def _shortfall(method: str, tol: float, solution: Solution) -> str:
+def _shortfall(method: str, run: Run, solution: Solution) -> str:
     """What was not certified, how far it got, and what to do about it."""
-    c = solution.certificate
+    c, tol = solution.certificate, run.tol
     how = f"after {solution.samples:,} samples" if not c.exact else "by exact cells"
     if not c.exact:
         mend = "raise tol or max_samples"
+        weights = 1 / run.problem.m, float(run.problem.nu.min())
+        equal, least = (samples_needed(run.problem.m, weight, tol, tol / 2, CONFIDENCE) for weight in weights)
+        if equal <= run.max_samples < least:
+            mend += f", or make the least weights zero: {weights[1]:.1g} of the whole wants {least:.1g} samples"
     elif method == "exact" and c.max_relative_error >= LOST:
         mend = 'take method="auto", which samples where these fail'
     else:

@@ -137,7 +137,7 @@ def test_a_look_that_cannot_hold_does_not_take_the_samples_of_the_steps(seed):
     """A weight of 1e-10 wants ten times the budget for itself; the other cells are as good as without it."""
     y, weights = randn(100, 5, seed=seed), torch.ones(100)
     weights[0] = 1e-8
-    with pytest.warns(ConvergenceWarning):
+    with pytest.warns(ConvergenceWarning, match="make the least weights zero: 1e-10 of the whole wants"):
         ot = fit(y, weights, source="normal", seed=seed)
     steps = sum(record["n"] for record in ot.history_)
     assert 0.4 < steps / ot.samples_ < 0.6
