@@ -28,6 +28,9 @@ NEIGHBOUR_SAMPLES = 50
 GATHERED = 1 << 24
 """Numbers of neighbouring targets that are gathered at a time: 128 MB."""
 
+PAIRED = 1 << 21
+"""Numbers of targets that are paired at a time, in half a dozen copies: 100 MB."""
+
 RAYS = 1 << 14
 """Rays that are followed at a time, each by half a dozen vectors of d numbers: 50 MB in 64 dimensions."""
 
@@ -106,6 +109,12 @@ def plane_angles(y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return 2 * torch.atan2(apart.sqrt(), along.sqrt())
 
 
+def pair_angles(y: Tensor, pairs: Tensor) -> Tensor:
+    """Angles of pairs of targets, (p, 2), so many at a time that what they gather is bounded."""
+    step = max(1, PAIRED // y.shape[1])
+    return torch.cat([plane_angles(y, few[:, 0], few[:, 1]) for few in pairs.split(step)])
+
+
 def within(y: Tensor, near: Tensor, threshold: float) -> Tensor:
     """Whether the plane of each target meets that of the first of its row at no more than an angle: (n, k), bool.
 
@@ -157,7 +166,7 @@ def find_neighbours(problem: Problem, h: Tensor, seed: int, progress: bool = Fal
         )
     assert counted.pairs is not None
     pairs, counts = distinct(counted.pairs.long(), m)
-    return Neighbours(pairs, counts, plane_angles(problem.y, pairs[:, 0], pairs[:, 1]))
+    return Neighbours(pairs, counts, pair_angles(problem.y, pairs))
 
 
 def shoot_rays(problem: Problem, h: Tensor, seed: int, progress: bool = False) -> Tensor:

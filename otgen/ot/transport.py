@@ -22,7 +22,7 @@ from otgen.ot.maps import (
     bar,
     by_share,
     find_neighbours,
-    plane_angles,
+    pair_angles,
     shoot_rays,
 )
 from otgen.ot.problem import NumericArray, Problem, as_matrix
@@ -311,7 +311,7 @@ class TransportMap:
             pairs = ops.Sites(problem.y).diagram(self._h, ops.cube(problem.source.name, problem.d)).pairs
         else:
             pairs = shoot_rays(problem, self._h, self._settings["seed"], self.progress)
-        angles = plane_angles(problem.y, pairs[:, 0], pairs[:, 1])
+        angles = pair_angles(problem.y, pairs)
         jump = angles > threshold
         return SingularSet(problem.first_rows()[pairs[jump]], angles[jump], threshold)
 

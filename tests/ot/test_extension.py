@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from tqdm import tqdm
 
 from otgen.ot import SemiDiscreteOT, maps
-from otgen.ot.maps import Extension, within
+from otgen.ot.maps import Extension, plane_angles, within
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
 
@@ -275,6 +275,23 @@ def test_numbers_of_gathered_neighbours_are_bounded(fitted, monkeypatch):
     monkeypatch.setattr(maps, "within", spy)
     fitted.extend(randn(500, 3, seed=1))
     assert 0 < most <= 600
+
+
+def test_targets_are_paired_some_at_a_time(monkeypatch):
+    """For the threshold those that samples find, for the singular set those that rays do."""
+    ot, sizes = fit(randn(30, 6), tol=0.5), []
+    every = ot.singular_set(1e-9)
+
+    def spy(y, i, j):
+        sizes.append(len(i))
+        return plane_angles(y, i, j)
+
+    monkeypatch.setattr(maps, "PAIRED", 600)
+    monkeypatch.setattr(maps, "plane_angles", spy)
+    assert_close(ot.singular_set(1e-9).angles, every.angles)
+    before = len(sizes)
+    assert ot.sample(5).shape == (5, 6)
+    assert max(sizes[:before]) == max(sizes[before:]) == 100
 
 
 def test_what_may_last_is_counted_in_a_bar(monkeypatch):
