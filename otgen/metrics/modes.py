@@ -118,12 +118,18 @@ def reverse_kl(counts: Tensor) -> Score:
 
 
 def ring(k: int = 8, radius: float = 1.0) -> Tensor:
-    """Centres (k, 2), float64, on a circle from angle 0 on; PacGAN's 2D-ring has k = 8, radius 1 and std 0.01."""
+    """Centres (k, 2), float64, on a circle from angle 0 on; PacGAN's 2D-ring has k = 8, radius 1 and std 0.01.
+
+    `data.eight_gaussians` has k = 8, radius 2**0.5 and std 0.02 / 2**0.5.
+    """
     angle = torch.arange(k, dtype=torch.float64, device="cpu") * (2 * math.pi / k)
     return radius * torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
 def grid(side: int = 5, step: float = 2.0) -> Tensor:
-    """Centres (side^2, 2), float64, around the origin; PacGAN's 2D-grid has side 5, step 2 and std 0.05."""
+    """Centres (side^2, 2), float64, around the origin; PacGAN's 2D-grid has side 5, step 2 and std 0.05.
+
+    `data.twenty_five_gaussians` has side 5, step 0.5**0.5 and std 0.05 / 8**0.5.
+    """
     ticks = step * (torch.arange(side, dtype=torch.float64, device="cpu") - (side - 1) / 2)
     return torch.cartesian_prod(ticks, ticks)

@@ -5,6 +5,7 @@ import torch
 from draws import normal, spread_is_honest
 from torch.testing import assert_close
 
+from otgen import data
 from otgen.metrics import grid, modes, reverse_kl, ring, stacked_modes
 
 
@@ -21,6 +22,16 @@ def test_true_mixtures_are_found_whole(centres, std, seed):
     assert abs(result.high_quality.value - expected) < 4.5 * math.sqrt(expected * (1 - expected) / 2500)
     assert 0 < result.reverse_kl.value < 4 * result.reverse_kl.bias
     assert int(result.counts.sum()) == 2500
+
+
+def test_the_sets_of_otgen_have_the_modes_that_the_docstrings_say():
+    for x, centres, std in (
+        (data.eight_gaussians(2500), ring(8, 2**0.5), 0.02 / 2**0.5),
+        (data.twenty_five_gaussians(2500), grid(5, 0.5**0.5), 0.05 / 8**0.5),
+    ):
+        result = modes(x, centres, std)
+        assert result.found == len(centres)
+        assert result.high_quality.value > 0.98
 
 
 def test_the_centres_are_pacgans():
