@@ -46,8 +46,9 @@ class SemiDiscreteOT(TransportMap):
     then T = grad u is the optimal map (Brenier; Gu, Luo, Sun and Yau, 2013).
 
     Args:
-        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples; these
-            not farther from the origin than a million times their spread, as steps are computed in float32.
+        source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples, also
+            (n,) for d = 1, random through the generator alone; these not farther from the origin than a million times
+            their spread, as steps are computed in float32.
         method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples,
             annealed where needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for
             comparison).

@@ -282,6 +282,8 @@ class Custom:
         wanted = f"source: the sampler must return shape ({n}, {d}) to match the targets"
         if not isinstance(x, Tensor):
             raise TypeError(f"source: the sampler must return a torch.Tensor, got {type(x).__name__}")
+        if d == 1 and x.dim() == 1:  # as targets and samples may be
+            x = x[:, None]
         if tuple(x.shape) != (n, d):
             raise ValueError(f"{wanted}, got {tuple(x.shape)}")
         if not x.dtype.is_floating_point:

@@ -201,6 +201,19 @@ def test_samples_of_a_custom_source_become_float64(dtype):
     assert SemiDiscreteOT(source=source.sampler, progress=False).fit(Y[:3]).converged_
 
 
+def test_samples_of_the_line_may_be_flat_as_targets_may():
+    y = randn(20)
+    flat, column = (
+        SemiDiscreteOT(source=sampler, progress=False).fit(y)
+        for sampler in (
+            lambda n, generator: torch.randn(n, generator=generator),
+            lambda n, generator: torch.randn(n, generator=generator)[:, None],
+        )
+    )
+    assert torch.equal(flat.heights_, column.heights_)
+    assert torch.equal(flat.sample(5, math.pi), column.sample(5, math.pi))
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
