@@ -132,8 +132,8 @@ def train_lenet(
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "shape": shape, "classes": classes}
     key = digest([images, labels, torch.tensor([epochs, batch_size, seed], device="cpu")])
     path = None if cache is None else Path(cache) / f"lenet-{key}.safetensors"
-    with torch_seeded(seed):
-        network = Layers(shape[0], classes)
+    with torch_seeded(seed), torch.device("cpu"):
+        network = Layers(shape[0], classes).float()
     if path is not None and path.exists():
         return LeNet(network, shape, classes, _read(path, network))
     accuracy = _fit(network, images, labels, epochs, batch_size, seed)

@@ -97,6 +97,17 @@ def test_the_cache_may_lie_in_folders_that_are_not_there_yet(tmp_path):
     assert len(list((tmp_path / "a" / "b").iterdir())) == 1
 
 
+@pytest.mark.parametrize(("dtype", "device"), [(torch.float64, "cpu"), (torch.float32, "meta")], ids=str)
+def test_torchs_defaults_do_not_matter(dtype, device):
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            assert train_lenet(images, labels, epochs=1)(images).isfinite().all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_any_size_and_colour():
     images = torch.rand(40, 3, 28, 17, generator=torch.Generator().manual_seed(0))
     extractor = train_lenet(images, torch.arange(40) % 3, epochs=1, batch_size=16)
