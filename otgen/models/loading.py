@@ -53,11 +53,12 @@ def _take_dtype(model: Model, state: dict[str, Tensor]) -> None:
 
 def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module], outer: str | None) -> Model:
     """Build a model; one inside another goes to the outer one's constructor under the name `outer`."""
-    classes = dict.fromkeys(_subclasses(Model))  # each once, in order
-    known = {cls.__name__: cls for cls in classes}
+    # a class that is defined anew, as by a notebook's cell that is run again, takes the place of the one before
+    classes = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Model)}
+    known = {cls.__name__: cls for cls in classes.values()}
     if recipe.name not in known:
         raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")
-    alike = [f"{cls.__module__}.{cls.__name__}" for cls in classes if cls.__name__ == recipe.name]
+    alike = [name for name, cls in classes.items() if cls.__name__ == recipe.name]
     if len(alike) > 1:
         raise ValueError(f"the model must be of one class, got {' and '.join(alike)}: rename yours")
     arguments = {
