@@ -180,7 +180,7 @@ def train(
                     _record(model, history, values, step)
                     bar.set_postfix(values, refresh=False)
                     bar.update()
-                    stops = [callback(model, step, values) for callback in callbacks]
+                    stops = [_is_true(callback(model, step, values)) for callback in callbacks]
                     ended = step == total or any(stops)
                     if ended or hit() or time.monotonic() - saved >= checkpoint_seconds:
                         keep(step)
@@ -215,6 +215,11 @@ def _is_whole(value: Any, least: int) -> bool:
 def _check_callbacks(callbacks: Sequence[Callback]) -> None:
     if not isinstance(callbacks, Sequence) or not all(callable(callback) for callback in callbacks):
         raise TypeError(f"train: callbacks must be a list of functions, got {callbacks!r}")
+
+
+def _is_true(answer: object) -> bool:
+    """Whether it is a truth value, of NumPy or torch maybe, and true; a file's `write` returns a number."""
+    return getattr(answer, "dtype", type(answer)) in (bool, torch.bool) and bool(answer)
 
 
 def _checkpoint_path(checkpoint: str | os.PathLike[str] | None, resume: bool) -> Path | None:

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import time
@@ -378,6 +379,21 @@ def test_callbacks_see_every_step_and_end_the_run(tmp_path):
     whole, rest = Line(), Line()
     wanted = train(whole, points(), **(run | {"checkpoint": None}))
     assert_same_run(rest, train(rest, points(), resume=True, **run), whole, wanted)
+
+
+@pytest.mark.parametrize("true", [True, np.bool_(True), torch.tensor(True)], ids=repr)
+def test_a_callback_ends_the_run_by_a_truth_value_alone(true):
+    written = io.StringIO()
+    log = [lambda m, step, v: written.write(f"{step}\n"), lambda m, step, v: v["count"]]
+    history = train(
+        Line(),
+        points(),
+        steps=6,
+        batch_size=4,
+        progress=False,
+        callbacks=[*log, lambda m, step, v: true if step == 5 else "no"],
+    )
+    assert len(history["count"]) == written.getvalue().count("\n") == 5
 
 
 def test_prepare_and_finish_frame_the_run(tmp_path):
