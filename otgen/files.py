@@ -278,7 +278,9 @@ def image_paths(folder: str | os.PathLike[str]) -> list[Path]:
     """A folder's .png and .jpg files in the order of their names, one at least."""
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not paths:
-        raise ValueError(f"images: the folder must hold .png or .jpg files, got none in {folder}")
+        inside = any(path.is_dir() for path in Path(folder).iterdir())
+        more = " itself; folders inside it are not entered" if inside else ""
+        raise ValueError(f"images: the folder must hold .png or .jpg files, got none in {folder}{more}")
     return paths
 
 

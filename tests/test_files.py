@@ -452,6 +452,9 @@ def test_camera_orientation_is_followed(tmp_path):
 def test_folder_without_images_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"images: the folder must hold .png or .jpg files, got none in {tmp_path}"):
         files.images(tmp_path, 4)
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(ValueError, match="got none in .* itself; folders inside it are not entered"):
+        files.images(tmp_path, 4)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         files.images(tmp_path / "nowhere", 4)
 
