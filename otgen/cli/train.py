@@ -122,10 +122,12 @@ def _samples(args: argparse.Namespace) -> tuple[Tensor | str, tuple[int, ...], s
         raise FileNotFoundError(
             f"--data must be one of {', '.join(data.TRAINING_SETS)}, a file or a folder, got {args.data}"
         )
-    if path.suffix.lower() == ".npy" and args.name is None:
-        return args.data, tuple(map_array(path).shape[1:]), name  # it stays on the disk
-    array = load_array(path, args.name)
-    return array, tuple(array.shape[1:]), name
+    on_disk = path.suffix.lower() == ".npy" and args.name is None
+    array = map_array(path) if on_disk else load_array(path, args.name)
+    if array.ndim not in (2, 4):
+        raise ValueError(f"{path} must hold samples (n, features) or (n, c, h, w), got {tuple(array.shape)}")
+    kept = array if isinstance(array, Tensor) else args.data  # a .npy file stays on the disk
+    return kept, tuple(array.shape[1:]), name
 
 
 def _model(args: argparse.Namespace, shape: tuple[int, ...]) -> Model:

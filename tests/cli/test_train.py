@@ -99,6 +99,14 @@ def test_data_of_every_kind(run, tmp_path):
     assert run("train", "ae", "--data", tmp_path / "x.npz", "--name", "a", "-o", tmp_path / "z", *QUICK)[0] == 0
 
 
+@pytest.mark.parametrize("shape", [(9,), (9, 8, 8)], ids=str)
+def test_a_file_of_samples_without_channels_is_refused_by_its_name(refused, tmp_path, shape):
+    for path in (tmp_path / "x.npy", tmp_path / "x.npz"):
+        save_array(path, torch.zeros(shape))
+        message = refused("train", "ae", "--data", path, "-o", tmp_path / "r", *QUICK)
+        assert message == f"{path} must hold samples (n, features) or (n, c, h, w), got {shape}"
+
+
 def test_the_seed_decides_the_data_as_well():
     made, *_ = _samples(Namespace(data="swiss-roll-30", name=None, seed=3))
     assert torch.equal(made, data.swiss_roll(30, seed=3))
