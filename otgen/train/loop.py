@@ -107,7 +107,8 @@ def train(
         steps: Length of the whole run in steps; either this or `epochs`.
         batch_size: Samples in a batch, at most n.
         seed: Decides the order of the samples, and what torch's own generators give to networks (dropout) and data sets
-            (random transforms) during the run; callbacks find these generators as they were.
+            (random transforms) during the run; callbacks find these generators as they were. A second run with one
+            seed takes the same batches in the same order, and leaves out the same rows: give another to train on.
         progress: Whether to show a bar on stderr once the run has lasted two seconds.
         checkpoint: File to keep the run in (safetensors), replaced as a whole or not at all; `None` keeps nothing.
         checkpoint_seconds: Time between two checkpoints; there is always one at the beginning and one at the end.
