@@ -24,6 +24,11 @@ class Autoencoder(Model):
         codes: How many vectors of size d the encoder makes: 2 if it makes means and log-variances.
         seed: Decides the initial weights and the noise of training.
         device: Where the model lives.
+
+    Attributes:
+        encoder: From samples (b, *shape) to codes.
+        decoder: From codes (b, d) to samples before `squash`: take `nn.Sequential(decoder, squash)` elsewhere.
+        squash: Puts images of our decoder into [0, 1]; nothing for vectors and behind a decoder of your own.
     """
 
     def __init__(
