@@ -90,7 +90,8 @@ class Model(Face, ABC):
 
     Attributes:
         shape: As given.
-        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,), also if it ended early.
+        history_: Every value that `step` gave in the last `fit`, by name, float64 (steps,), also if it ended early;
+            callbacks find it empty.
         rng: Noise of training, on the CPU, so that a seed means the same numbers on every device.
     """
 

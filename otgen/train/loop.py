@@ -168,6 +168,7 @@ def train(
             remove_checkpoint(before)  # the run's own holds all of it
         saved = time.monotonic()
         batches = samples.batches(batch_size, seed, start)
+        model.history_ = {}  # what a callback saves must not hold the history of a run before
         try:
             with (
                 tqdm(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,

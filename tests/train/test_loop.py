@@ -396,6 +396,14 @@ def test_a_callback_ends_the_run_by_a_truth_value_alone(true):
     assert len(history["count"]) == written.getvalue().count("\n") == 5
 
 
+def test_callbacks_do_not_see_the_history_of_a_run_before():
+    model, seen, run = Line(), [], {"steps": 2, "batch_size": 4, "progress": False}
+    train(model, points(), **run)
+    train(model, points(), callbacks=[lambda m, step, v: seen.append(dict(m.history_))], **run)
+    assert seen == [{}, {}]
+    assert model.history_["count"].tolist() == [3, 4]
+
+
 def test_prepare_and_finish_frame_the_run(tmp_path):
     class Framed(Line):
         def prepare(self, data, setup):
