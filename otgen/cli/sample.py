@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     args.n = (TILES if picture else CODES) if args.n is None else args.n
     if not 1 <= args.n < 2**63:
         raise ValueError(f"n must be a positive int below 2^63, got {args.n}")
-    of_model = read_metadata(source).get("format") == MODEL_FORMAT
+    about = read_metadata(source)
+    of_model = about.get("format") == MODEL_FORMAT or "otgen" in about  # a checkpoint is refused as a model
     lines = (_model if of_model else _map)(args, source, picture)
     for line in [*lines, f"wrote {args.output}"]:
         print(line)

@@ -74,7 +74,8 @@ def read(path: str | os.PathLike[str]) -> Stored:
     """
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
-        came = metadata.get("format", "another file")
+        checkpoint = '"step"' in metadata.get("otgen", "")
+        came = metadata.get("format", "a checkpoint, from which resume goes on" if checkpoint else "another file")
         raise ValueError(f"{path}: wanted a model saved by otgen ({FORMAT}), got {came}")
     try:
         recipe = _decode(json.loads(metadata["recipe"]))

@@ -219,6 +219,7 @@ def test_what_sample_refuses(refused, stored, tmp_path):
     assert "empty holds no model.safetensors: its training has not ended" in refused(*words)
     (tmp_path / "empty" / "model.safetensors").write_text("junk")
     assert f"{tmp_path / 'empty' / 'model.safetensors'}: " in refused(*words)
+    assert "got a checkpoint, from" in refused("sample", stored / "digits" / CHECKPOINT, "-o", tmp_path / "x.npy")
     assert "got 'meta'" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--device", "meta")
     assert "are for maps" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "--hard")
     assert "n must be a positive int below" in refused("sample", stored / "digits", "-o", tmp_path / "x.npy", "-n", 0)

@@ -84,6 +84,9 @@ def test_other_files_are_refused(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a", metadata={"format": "otgen-transport-1"})
     with pytest.raises(ValueError, match=r"wanted a model saved by otgen \(otgen-model-1\), got otgen-transport-1"):
         load(tmp_path / "a")
+    AE((2,), width=2).fit(torch.rand(8, 2), steps=1, batch_size=8, progress=False, checkpoint=tmp_path / "e")
+    with pytest.raises(ValueError, match=r"wanted a model .*, got a checkpoint, from which resume goes on"):
+        load(tmp_path / "e")
     (tmp_path / "b").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(ValueError, match=r"wanted a whole .safetensors file"):
         load(tmp_path / "b")
