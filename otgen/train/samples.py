@@ -234,6 +234,8 @@ class Stream(Samples):
 
 
 def _from_path(path: Path, shape: tuple[int, ...]) -> Samples:
+    if not path.exists():
+        raise FileNotFoundError(f"train: data must be a file or folder that is there, got {path}")
     if path.is_dir():
         if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] != shape[2]:
             raise ValueError(f"train: a folder of images needs a model with shape (1, h, h) or (3, h, h), got {shape}")

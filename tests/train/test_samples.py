@@ -242,6 +242,8 @@ def test_files_that_cannot_be_used(tmp_path):
             seen_by(tmp_path / f"{name}.npy", steps=1)
     with pytest.raises(FileNotFoundError, match="nothing.npy"):
         seen_by(tmp_path / "nothing.npy", steps=1)
+    with pytest.raises(FileNotFoundError, match="must be a file or folder that is there, got .*photos"):
+        as_samples(tmp_path / "photos", (1, 8, 8), 2)
 
 
 @pytest.mark.parametrize(
