@@ -95,8 +95,8 @@ def as_samples(data: Data, shape: tuple[int, ...], batch_size: int) -> Samples:
         samples = Rows(count, lambda rows: _stack([_first(data[int(row)]) for row in rows]))
     else:
         raise TypeError(
-            "train: data must be a tensor or array (n, ...), a path, a Dataset or a DataLoader, got"
-            f" {type(data).__name__}"
+            "train: data must be a tensor or array (n, ...), a path, a torch Dataset with a length or a DataLoader,"
+            f" got {type(data).__name__}"
         )
     n = samples.size[0]
     if isinstance(samples, Rows) and not 1 <= batch_size <= n:

@@ -304,7 +304,7 @@ def test_resume_with_another_architecture(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "kind", "wanted"),
     [
-        ({"data": 3}, TypeError, r"data must be a tensor or array \(n, ...\), a path, a Dataset .* got int"),
+        ({"data": 3}, TypeError, r"data must be a tensor or array \(n, ...\), a path, a torch Dataset .* got int"),
         ({"data": torch.ones(4)}, ValueError, r"data must have shape \(n, ...\) with n >= 1, got \(4,\)"),
         ({"data": torch.ones(0, 2)}, ValueError, r"data must have shape \(n, ...\) with n >= 1, got \(0, 2\)"),
         ({"batch_size": 21}, ValueError, "batch_size must be from 1 to the 20 rows of data, got 21"),

@@ -225,7 +225,8 @@ def test_a_stream_of_unknown_length(tmp_path):
             "the DataLoader must make at least one batch, got none",
         ),
         (points()[:3], ValueError, "batch_size must be from 1 to the 3 rows of data, got 4"),
-        ([1, 2], TypeError, "data must be a tensor or array .* a path, a Dataset or a DataLoader, got list"),
+        ([1, 2], TypeError, "data must be a tensor or array .* a path, a torch Dataset with .* DataLoader, got list"),
+        (Dataset(), TypeError, "data must be .* a torch Dataset with a length or a DataLoader, got Dataset"),
     ],
 )
 def test_data_that_cannot_be_used(data, kind, wanted):
