@@ -10,6 +10,8 @@ from otgen.models.state import Stateful, evaluating
 from otgen.nn.networks import Shape
 from otgen.ops import check
 
+OVERSHOOT = 0.4  # at most, beyond [0, 1], of images there that were rounded or resized; other ranges reach further
+
 
 class Checked(Stateful):
     """A module that checks the arguments of its constructor and methods, under the name of its class.
@@ -92,7 +94,7 @@ class Checked(Stateful):
         low, high = x.min().item(), x.max().item()
         if what == "images" and not (low >= 0 and high <= 1):  # true for NaN as well
             raise ValueError(
-                f"{self._name}.{method}: images must lie in [0, 1], got {low:g} to {high:g}{_mend(low, high)}"
+                f"{self._name}.{method}: images must lie in [0, 1], got {low:.9g} to {high:.9g}{_mend(low, high)}"
             )
         if not (isfinite(low) and isfinite(high)):
             raise ValueError(f"{self._name}.{method}: vectors must be finite, got {low:g} to {high:g}")
@@ -133,6 +135,8 @@ def sized(shape: Shape, first: str = "b") -> str:
 
 
 def _mend(low: float, high: float) -> str:
+    if low > -OVERSHOOT and high < 1 + OVERSHOOT:
+        return ": take x.clamp(0, 1)"
     if -1 <= low < 0 and high <= 1:
         return ": take (x + 1) / 2"
     if low >= 0 and 1 < high <= 255:

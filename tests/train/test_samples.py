@@ -251,6 +251,8 @@ def test_files_that_cannot_be_used(tmp_path):
     ("data", "kind", "mend"),
     [
         (torch.full((5, 1, 8, 8), 255.0), ValueError, r"images must lie in \[0, 1\], got 255 to 255: take x / 255"),
+        (torch.full((5, 1, 8, 8), 1 + 2**-23), ValueError, r"got 1.00000012 to 1.00000012: take x.clamp\(0, 1\)"),
+        (torch.full((5, 1, 8, 8), -0.01), ValueError, r"got -0.00999999978 to .*: take x.clamp\(0, 1\)"),
         (torch.full((5, 1, 8, 8), 300.0), ValueError, r"got 300 to 300: take \(x - x.min\(\)\)"),
         (torch.full((5, 1, 8, 8), -0.5), ValueError, r"got -0.5 to -0.5: take \(x \+ 1\) / 2"),
         (
