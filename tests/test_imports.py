@@ -16,14 +16,15 @@ ROOT = Path(otgen.__file__).parent
 ALLOWED = {
     "_ext": set(),
     "ops": {"_ext", "torch", "numpy", "threadpoolctl"},
+    "bars": {"tqdm"},
     "seeds": {"torch"},
-    "ot": {"ops", "files", "seeds", "torch", "numpy", "scipy", "pyamg", "tqdm"},
+    "ot": {"ops", "bars", "files", "seeds", "torch", "numpy", "scipy", "pyamg"},
     "nn": {"torch"},
-    "models": {"ops", "ot", "nn", "train", "files", "seeds", "torch", "tqdm"},
+    "models": {"ops", "ot", "nn", "train", "bars", "files", "seeds", "torch"},
     "metrics": {"ops", "ot", "files", "seeds", "torch"},
     "data": {"torch", "numpy", "sklearn", "mlxtend"},
     "files": {"torch", "numpy", "safetensors", "PIL"},
-    "train": {"files", "seeds", "torch", "numpy", "tqdm"},
+    "train": {"bars", "files", "seeds", "torch", "numpy"},
     "plots": {"torch", "numpy", "matplotlib"},
     "charts": {"plots", "torch", "matplotlib"},
 }

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from torch.optim import Adam
-from tqdm import tqdm
 
 from otgen import ops
+from otgen.bars import Bar
 from otgen.models.base import descend
 from otgen.models.generative import Generative
 from otgen.nn import MLP, losses
@@ -108,7 +108,7 @@ class GLANN(Generative):
     def finish(self, data: Samples, setup: Setup) -> None:
         """Fit the sampler to the codes: IMLE."""
         codes = self.codes.detach()
-        for _ in tqdm(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not setup.progress):
+        for _ in Bar(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not setup.progress):
             noise = self._nearest_noise(codes)
             order = torch.randperm(len(codes), generator=self.rng, device="cpu")
             for rows in torch.split(order, SAMPLER_BATCH):

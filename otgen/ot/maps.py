@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import scipy.sparse
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from otgen import ops
+from otgen.bars import Bar
 from otgen.ops.check import Progress
 from otgen.ot.problem import Problem
 from otgen.ot.sources import CHUNK, Source
@@ -143,12 +143,12 @@ def distinct(pairs: Tensor, m: int) -> tuple[Tensor, Tensor]:
     return torch.stack([keys // m, keys % m], dim=1), counts
 
 
-def bar(what: str, n: int, progress: bool) -> "tqdm[None]":
+def bar(what: str, n: int, progress: bool) -> Bar:
     """Count n samples in a bar, which shows after two seconds."""
-    return tqdm(desc=what, total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress)
+    return Bar(desc=what, total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress)
 
 
-def by_share(counter: "tqdm[None]") -> Progress:
+def by_share(counter: Bar) -> Progress:
     """For what reports the share that is done."""
     return lambda done: counter.update(int(done * counter.total) - counter.n)
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from otgen.bars import Bar
 from otgen.files import one_line
 from otgen.seeds import stream, torch_seeded
 from otgen.train.checkpoint import Checkpoint, History, read_checkpoint, remove_checkpoint, write_checkpoint
@@ -171,7 +171,7 @@ def train(
         model.history_ = {}  # what a callback saves must not hold the history of a run before
         try:
             with (
-                tqdm(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,
+                Bar(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,
                 _patience() as hit,
             ):
                 for step in range(start + 1, total + 1):

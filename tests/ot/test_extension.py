@@ -303,7 +303,7 @@ def test_what_may_last_is_counted_in_a_bar(monkeypatch):
         return bars[-1]
 
     ot = fit(randn(30, 4))
-    monkeypatch.setattr(maps, "tqdm", spy)
+    monkeypatch.setattr(maps, "Bar", spy)
     for ot.progress in (True, False):
         ot._median_angle = None
         ot.sample(500), ot.singular_set(), ot.cost(70_000), ot.certificate(5000)

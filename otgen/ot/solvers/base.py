@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
-from tqdm import tqdm
 
 from otgen import ops
+from otgen.bars import Bar
 from otgen.ot import checkpoint
 from otgen.ot.certificate import CONFIDENCE, Certificate, certify, floor_of, samples_needed
 from otgen.ot.problem import Problem
@@ -189,7 +189,7 @@ class Run:
     @contextmanager
     def bar(self, name: str) -> Iterator[None]:
         """Show the progress bar while the block runs."""
-        with tqdm(
+        with Bar(
             desc=name, unit=" samples", unit_scale=True, initial=self.used, delay=2, disable=not self.progress
         ) as self._bar:
             try:
