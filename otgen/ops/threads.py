@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -27,12 +27,26 @@ def torch_on_one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     outer = getattr(_kernels, "threads", None)
     _kernels.threads = outer or before
-    torch.set_num_threads(1)
     try:
+        if before > 1:
+            torch.set_num_threads(1)
+            _let_others_begin_with(before)
         yield
     finally:
-        torch.set_num_threads(before)
+        if before > 1:
+            torch.set_num_threads(before)
         _kernels.threads = outer
+
+
+def _let_others_begin_with(n: int) -> None:
+    """What a thread sets holds for itself, and for all that use torch for the first time: they would keep it for good.
+
+    So another thread sets it last.
+    """
+    setter = threading.Thread(target=torch.set_num_threads, args=(n,))
+    with suppress(RuntimeError):  # the system starts no more threads
+        setter.start()
+        setter.join()
 
 
 @contextmanager

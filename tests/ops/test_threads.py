@@ -32,6 +32,32 @@ def test_kernels_keep_the_threads_that_torch_gives_up():
         torch.set_num_threads(before)
 
 
+def test_threads_that_begin_meanwhile_keep_what_torch_had():
+    def seen_by_another():
+        def look():
+            seen.append(torch.get_num_threads())
+            with ops.torch_on_one_thread():
+                seen.append(threads())
+            seen.append(torch.get_num_threads())
+
+        seen = []
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+        return seen
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ops.torch_on_one_thread():
+            assert seen_by_another() == [3, 3, 3]
+            with ops.torch_on_one_thread():
+                assert seen_by_another() == [3, 3, 3]
+        assert seen_by_another() == [3, 3, 3]
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_blas_keeps_to_one_thread_until_the_last_block_ends():
     def blas():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
