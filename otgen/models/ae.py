@@ -54,12 +54,13 @@ class AE(Autoencoder):
             shape, d, width=width, network=network, encoder=encoder, decoder=decoder, seed=seed, device=device
         )
         self._images_only(loss == "bce", 'loss="bce"')
-        self.error = self._mse if loss == "mse" else self._bce
+        self.loss = loss
         self.optimiser = Adam(self.parameters(), lr=lr)
 
     def step(self, batch: Tensor) -> dict[str, float]:
         """Train on one batch (b, *shape), b at least 1; "loss" is as it was before the step."""
         self._check_samples("step", batch)
-        loss = self.error(self._encode(batch), batch)
+        error = self._mse if self.loss == "mse" else self._bce
+        loss = error(self._encode(batch), batch)
         descend(self.optimiser, loss)
         return {"loss": loss.item()}

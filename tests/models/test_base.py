@@ -1,6 +1,8 @@
 """The face that all models have in common: what holds for every one, and what a newcomer's model gets for free."""
 
+import gc
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -36,6 +38,18 @@ def test_torchs_default_device_changes_nothing(kind, shape, tmp_path):
         if samples is not None:
             assert torch.equal(again.sample(5, generator=1), samples)
     assert {part.device.type for part in new.parameters()} == {"cpu"}
+
+
+@each_model
+def test_a_models_memory_is_free_once_nobody_has_it(kind):
+    model = fit(small(kind, (2,)), data((2,)))
+    alive = weakref.ref(model)
+    gc.disable()  # which may be a long time in coming
+    try:
+        del model
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 @each_shape
