@@ -144,6 +144,7 @@ def train_lenet(
     return LeNet(network, shape, classes, accuracy)
 
 
+@torch.enable_grad()  # an evaluation is likely to do without
 def _fit(network: Layers, images: Tensor, labels: Tensor, epochs: int, batch_size: int, seed: int) -> float:
     """Train in place, set the standardisation, and return the accuracy on what was held out."""
     generator = torch.Generator().manual_seed(seed)

@@ -157,7 +157,7 @@ def train(
         if path:
             write_checkpoint(path, Checkpoint(settings, step, _arrays(history), model.state_dict()))
 
-    with _training(model), _compiled(model, compile):
+    with torch.enable_grad(), _training(model), _compiled(model, compile):
         if path and path.exists():
             start, history = _resume(model, path, settings, total)
         else:

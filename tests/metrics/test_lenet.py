@@ -43,6 +43,13 @@ def test_features_have_no_gradient(lenet):
     assert not lenet[0](torch.rand(5, 1, 8, 8).requires_grad_()).requires_grad
 
 
+def test_it_is_trained_for_a_caller_without_gradients(digits):
+    images, labels = digits[0][:50], digits[1][:50]
+    plain = train_lenet(images, labels, epochs=1)
+    with torch.no_grad():
+        assert train_lenet(images, labels, epochs=1).fingerprint == plain.fingerprint
+
+
 def test_a_feature_that_is_the_same_for_all_images_stays_finite():
     extractor = train_lenet(torch.full((20, 1, 8, 8), 0.5), torch.arange(20) % 2, epochs=1)
     assert extractor(torch.rand(5, 1, 8, 8)).isfinite().all()

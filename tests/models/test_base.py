@@ -41,6 +41,14 @@ def test_torchs_default_device_changes_nothing(kind, shape, tmp_path):
 
 
 @each_model
+def test_a_caller_without_gradients_gets_the_same_model(kind):
+    plain = fit(small(kind, (2,)), data((2,)))
+    with torch.no_grad():
+        model = fit(small(kind, (2,)), data((2,)))
+    assert_same_state(model.state_dict(), plain.state_dict())
+
+
+@each_model
 def test_a_models_memory_is_free_once_nobody_has_it(kind):
     model = fit(small(kind, (2,)), data((2,)))
     alive = weakref.ref(model)
