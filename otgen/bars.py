@@ -1,5 +1,6 @@
 """Progress bars that Ctrl-C may end at any moment."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from tqdm import tqdm
@@ -16,3 +17,13 @@ class Bar(tqdm):  # type: ignore[misc]  # tqdm comes without types
         with nullcontext() if nolock else self.get_lock():
             drawn: bool = super().refresh(nolock=True)
             return drawn
+
+
+def of_samples(what: str, n: int, progress: bool) -> Bar:
+    """Count n samples in a bar, which shows after two seconds."""
+    return Bar(desc=what, total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress)
+
+
+def by_share(bar: Bar) -> Callable[[float], None]:
+    """For what reports the share that is done."""
+    return lambda done: bar.update(int(done * bar.total) - bar.n)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otgen import ops
+from otgen.bars import by_share, of_samples
 from otgen.ot import fitted as files
 from otgen.ot.certificate import Certificate, certify
 from otgen.ot.fitted import Fitted
@@ -19,8 +20,6 @@ from otgen.ot.maps import (
     Extension,
     SampleInfo,
     SingularSet,
-    bar,
-    by_share,
     find_neighbours,
     pair_angles,
     shoot_rays,
@@ -113,7 +112,7 @@ class TransportMap:
             self._asked = getattr(self, "_asked", 0) + 1
             seed = stream(self._settings["seed"], "asked", self._asked)
         seed = whole("certificate: seed", seed, 0)
-        with bar("certificate", n, self.progress) as done:
+        with of_samples("certificate", n, self.progress) as done:
             counted = problem.source.measure(problem.y, h, n, seed, progress=by_share(done))
         return certify(problem, h, counted, seed)
 
@@ -147,7 +146,7 @@ class TransportMap:
         problem = self._fitted()
         n, seed = whole("cost: n", n, 2), self._seed("cost", seed)
         costs = torch.empty(n, dtype=torch.float64, device="cpu")
-        with bar("cost", n, self.progress) as done:
+        with of_samples("cost", n, self.progress) as done:
             for index, begin in enumerate(range(0, n, CHUNK)):
                 x = problem.source.sample(min(CHUNK, n - begin), problem.d, stream(seed, "cost", index)).double()
                 costs[begin : begin + CHUNK] = (x - self.transport(x)).square().sum(1)

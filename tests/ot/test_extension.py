@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 from tqdm import tqdm
 
+from otgen import bars
 from otgen.ot import SemiDiscreteOT, maps
 from otgen.ot.maps import Extension, plane_angles, within
 from otgen.ot.problem import make_problem
@@ -295,19 +296,21 @@ def test_targets_are_paired_some_at_a_time(monkeypatch):
 
 
 def test_what_may_last_is_counted_in_a_bar(monkeypatch):
-    bars, hidden = [], []
+    shown, hidden = [], []
 
     def spy(**settings):
         hidden.append(settings["disable"])
-        bars.append(tqdm(**settings | {"delay": 0, "file": io.StringIO()}))
-        return bars[-1]
+        shown.append(tqdm(**settings | {"delay": 0, "file": io.StringIO()}))
+        return shown[-1]
 
     ot = fit(randn(30, 4))
-    monkeypatch.setattr(maps, "Bar", spy)
+    monkeypatch.setattr(bars, "Bar", spy)
     for ot.progress in (True, False):
         ot._median_angle = None
         ot.sample(500), ot.singular_set(), ot.cost(70_000), ot.certificate(5000)
     counts = {"neighbours": 10_000, "sample": 500, "rays": 10_000, "cost": 70_000, "certificate": 5000}
-    assert {bar.desc: bar.total for bar in bars[:5]} == counts
-    assert {bar.desc: bar.n for bar in bars[:5] if bar.n} == {name: counts[name] for name in ("sample", "rays", "cost")}
+    assert {bar.desc: bar.total for bar in shown[:5]} == counts
+    assert {bar.desc: bar.n for bar in shown[:5] if bar.n} == {
+        name: counts[name] for name in ("sample", "rays", "cost")
+    }
     assert hidden == [False] * 5 + [True] * 5
