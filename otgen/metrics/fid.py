@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import GROUPS, Score, features, jackknife
+from otgen.metrics.score import GROUPS, Score, Values, features, jackknife
 
 LARGEST = 1e70
 """The product of two covariances has the fourth power of what is larger, and the matrix holds sums of it."""
 
 
-def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
+def fid(x: Values, y: Values, *, groups: int = GROUPS, seed: int = 0) -> Score:
     """Compute the Fréchet distance of two sets of features.
 
     `|m_x - m_y|^2 + Tr S_x + Tr S_y - 2 Tr (S_x S_y)^(1/2)` (Dowson and Landau 1982; Heusel et al. 2017). It is biased
@@ -27,7 +27,7 @@ def fid(x: Tensor, y: Tensor, *, groups: int = GROUPS, seed: int = 0) -> Score:
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     least = max(groups, 4)  # half of a set still has a covariance
     x = features("fid", "x", x, least=least, most=LARGEST)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import Score, features
+from otgen.metrics.score import Score, Values, features
 
 LARGEST = 1e45
 """The kernel has the sixth power of what is larger, and its sums are squared."""
@@ -12,7 +12,7 @@ ENTRIES = 1 << 22
 """Entries of a kernel matrix made at a time."""
 
 
-def kid(x: Tensor, y: Tensor) -> Score:
+def kid(x: Values, y: Values) -> Score:
     """Estimate the squared maximum mean discrepancy of two sets of features under the kernel (<a, b>/d + 1)^3.
 
     Bińkowski et al. 2018, "Demystifying MMD GANs", but over all pairs instead of averaged over subsets, which wastes
@@ -29,7 +29,7 @@ def kid(x: Tensor, y: Tensor) -> Score:
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     x = features("kid", "x", x, least=3, most=LARGEST)
     y = features("kid", "y", y, like=x, least=3, most=LARGEST)

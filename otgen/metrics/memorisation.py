@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from otgen.metrics.neighbours import nearest, spacing
-from otgen.metrics.score import GROUPS, Score, features, jackknife
+from otgen.metrics.score import GROUPS, Score, Values, features, jackknife
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Memorisation:
 
 
 def memorisation(
-    generated: Tensor, train: Tensor, held_out: Tensor, *, groups: int = GROUPS, seed: int = 0
+    generated: Values, train: Values, held_out: Values, *, groups: int = GROUPS, seed: int = 0
 ) -> Memorisation:
     """Compare the distances of generated samples to training data and to data of the same kind held out.
 
@@ -54,7 +54,7 @@ def memorisation(
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     generated = features("memorisation", "generated", generated, least=groups)
     train = features("memorisation", "train", train, like=generated, least=groups)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from otgen.metrics.extractors import as_images
 from otgen.metrics.neighbours import nearest
-from otgen.metrics.score import Score, average, features
+from otgen.metrics.score import Score, Values, average, features
 from otgen.ops import check
 
 WITHIN = 3.0
@@ -37,7 +37,7 @@ class Modes:
     counts: Tensor
 
 
-def modes(x: Tensor, centres: Tensor, std: float, *, within: float = WITHIN, least: int = 1) -> Modes:
+def modes(x: Values, centres: Values, std: float, *, within: float = WITHIN, least: int = 1) -> Modes:
     """Count the modes of a mixture of equal round Gaussians that samples reach.
 
     Args:
@@ -52,7 +52,7 @@ def modes(x: Tensor, centres: Tensor, std: float, *, within: float = WITHIN, lea
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     x = features("modes", "x", x)
     centres = features("modes", "centres", centres, like=x, least=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import Score, average, features, on_cpu
+from otgen.metrics.score import Score, Values, average, features, on_cpu
 from otgen.ops import check
 from otgen.seeds import stream
 
@@ -47,7 +47,7 @@ class Posterior:
 
 
 def aggregate_posterior(
-    mu: Tensor, logvar: Tensor, log_likelihood: Tensor | None = None, *, draws: int = 1, seed: int = 0
+    mu: Values, logvar: Values, log_likelihood: Values | None = None, *, draws: int = 1, seed: int = 0
 ) -> Posterior:
     """Split the mean KL of normal posteriors to the prior N(0, I) into mutual information and marginal KL.
 
@@ -67,7 +67,7 @@ def aggregate_posterior(
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     mu = features("aggregate_posterior", "mu", mu)
     logvar = features("aggregate_posterior", "logvar", logvar, like=mu)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from otgen.metrics.neighbours import balls_around, in_any_ball, nearest, spacing
-from otgen.metrics.score import GROUPS, Score, features, jackknife
+from otgen.metrics.score import GROUPS, Score, Values, features, jackknife
 from otgen.ops import check
 
 K = 5
@@ -37,7 +37,7 @@ class PRDC:
     k: int
 
 
-def prdc(real: Tensor, generated: Tensor, *, k: int = K, groups: int = GROUPS, seed: int = 0) -> PRDC:
+def prdc(real: Values, generated: Values, *, k: int = K, groups: int = GROUPS, seed: int = 0) -> PRDC:
     """Compute precision, recall, density and coverage.
 
     Args:
@@ -52,7 +52,7 @@ def prdc(real: Tensor, generated: Tensor, *, k: int = K, groups: int = GROUPS, s
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     check.integer("prdc", "k", k, 1)
     least = max(groups, 2 * k + 2)  # half of a set still has k neighbours for each

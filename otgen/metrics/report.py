@@ -39,7 +39,7 @@ class Report:
 
 
 def compare(
-    real: Tensor, generated: Tensor, extractor: Extractor, names: Sequence[str] = ("FID", "KID"), *, seed: int = 0
+    real: Tensor, generated: Tensor, extractor: Extractor, names: str | Sequence[str] = ("FID", "KID"), *, seed: int = 0
 ) -> list[Report]:
     """Compare generated images with data by every distance asked for.
 
@@ -48,7 +48,7 @@ def compare(
         generated: Images, (m, c, h, w), m at least 10; 3 for KID alone. The larger set is cut to the size of the
             smaller, at random.
         extractor: What to look at.
-        names: Of `DISTANCES`.
+        names: Of `DISTANCES`, one or several.
         seed: Of the cut and the halves.
 
     Returns:
@@ -58,6 +58,7 @@ def compare(
         ValueError: A name is not known, or images do not fit.
         TypeError: A type does not fit.
     """
+    names = (names,) if isinstance(names, str) else names
     unknown = [name for name in names if name not in DISTANCES]
     if unknown:
         raise ValueError(f"compare: names must be of {', '.join(DISTANCES)}, got {unknown[0]!r}")

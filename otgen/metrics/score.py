@@ -3,12 +3,18 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from otgen.ops import check
 from otgen.seeds import stream
+
+Values = Tensor | NDArray[np.floating]
+"""What metrics take."""
 
 GROUPS = 10
 """Groups of the jackknife: its standard error is then itself known to about 1/sqrt(2 * 9) = 24 %."""
@@ -83,13 +89,18 @@ def average(values: Tensor) -> Score:
     return Score(float(values.mean()), spread, n, 0.0)
 
 
-def on_cpu(x: Tensor) -> Tensor:
-    """A tensor of any device on the CPU; what is none is left to the check that names it."""
-    return x.cpu() if isinstance(x, Tensor) else x
+def on_cpu(x: Any) -> Any:
+    """A tensor of any device, or an array, on the CPU, of half precision as float32; the rest is left to a check."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf":
+        narrow = x.dtype.kind == "f" and x.dtype.itemsize < 4
+        x = torch.from_numpy(np.array(x, np.float32 if narrow else x.dtype.newbyteorder("="), order="C"))
+    if not isinstance(x, Tensor):
+        return x
+    return x.cpu().float() if x.dtype in (torch.float16, torch.bfloat16) else x.cpu()
 
 
 def features(
-    metric: str, name: str, x: Tensor, like: Tensor | None = None, least: int = 2, most: float = math.inf
+    metric: str, name: str, x: Values, like: Tensor | None = None, least: int = 2, most: float = math.inf
 ) -> Tensor:
     """Check features (n, d), n >= `least`, with the columns of `like`; return them as float64 on the CPU.
 
@@ -97,7 +108,7 @@ def features(
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not a tensor of floating point.
+        TypeError: Not a tensor or array of floating point.
     """
     d: int | str = "d" if like is None else like.shape[1]
     x = check.tensor(metric, name, on_cpu(x), ("n", d)).double()

@@ -1,9 +1,8 @@
 """Sharpness of images: the variance of their Laplacian."""
 
-from torch import Tensor
 from torch.nn.functional import conv2d
 
-from otgen.metrics.score import Score, average, on_cpu
+from otgen.metrics.score import Score, Values, average, on_cpu
 from otgen.ops import check
 
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
@@ -12,7 +11,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601)."""
 
 
-def sharpness(images: Tensor) -> Score:
+def sharpness(images: Values) -> Score:
     """Average over images the variance of the Laplacian of each (Tolstikhin et al. 2018, appendix D).
 
     Blur lowers it, and noise raises it as detail does (white noise of variance v scores 20 v), so larger is not better:
@@ -26,7 +25,7 @@ def sharpness(images: Tensor) -> Score:
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not a tensor of floating point.
+        TypeError: Not a tensor or array of floating point.
     """
     images = check.tensor("sharpness", "images", on_cpu(images), ("n", "c", "h", "w")).double()
     n, c, h, w = images.shape

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from otgen.metrics.score import Score, features, jackknife, on_cpu
+from otgen.metrics.score import Score, Values, features, jackknife, on_cpu
 from otgen.ops import check
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.sources import Sampler
@@ -35,7 +35,7 @@ ROWS = 1 << 24
 """Numbers held at a time by the sliced distance."""
 
 
-def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
+def wasserstein_1d(x: Values, y: Values, p: float = 1.0) -> Score:
     """Compute the p-Wasserstein distance of two samples of the line, exactly, by sorting.
 
     Args:
@@ -49,7 +49,7 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     _check_order("wasserstein_1d", p)
     x, y = (check.tensor("wasserstein_1d", name, on_cpu(v), ("n",)) for name, v in (("x", x), ("y", y)))
@@ -57,7 +57,7 @@ def wasserstein_1d(x: Tensor, y: Tensor, p: float = 1.0) -> Score:
     return _times(unit, jackknife(lambda a, b: _distances_1d(a, b, p)[0], x, y)[0])
 
 
-def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int = DIRECTIONS, seed: int = 0) -> Score:
+def sliced_wasserstein(x: Values, y: Values, p: float = 2.0, *, directions: int = DIRECTIONS, seed: int = 0) -> Score:
     """Estimate the sliced p-Wasserstein distance: the p-mean of the 1-D distances over random directions.
 
     Bonneel et al. 2015. At most the p-Wasserstein distance; for p = 2 and distributions that differ by a shift alone it
@@ -76,7 +76,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
 
     Raises:
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     _check_order("sliced_wasserstein", p)
     check.integer("sliced_wasserstein", "directions", directions, 2)
@@ -94,7 +94,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, p: float = 2.0, *, directions: int 
     return _times(unit, Score(score.value, math.hypot(score.spread, chosen), score.n))
 
 
-def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
+def exact_wasserstein(x: Values, y: Values, p: float = 2.0) -> Score:
     """Compute the p-Wasserstein distance of two small samples exactly, by POT's network simplex.
 
     Up to POT's tolerance, which is relative to the p-th power of the widest extent: one far outlier among points that
@@ -112,7 +112,7 @@ def exact_wasserstein(x: Tensor, y: Tensor, p: float = 2.0) -> Score:
     Raises:
         ImportError: POT is missing.
         ValueError: A shape or value does not fit.
-        TypeError: Not tensors of floating point.
+        TypeError: Not tensors or arrays of floating point.
     """
     try:
         import ot as pot
@@ -160,10 +160,10 @@ class SemiDiscrete:
 
 
 def semi_discrete_wasserstein(
-    y: Tensor,
+    y: Values,
     source: str | Sampler = "normal",
     *,
-    weights: Tensor | None = None,
+    weights: Values | None = None,
     tol: float = 0.01,
     n: int = 100_000,
     seed: int = 0,

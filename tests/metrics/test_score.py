@@ -1,9 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from draws import normal, spread_is_honest
 
+from otgen import metrics
 from otgen.metrics.score import Score, average, features, jackknife
 
 
@@ -75,3 +77,41 @@ def test_columns_must_agree_and_groups_be_filled():
         jackknife(lambda v: v.mean(), normal(9))
     with pytest.raises(ValueError, match="jackknife: groups must be at least 2"):
         jackknife(lambda v: v.mean(), normal(9), groups=1)
+
+
+KINDS = {
+    "array": lambda x: x.numpy(),
+    "float64": lambda x: x.double().numpy(),
+    "big-endian": lambda x: x.numpy().astype(">f4"),
+    "backwards": lambda x: x.flip(0).numpy()[::-1],
+    "read-only": lambda x: np.broadcast_to(x.numpy(), x.shape),
+    "half": lambda x: x.half(),
+    "bfloat16": lambda x: x.bfloat16(),
+    "half array": lambda x: x.half().numpy(),
+}
+
+
+def quarters(*shape, seed=0):
+    """Numbers that every kind has exactly."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).float() / 4
+
+
+X, Y, Z = (quarters(30, 3, seed=i) for i in range(3))
+
+CALLS = {
+    metrics.fid: (X, Y), metrics.kid: (X, Y), metrics.prdc: (X, Y), metrics.sliced_wasserstein: (X, Y),
+    metrics.wasserstein_1d: (X[:, 0], Y[:, 0]), metrics.memorisation: (X, Y, Z), metrics.aggregate_posterior: (X, Y),
+    metrics.sharpness: (quarters(8, 1, 4, 4),),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", CALLS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrays_and_half_precision_are_taken(kind, metric):
+    assert repr(metric(*map(KINDS[kind], CALLS[metric]))) == repr(metric(*CALLS[metric]))
+
+
+@pytest.mark.parametrize("x", [np.zeros((30, 3), int), np.zeros((30, 3), complex), np.zeros((30, 3), object)])
+def test_other_arrays_are_refused(x):
+    with pytest.raises(TypeError, match="fid: x must be (float32 or float64, got int64|a torch.Tensor, got ndarray)"):
+        metrics.fid(x, torch.zeros(30, 3))

@@ -50,6 +50,6 @@ def test_shapes_are_checked(shape):
         sharpness(torch.zeros(shape))
 
 
-def test_an_array_is_refused_by_name():
-    with pytest.raises(TypeError, match="sharpness: images must be a torch.Tensor, got ndarray"):
-        sharpness(torch.zeros(3, 1, 8, 8).numpy())
+def test_what_is_no_tensor_is_refused_by_name():
+    with pytest.raises(TypeError, match="sharpness: images must be a torch.Tensor, got list"):
+        sharpness(torch.zeros(3, 1, 8, 8).tolist())

@@ -177,10 +177,9 @@ def test_without_pot_it_says_so(monkeypatch):
         exact_wasserstein(normal(20, 2), normal(20, 2))
 
 
-@pytest.mark.parametrize("x", [[1.0, 2.0], torch.zeros(20).numpy()])
-def test_what_is_no_tensor_is_refused_by_name(x):
-    with pytest.raises(TypeError, match=f"wasserstein_1d: x must be a torch.Tensor, got {type(x).__name__}"):
-        wasserstein_1d(x, torch.zeros(20))
+def test_what_is_no_tensor_is_refused_by_name():
+    with pytest.raises(TypeError, match="wasserstein_1d: x must be a torch.Tensor, got list"):
+        wasserstein_1d([1.0, 2.0], torch.zeros(20))
 
 
 @pytest.mark.parametrize("p", [1, 2, 7.5, 50, 400, 1e4])
