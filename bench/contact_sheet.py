@@ -35,7 +35,7 @@ def trained(name: str, x: torch.Tensor, args: argparse.Namespace) -> Model:
     began, kind = time.monotonic(), MODELS[name]
     epochs = max(1, args.steps * args.batch_size // len(x))
     wanted = {"width": args.width, "ae_epochs": epochs, "d": args.d, "clip": BOX / args.width}
-    known = inspect.signature(kind).parameters
+    known = inspect.signature(kind.__init__).parameters
     model = kind(tuple(x.shape[1:]), **{k: v for k, v in wanted.items() if k in known}, **CHOICES.get(name, {}), seed=0)
     model.fit(x, steps=LONGER.get(name, 1) * args.steps, batch_size=args.batch_size, amp=args.amp, progress=False)
     model.save(path)

@@ -21,6 +21,7 @@ from otgen.models import MODELS, Generative, Model, OTPrior
 EPOCHS = 50  # enough for digits to be known again; most papers train longer
 LOOKED_AT = 64  # images of a folder by which it counts as grey
 LARGEST = 1024  # side of the largest images that the papers' GANs are trained on
+FIXED = ("self", "shape", "seed", "device")  # not for --set
 
 
 def add(commands: "Commands[Parser]") -> None:
@@ -136,7 +137,8 @@ def _model(args: argparse.Namespace, shape: tuple[int, ...]) -> Model:
     if kind is None:
         raise ValueError(f"the model must be one of {', '.join(MODELS)}, got {args.model}")
     settings = dict(_setting(text) for text in args.set)
-    known = [name for name in inspect.signature(kind).parameters if name not in ("shape", "seed", "device")]
+    # not of `kind`: where `__init__` is inherited, Python 3.10 shows the signature of `Model.__new__`
+    known = [name for name in inspect.signature(kind.__init__).parameters if name not in FIXED]
     for name in settings:
         if name not in known:
             raise ValueError(f"{kind.__name__} knows the settings {', '.join(known)}, got {name}")

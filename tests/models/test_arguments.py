@@ -20,9 +20,12 @@ OTHER = {
 """A value of each argument that is nobody's default."""
 
 MAY_BE_ZERO = ("seed", "warmup", "head_start", "content", "feature")
-OBJECTS = ("shape", "device", "encoder", "decoder", "generator", "critic", "aeot")
+OBJECTS = ("self", "shape", "device", "encoder", "decoder", "generator", "critic", "aeot")
 ARGUMENTS = [
-    (kind, name) for kind in MODELS for name in inspect.signature(MODELS[kind]).parameters if name not in OBJECTS
+    (kind, name)
+    for kind in MODELS
+    for name in inspect.signature(MODELS[kind].__init__).parameters
+    if name not in OBJECTS
 ]
 NUMBERS = [(kind, name) for kind, name in ARGUMENTS if isinstance(OTHER.get(name), (int, float))]
 
@@ -77,7 +80,7 @@ RATES = {("wae-gan", "critic_optimiser"): "critic_lr", ("glann", "codes_optimise
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_optimiser_has_its_rate_and_moments(kind):
     """Models that ask for no moments have those of their papers or of Adam."""
-    names = inspect.signature(MODELS[kind]).parameters
+    names = inspect.signature(MODELS[kind].__init__).parameters
     given = {"lr": 0.01, "critic_lr": 0.02, "codes_lr": 0.03, "betas": (0.25, 0.75)}
     model = small(kind, **{name: value for name, value in given.items() if name in names})
     betas = (0.5, 0.999) if kind in ("wae-gan", "wae-mmd", "glann", "ae-ot-gan") else (0.9, 0.999)
