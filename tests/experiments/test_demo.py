@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_the_certificate_is_the_maps(folder):
     assert record["converged"]
     assert record["certificate"]["chi2_upper"] <= record["tol"]
     assert {"otgen", "torch", "numpy", "python", "matplotlib", "scikit-learn"} == set(record["versions"])
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] == version("torch")  # `torch.__version__` may add "+cu130"
     assert 0 < record["seconds"] < 600
 
 
