@@ -75,6 +75,7 @@ def test_a_network_that_does_not_fit(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # as torch 2.14 says
 def test_an_archive_of_code_is_refused():
     with pytest.raises(TypeError, match=r"must be a plain torch.nn.Module, got RecursiveScriptModule"):
         Network(torch.jit.script(nn.Flatten()), 16)
