@@ -285,6 +285,7 @@ def _angle(name: str, of: "PlanarCells | PlanarMap", threshold: Any) -> float:
     own = getattr(of, "singular_set", None)
     if threshold == "auto" and own is not None:
         return float(own().threshold)
+    threshold = threshold.item() if isinstance(threshold, Tensor) and threshold.dim() == 0 else threshold
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 < float(threshold) <= math.pi:
         wanted = "an angle" if own is None else '"auto" or an angle'
         raise ValueError(f"{name}: angle_threshold must be {wanted} in (0, pi], got {threshold!r}")

@@ -129,6 +129,12 @@ class SemiDiscreteOT(TransportMap):
             setattr(self, name, value)
         return self
 
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn from 1.6 on asks of a pipeline's parts, to draw it and to see whether it is fitted."""
+        from sklearn.utils import Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False))
+
     # ---- fitting ----------------------------------------------------------------------------------------------------
 
     def fit(self, targets: Tensor | NumericArray, weights: Tensor | NumericArray | None = None) -> "SemiDiscreteOT":
@@ -138,7 +144,7 @@ class SemiDiscreteOT(TransportMap):
             targets: (m, d), or (m,) for d = 1; an array or tensor of any real dtype. Exact duplicates are merged and
                 share their mass; targets of weight zero get none.
             weights: (m,), not negative, in any unit; `None` for equal ones. Below 1e-30 of the largest they count as
-                zero.
+                zero. A pipeline of scikit-learn hands labels on as these: fit it without labels.
 
         Returns:
             The fitted estimator itself.

@@ -56,11 +56,12 @@ def check_settings(
 
 
 def check_angle(value: Any) -> float:
-    """An angle in radians, also of numpy's types.
+    """An angle in radians, also of numpy's types, or a tensor of one number.
 
     Raises:
         ValueError: It is none.
     """
+    value = value.item() if isinstance(value, torch.Tensor) and value.dim() == 0 else value
     if not check.is_number(value) or not 0 < float(value) <= math.pi:
         raise ValueError(f'angle_threshold must be "auto" or an angle in (0, pi], got {value!r}')
     return float(value)

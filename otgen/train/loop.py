@@ -116,7 +116,7 @@ def train(
             model must have the sizes of the one that wrote it; learning rates, weights of losses and the like are its
             own, as given now.
         callbacks: Called after each step with the model, the number of steps made and what `step` gave; if one returns
-            True, the run ends there.
+            True, the run ends there; resumed, it goes on to its full length.
         amp: Whether to compute in bfloat16 where torch holds that to be safe. It has float32's range, so losses need no
             scaling.
         compile: Whether to compile the networks with torch.compile for this run, or by which of its backends.

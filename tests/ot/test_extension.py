@@ -238,7 +238,15 @@ def test_bad_number_of_points_is_refused(fitted, n):
         fitted.sample(n)
 
 
-@pytest.mark.parametrize("threshold", [0, -1.0, 4.0, math.nan, math.inf, "large", None, True, torch.tensor(1.0)])
+def test_a_threshold_may_be_a_tensor_of_one_number(fitted):
+    angle = fitted.singular_set(1e-9).angles.quantile(0.9)
+    assert torch.equal(fitted.sample(50, angle), fitted.sample(50, float(angle)))
+
+
+BAD = [0, -1.0, 4.0, math.nan, math.inf, "large", None, True, torch.ones(1), torch.tensor(4.0)]
+
+
+@pytest.mark.parametrize("threshold", BAD)
 def test_bad_threshold_is_refused(fitted, threshold):
     for call in (lambda: fitted.sample(5, threshold), lambda: fitted.singular_set(threshold)):
         with pytest.raises(ValueError, match=r'^angle_threshold must be "auto" or an angle in \(0, pi\], got [^\n]*$'):

@@ -84,6 +84,19 @@ def test_an_array_of_thresholds_is_refused_in_words():
         fit(randn(5, 3)).sample(3, np.array([0.5, 0.6]))
 
 
+def test_pipelines_of_scikit_learn_know_it():
+    pipeline, validation = pytest.importorskip("sklearn.pipeline"), pytest.importorskip("sklearn.utils.validation")
+    decomposition, exceptions = pytest.importorskip("sklearn.decomposition"), pytest.importorskip("sklearn.exceptions")
+    whole = pipeline.make_pipeline(decomposition.PCA(2), SemiDiscreteOT(progress=False))
+    with pytest.raises(exceptions.NotFittedError):
+        validation.check_is_fitted(whole[-1])
+    assert "SemiDiscreteOT" in whole._repr_html_()
+    whole.fit(randn(50, 5).numpy())
+    validation.check_is_fitted(whole[-1])
+    validation.check_is_fitted(whole)
+    assert whole[-1].converged_
+
+
 def test_settings_are_given_and_changed_as_scikit_learn_does():
     base = pytest.importorskip("sklearn.base")
     ot = SemiDiscreteOT("normal", tol=0.05, seed=3, progress=False)
