@@ -46,6 +46,10 @@ static inline uint32_t below(Vec a, Vec b) {
   for (int i = 0; i < Vec::kWidth; ++i) bits |= uint32_t(a.v[i] < b.v[i]) << i;
   return bits;
 }
+static inline Vec one_where_below(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.v[i] = a.v[i] < b.v[i] ? 1.0f : 0.0f;
+  return a;
+}
 static inline float largest(Vec a) {
   const float x = a.v[0] > a.v[1] ? a.v[0] : a.v[1], y = a.v[2] > a.v[3] ? a.v[2] : a.v[3];
   return x > y ? x : y;

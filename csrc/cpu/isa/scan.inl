@@ -1,5 +1,6 @@
 // What a filter does with the maxima of groups; a file includes it after it has defined, in its own namespace,
-//   Vec   a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max, below
+//   Vec   a vector of floats: kWidth, kAllLanes, load, broadcast, store; mul_add, add, sub, min, max, below,
+//         one_where_below
 
 constexpr int64_t kWord = 64;                     // bits
 constexpr int64_t kInWord = kWord / Vec::kWidth;  // vectors whose lanes have a bit each in a word
@@ -29,6 +30,37 @@ static inline Vec risen(Vec floor, const float* maxima, int64_t first, int64_t c
     floor = max(sure, floor);  // the floor where the error is not a number
   }
   return floor;
+}
+
+// Likewise for k > 2, where the maxima of at least k groups are sure to exceed it, and of few more: by halving the
+// interval that holds their k-th largest, for all lanes at a time. `floor` is (kWidth,).
+static inline void raise_floors(float* floor, const float* maxima, int64_t first, int64_t count, int lane0,
+                                const Panels& panels, const TileState& state) {
+  if (count <= state.k) return;
+  constexpr int kHalvings = 8;
+  const auto each = [&](const auto& f) {  // f(maximum, what it may be too large by)
+    for (int64_t i = 0; i < count; i += kSpan) {
+      const int64_t span = (first + i) / kSpan, end = i + kSpan < count ? i + kSpan : count;
+      const Vec loss = add(error_of(panels.span, span, lane0, state), Vec::broadcast(panels.span.spread + span));
+      for (int64_t j = i; j < end; ++j) f(Vec::load(maxima + j * Vec::kWidth), loss);
+    }
+  };
+  const float infinite = __builtin_inff(), none = 0.0f, lowest = -infinite;
+  Vec least = Vec::broadcast(&infinite), most = Vec::broadcast(&lowest);  // not of what is no number
+  each([&](Vec v, Vec loss) { least = min(sub(v, loss), least), most = max(sub(v, loss), most); });
+  float low[Vec::kWidth], high[Vec::kWidth], middle[Vec::kWidth], above[Vec::kWidth];
+  max(Vec::load(floor), least).store(low), most.store(high);
+  for (int r = 0; r < kHalvings; ++r) {
+    for (int l = 0; l < Vec::kWidth; ++l) middle[l] = 0.5f * low[l] + 0.5f * high[l];
+    Vec sum = Vec::broadcast(&none);
+    each([&](Vec v, Vec loss) { sum = add(sum, one_where_below(add(Vec::load(middle), loss), v)); });
+    sum.store(above);
+    for (int l = 0; l < Vec::kWidth; ++l) {
+      const bool enough = above[l] >= float(state.k);
+      (enough ? low : high)[l] = middle[l];
+      if (enough && middle[l] > floor[l]) floor[l] = middle[l];
+    }
+  }
 }
 
 // Lists what may win, if its own error lets it pass: bit r kWidth + l is for group first + r and sample lane0 + l.
@@ -65,6 +97,8 @@ static inline void scan(const float* maxima, int64_t first, int64_t count, int l
                         TileState& state) {
   if (state.k <= 2)
     risen(Vec::load(state.floor + lane0), maxima, first, count, lane0, panels, state).store(state.floor + lane0);
+  else
+    raise_floors(state.floor + lane0, maxima, first, count, lane0, panels, state);
   for (int64_t i = 0; i < count; i += kSpan) {
     const Vec error = error_of(panels.span, (first + i) / kSpan, lane0, state);
     const Vec threshold = sub(Vec::load(state.floor + lane0), error);
