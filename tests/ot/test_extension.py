@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from otgen import bars
 from otgen.ot import SemiDiscreteOT, maps
-from otgen.ot.maps import Extension, plane_angles, within
+from otgen.ot.maps import Extension, plane_angles
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
 
@@ -273,15 +273,15 @@ def test_generation_knows_jumps_however_far_away_one_target_lies():
 
 
 def test_numbers_of_gathered_neighbours_are_bounded(fitted, monkeypatch):
-    most = 0
+    most, within = 0, maps.Planes.within
 
-    def spy(y, near, threshold):
+    def spy(planes, near, threshold):
         nonlocal most
-        most = max(most, near.numel() * y.shape[1])
-        return within(y, near, threshold)
+        most = max(most, near.numel() * planes.y.shape[1])
+        return within(planes, near, threshold)
 
     monkeypatch.setattr(maps, "GATHERED", 600)
-    monkeypatch.setattr(maps, "within", spy)
+    monkeypatch.setattr(maps.Planes, "within", spy)
     fitted.extend(randn(500, 3, seed=1))
     assert 0 < most <= 600
 

@@ -12,12 +12,12 @@ from otgen.ot import PowerDiagram, SemiDiscreteOT, maps
 from otgen.ot.maps import (
     ALIKE,
     Neighbours,
+    Planes,
     fill_centroids,
     find_centroids,
     find_neighbours,
     plane_angles,
     shoot_rays,
-    within,
 )
 from otgen.ot.problem import make_problem
 from otgen.ot.sources import BuiltIn
@@ -43,11 +43,11 @@ def test_small_and_large_angles_keep_their_digits(small):
 def test_cosines_decide_as_angles_do(m, d, scale):
     y = scale * randn(m, d)
     near = torch.randint(m, (50, 7), generator=torch.Generator().manual_seed(0))
-    angles = plane_angles(y, near[:, :1], near)
+    angles, planes = plane_angles(y, near[:, :1], near), Planes(y)
     for angle in [1e-9, 0.5, 3.0, math.pi, *angles[:, :3].flatten().tolist()]:
         for ulps in (-2, 0, 2):  # angles have an error of their own
             threshold = angle * (1 + ulps * 2**-52)
-            wrong = within(y, near, threshold) != (angles <= threshold)
+            wrong = planes.within(near, threshold) != (angles <= threshold)
             assert bool(((angles[wrong] - threshold).abs() <= 2**-51 * angle).all())
 
 
@@ -61,7 +61,7 @@ def test_angles_are_asked_only_where_cosines_do_not_tell(monkeypatch):
             return plane_angles(y, i, j)
 
         monkeypatch.setattr(maps, "plane_angles", spy)
-        within(randn(500, 64), torch.arange(500).view(50, 10), threshold)
+        Planes(randn(500, 64)).within(torch.arange(500).view(50, 10), threshold)
         return pairs
 
     assert (asked(0.5), asked(1.5)) == (0, 0)
