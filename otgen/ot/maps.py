@@ -138,7 +138,8 @@ class Planes:
             threshold: In radians.
         """
         normals, last = self._normals[near], self._last[near]
-        cosines = torch.bmm(normals, normals[:, 0, :, None])[:, :, 0] + last * last[:, :1]
+        # No matrix product: the caller's autocast, or precision of such products, would round it to bfloat16.
+        cosines = (normals * normals[:, :1]).sum(2) + last * last[:, :1]
         above = cosines - math.cos(threshold)
         mask = above >= 0
         doubt = torch.nonzero(~(above.abs() > 4 * (self.y.shape[1] + 8) * torch.finfo(above.dtype).eps), as_tuple=True)
@@ -305,7 +306,8 @@ class Extension:
         nearest: list[Tensor] = []
         blended: list[Tensor] = []
         drawn = made = 0
-        chunk = max(256, min(CHUNK, 2 * n, 16 * GATHERED // (d * (d + 1))))  # twice what is wanted: half may be rejected
+        # Twice what is wanted, as half may be rejected.
+        chunk = max(256, min(CHUNK, 2 * n, 16 * GATHERED // (d * (d + 1))))
         with of_samples("sample", n, progress) as done:
             while made < n:
                 x = self.source.sample(chunk, d, stream(seed, "generate", len(points))).double()

@@ -46,6 +46,26 @@ def test_torchs_defaults_change_nothing(defaults, dtype, device, d):
     assert others == answers
 
 
+@pytest.fixture
+def rough_products():
+    """Matrix products may round to bfloat16, for all and by autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    with torch.autocast("cpu", torch.bfloat16):
+        yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("d", [2, 6, 12])
+def test_precision_of_matrix_products_changes_no_points(request, d):
+    ot = fit(randn(300, d), tol=0.1)
+    points, jumps = ot.sample(2000), ot.singular_set()
+    request.getfixturevalue("rough_products")
+    assert torch.equal(ot.sample(2000), points)
+    assert torch.equal(ot.singular_set().pairs, jumps.pairs)
+    assert ot.singular_set().threshold == jumps.threshold
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_samples_are_float32_by_any_default(defaults, dtype):
     plain = ops.sample("normal", 100, 5, seed=1)
