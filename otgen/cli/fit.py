@@ -6,6 +6,7 @@ import time
 from otgen.cli.checks import check_output
 from otgen.cli.parser import FAILED, FORMATS, MAPS, OK, Commands, Parser
 from otgen.files import load_array
+from otgen.ops import check
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.solvers import METHODS
 
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     if args.weights_name is not None and args.weights is None:
         raise ValueError("--weights-name is for the file of --weights, which is not given")
+    check.source("fit", args.source)  # which in Python may be a sampler, too
     inputs = [name for name in (args.codes, args.weights) if name is not None]
     if args.checkpoint is not None:
         check_output(args.checkpoint, None, inputs, overwrite=True)

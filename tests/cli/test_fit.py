@@ -178,7 +178,7 @@ def test_bad_archives_are_refused(refused, no_work, tmp_path):
 
 
 BAD_OPTIONS = {
-    "source": (["--source", "gauss"], "source must be one of uniform, normal"),
+    "source": (["--source", "gauss"], "fit: source must be one of uniform, normal, got 'gauss'"),
     "method": (["--method", "magic"], "method must be one of auto, "),
     "tol": (["--tol", "0"], "tol must be a positive number, got 0.0"),
     "tol nan": (["--tol", "nan"], "tol must be a positive number, got nan"),
