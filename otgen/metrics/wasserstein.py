@@ -145,17 +145,16 @@ class SemiDiscrete:
     """Distance between a continuous source and points.
 
     Attributes:
-        distance: 2-Wasserstein distance to the measure that the map reaches, n the source samples it was measured on.
-        low: Lower end of its 95 % confidence interval.
+        distance: 2-Wasserstein distance, n the source samples it was measured on; by the Kantorovich dual, as
+            `SemiDiscreteOT.cost`, so but for sampling the true one is not less.
+        low: Lower end of its 95 % confidence interval, which is of sampling alone.
         high: Upper end.
-        dual: Square root of the Kantorovich dual's value: but for its own sampling error the true distance is not less.
         converged: Whether the map was certified.
     """
 
     distance: Score
     low: float
     high: float
-    dual: float
     converged: bool
 
 
@@ -193,8 +192,7 @@ def semi_discrete_wasserstein(
         ot = SemiDiscreteOT(source, tol=tol, seed=seed, progress=False).fit(y, weights)
     square, (low, high) = ot.cost(n)
     value, bottom, top = (math.sqrt(max(v, 0.0)) for v in (square, low, high))
-    dual = math.sqrt(max(ot.certificate_.dual, 0.0))
-    return SemiDiscrete(Score(value, (top - bottom) / (2 * 1.96), n), bottom, top, dual, ot.converged_)
+    return SemiDiscrete(Score(value, (top - bottom) / (2 * 1.96), n), bottom, top, ot.converged_)
 
 
 def _in_units(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:

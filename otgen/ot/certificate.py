@@ -48,7 +48,7 @@ class Certificate:
         empty_cells: Cells without a sample, or of measure 0.
         primal: Mean of |x - T(x)|^2, the squared Wasserstein distance to the measure that was reached. On samples
             of a named source it is what is known of E|x|^2 less a mean of 2 u: where it is small beside |x|^2 its error
-            may exceed it, and it may be negative. `SemiDiscreteOT.cost` has less noise there, and gives an interval.
+            may exceed it, and it may be negative. `SemiDiscreteOT.cost` has less noise, and an interval.
         dual: Value of the Kantorovich dual for |x - y|^2: but for sampling error the true squared distance is not less.
         gap: `primal - dual`; positive or negative, as the reached measure is not quite the wanted one.
         seed: Names the stream of samples.
