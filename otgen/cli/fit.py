@@ -92,7 +92,7 @@ def _report(ot: SemiDiscreteOT) -> list[str]:
         how = f"on {c.samples:,} fresh samples"
         chi2 = f"{c.chi2:.3g} +- {c.chi2_se:.1g}, at most {c.upper():.3g} with 95 % confidence (goal {ot.tol:g})"
         tv = f"{c.tv:.3g}, where exact heights would show {c.tv_floor:.3g} by sampling alone"
-        cost, (low, high) = ot.cost()  # the certificate's has more noise
+        cost, (low, high) = ot.cost()  # the certificate's has more noise, and no interval
         distance = f"{cost:.4g}, {low:.4g} to {high:.4g} with 95 % confidence"
     return [
         f"accuracy     {how}",
