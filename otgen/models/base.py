@@ -57,6 +57,7 @@ resuming, devices, and a clear error for each of them that makes no sense for it
 """
 
 import inspect
+import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,8 @@ from otgen.train import Callback, Data, History, Samples, Setup, train
 
 M = TypeVar("M", bound="Model")
 
+_numbers = itertools.count()
+
 
 class Model(Face, ABC):
     """Networks together with the optimisers that train them, behind one face.
@@ -97,6 +100,12 @@ class Model(Face, ABC):
 
     second_order = False
     """Whether `step` takes gradients of gradients, which torch.compile cannot."""
+
+    _number = 0  # of the class, in the order in which they were defined: `load` takes the last of one name
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._number = next(_numbers)
 
     def __new__(cls: type[M], *args: Any, **kwargs: Any) -> M:
         """Take down the constructor's arguments, which `save` writes."""

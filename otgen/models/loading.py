@@ -54,7 +54,8 @@ def _take_dtype(model: Model, state: dict[str, Tensor]) -> None:
 def _build(recipe: Recipe, device: str | torch.device, networks: dict[str, nn.Module], outer: str | None) -> Model:
     """Build a model; one inside another goes to the outer one's constructor under the name `outer`."""
     # a class that is defined anew, as by a notebook's cell that is run again, takes the place of the one before
-    classes = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in _subclasses(Model)}
+    defined = sorted(_subclasses(Model), key=lambda cls: cls._number)
+    classes = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in defined}
     known = {cls.__name__: cls for cls in classes.values()}
     if recipe.name not in known:
         raise ValueError(f"the model must be one of {', '.join(sorted(known))}, got {recipe.name!r}")

@@ -107,9 +107,10 @@ def test_a_class_of_the_same_name_does_not_take_the_place_of_ours(tmp_path):
     load(tmp_path / "model")
 
 
-def test_a_class_that_is_defined_anew_takes_the_place_of_the_one_before(tmp_path):
-    kinds = [type("OfACell", (AE,), {}) for _ in range(2)]  # a notebook's cell that was run twice
-    kinds[0]((2,), d=2, width=2).save(tmp_path / "model")
+@pytest.mark.parametrize("bases", [(AE, AE), (AE, VAE), (VAE, AE)])
+def test_a_class_that_is_defined_anew_takes_the_place_of_the_one_before(tmp_path, bases):
+    kinds = [type("OfACell", (base,), {}) for base in bases]  # a notebook's cell that was run twice
+    kinds[1]((2,), d=2, width=2).save(tmp_path / "model")
     assert type(load(tmp_path / "model")) is kinds[1]
 
 
