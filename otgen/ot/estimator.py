@@ -73,7 +73,8 @@ class SemiDiscreteOT(TransportMap):
         cell_measures_: Measures of the cells, computed or on the certificate's samples, (m,), float64; duplicates share
             theirs.
         centroids_: Mean of the source over each cell, (m, d), float64, computed, or of samples, 20 per target or more:
-            their error is about a quarter of a cell's spread, or less. nan for targets of weight zero.
+            their error is about a quarter of a cell's spread, or less, but more in cells of less weight than others.
+            nan for targets of weight zero.
         certificate_: Accuracy, computed or on fresh samples.
         converged_: Whether `tol` was certified.
         history_: A dict per measurement: step, samples (so far), n, chi2, tv, tv_floor (of n independent samples; tv on
