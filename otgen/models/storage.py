@@ -88,6 +88,8 @@ def read(path: str | os.PathLike[str]) -> Stored:
 
 def _encode(value: Any) -> Any:
     """Turn an argument into what JSON knows; whatever is not a plain value becomes a dict with a key that says what."""
+    if isinstance(value, Tensor) and value.dim() == 0:  # an angle may be one
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Real):  # numpy's

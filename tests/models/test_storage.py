@@ -123,6 +123,8 @@ def test_arguments_may_be_numbers_of_numpy(tmp_path):
     gan.save(tmp_path / "gan")
     again = load(tmp_path / "gan")
     assert (again.shape, again.critic_optimiser.param_groups[0]["betas"]) == ((1, 8, 8), (0.5, 0.75))
+    AEOT((2,), width=2, angle_threshold=torch.tensor(0.5)).save(tmp_path / "aeot")
+    assert load(tmp_path / "aeot").prior.angle_threshold == 0.5
     aeotgan = MODELS["ae-ot-gan"]((np.int64(2),), 1, width=2, content=np.float32(0.5), feature=np.int64(1))
     assert (aeotgan.content, aeotgan.feature) == (0.5, 1)
     for truth in ({"shape": (True,)}, {"betas": (False, 0.5)}):
