@@ -10,6 +10,8 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 _kernels = threading.local()
+_turn = threading.Lock()
+"""Held while what torch has is not what a thread that begins should have."""
 
 
 def threads() -> int:
@@ -24,13 +26,15 @@ def torch_on_one_thread() -> Iterator[None]:
     When a torch function is done its other threads wait for the next one by spinning, for some milliseconds: on the
     cores that a kernel wants, if one follows.
     """
-    before = torch.get_num_threads()
+    with _turn:
+        before = torch.get_num_threads()
     outer = getattr(_kernels, "threads", None)
     _kernels.threads = outer or before
     try:
         if before > 1:
-            torch.set_num_threads(1)
-            _let_others_begin_with(before)
+            with _turn:
+                torch.set_num_threads(1)
+                _let_others_begin_with(before)
         yield
     finally:
         if before > 1:

@@ -58,6 +58,28 @@ def test_threads_that_begin_meanwhile_keep_what_torch_had():
         torch.set_num_threads(before)
 
 
+def test_threads_that_begin_together_keep_what_torch_had():
+    seen, together = [], threading.Barrier(40)
+
+    def look():
+        together.wait()
+        with ops.torch_on_one_thread():
+            pass
+        seen.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        others = [threading.Thread(target=look) for _ in range(40)]
+        for other in others:
+            other.start()
+        for other in others:
+            other.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3] * 40
+
+
 def test_blas_keeps_to_one_thread_until_the_last_block_ends():
     def blas():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
