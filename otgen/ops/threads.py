@@ -1,5 +1,6 @@
 """How many threads the kernels have."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,15 @@ from threadpoolctl import ThreadpoolController
 _kernels = threading.local()
 _turn = threading.Lock()
 """Held while what torch has is not what a thread that begins should have."""
+
+
+def _free() -> None:
+    global _turn
+    _turn = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads that may have held it
+    os.register_at_fork(after_in_child=_free)
 
 
 def threads() -> int:

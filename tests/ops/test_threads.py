@@ -1,3 +1,5 @@
+import os
+import signal
 import threading
 from contextlib import ExitStack
 
@@ -7,6 +9,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from otgen import ops
+from otgen.ops import threads as threads_of_ops
 from otgen.ops.threads import threads
 
 
@@ -78,6 +81,19 @@ def test_threads_that_begin_together_keep_what_torch_had():
     finally:
         torch.set_num_threads(before)
     assert seen == [3] * 40
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not():
+    with threads_of_ops._turn:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)  # ends a child that waits
+            with ops.torch_on_one_thread():
+                os._exit(0)
+        status = os.waitpid(child, 0)[1]
+    assert status == 0
 
 
 def test_blas_keeps_to_one_thread_until_the_last_block_ends():
