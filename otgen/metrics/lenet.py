@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,14 +79,18 @@ class Layers(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
+        kind: dict[str, Any] = {
+            "device": "cpu",
+            "dtype": torch.float32,
+        }  # whatever the defaults are: weights are to be the same
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 5, padding=2), nn.SiLU(), nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 5, padding=2), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
-            nn.Linear(512, 120), nn.SiLU(), nn.Linear(120, FEATURES), nn.SiLU(),
+            nn.Conv2d(channels, 16, 5, padding=2, **kind), nn.SiLU(), nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5, padding=2, **kind), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(512, 120, **kind), nn.SiLU(), nn.Linear(120, FEATURES, **kind), nn.SiLU(),
         )  # fmt: skip
-        self.head = nn.Linear(FEATURES, classes)
-        self.register_buffer("mean", torch.zeros(FEATURES, device="cpu"))
-        self.register_buffer("std", torch.ones(FEATURES, device="cpu"))
+        self.head = nn.Linear(FEATURES, classes, **kind)
+        self.register_buffer("mean", torch.zeros(FEATURES, **kind))
+        self.register_buffer("std", torch.ones(FEATURES, **kind))
 
     def features(self, images: Tensor) -> Tensor:
         """Standardised features (b, 84) of images (b, c, h, w)."""
@@ -132,11 +137,12 @@ def train_lenet(
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "shape": shape, "classes": classes}
     key = digest([images, labels, torch.tensor([epochs, batch_size, seed], device="cpu")])
     path = None if cache is None else Path(cache) / f"lenet-{key}.safetensors"
-    with torch_seeded(seed), torch.device("cpu"):
-        network = Layers(shape[0], classes).float()
+    with torch_seeded(seed):
+        network = Layers(shape[0], classes)
     if path is not None and path.exists():
         return LeNet(network, shape, classes, _read(path, network))
-    accuracy = _fit(network, images, labels, epochs, batch_size, seed)
+    with torch.autocast("cpu", enabled=False):  # the caller's would make another network
+        accuracy = _fit(network, images, labels, epochs, batch_size, seed)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         about = {"otgen": json.dumps({"lenet": settings, "accuracy": accuracy})}

@@ -107,12 +107,14 @@ def test_the_cache_may_lie_in_folders_that_are_not_there_yet(tmp_path):
 @pytest.mark.parametrize(("dtype", "device"), [(torch.float64, "cpu"), (torch.float32, "meta")], ids=str)
 def test_torchs_defaults_do_not_matter(dtype, device):
     images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    plain = train_lenet(images, labels, epochs=1)
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
-            assert train_lenet(images, labels, epochs=1)(images).isfinite().all()
+        with torch.device(device), torch.autocast("cpu", torch.bfloat16):
+            other = train_lenet(images, labels, epochs=1)
     finally:
         torch.set_default_dtype(torch.float32)
+    assert other.fingerprint == plain.fingerprint
 
 
 def test_any_size_and_colour():
