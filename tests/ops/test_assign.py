@@ -162,7 +162,8 @@ def test_voronoi_heights_find_nearest_neighbours(isa):
 @pytest.mark.parametrize("k", [1, 2, 3, 40])
 @pytest.mark.parametrize("lay", ["voronoi", "clusters", "flat"])
 def test_equals_reference_where_targets_are_pruned(isa, d, k, lay):
-    x, y, h = random_problem(3000, 1500, d)
+    # Only the CPU prunes, and the emulated GPU is slow where more than two are wanted.
+    x, y, h = random_problem(3000 if k <= 2 or isa in ops.instruction_sets() else 100, 1500, d)
     if lay == "clusters":
         y = y[:12].repeat(125, 1) + 3e-3 * y
     h = torch.zeros(1500) if lay == "flat" else -0.5 * y.square().sum(1) * (1 + 0.1 * h.tanh())

@@ -35,7 +35,8 @@ def test_equals_reference_on_hard_problems(isa, dtype, name, k):
 @pytest.mark.parametrize("k", [3, 50])
 def test_many_samples_of_one_hard_problem(isa, name, k):
     x, y, h = crowd(*HARD[name](torch.float32))
-    check(x.repeat(9, 1) * torch.linspace(0.1, 3, 9 * len(x))[:, None], y, h, k)
+    times = 9 if isa in ops.instruction_sets() else 1  # only there targets are pruned, and the emulated GPU is slow
+    check(x.repeat(times, 1) * torch.linspace(0.1, 3, times * len(x))[:, None], y, h, k)
 
 
 @pytest.mark.parametrize("name", ["duplicates", "last_place", "offset_1e7", "alike", "norms_1e38"])
