@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 from tqdm import tqdm
+
+DELAY = 2.0
+"""Seconds before a bar appears: what is over by then needs none."""
 
 
 class Bar(tqdm):  # type: ignore[misc]  # tqdm comes without types
@@ -11,6 +15,9 @@ class Bar(tqdm):  # type: ignore[misc]  # tqdm comes without types
 
     The next bar in another thread then waits for ever; in a notebook every second Ctrl-C comes there.
     """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, delay=DELAY, **settings)
 
     def refresh(self, nolock: bool = False, lock_args: object = None) -> bool:
         """Draw the bar."""
@@ -20,8 +27,8 @@ class Bar(tqdm):  # type: ignore[misc]  # tqdm comes without types
 
 
 def of_samples(what: str, n: int, progress: bool) -> Bar:
-    """Count n samples in a bar, which shows after two seconds."""
-    return Bar(desc=what, total=n, unit=" samples", unit_scale=True, delay=2, disable=not progress)
+    """Count n samples in a bar."""
+    return Bar(desc=what, total=n, unit=" samples", unit_scale=True, disable=not progress)
 
 
 def by_share(bar: Bar) -> Callable[[float], None]:

@@ -14,7 +14,6 @@ from otgen.models.generative import Generative
 from otgen.nn import MLP, losses
 from otgen.nn.networks import Shape
 from otgen.train import Samples, Setup
-from otgen.train.loop import BAR_DELAY
 
 NOISE = 32  # numbers of noise that the sampler maps to a code; this and the next two are the paper's
 HIDDEN = (128, 128)  # units of the sampler
@@ -108,7 +107,7 @@ class GLANN(Generative):
     def finish(self, data: Samples, setup: Setup) -> None:
         """Fit the sampler to the codes: IMLE."""
         codes = self.codes.detach()
-        for _ in Bar(range(self.sampler_epochs), desc="IMLE", delay=BAR_DELAY, disable=not setup.progress):
+        for _ in Bar(range(self.sampler_epochs), desc="IMLE", disable=not setup.progress):
             noise = self._nearest_noise(codes)
             order = torch.randperm(len(codes), generator=self.rng, device="cpu")
             for rows in torch.split(order, SAMPLER_BATCH):

@@ -23,8 +23,6 @@ from otgen.train.checkpoint import Checkpoint, History, read_checkpoint, remove_
 from otgen.train.samples import Data, Samples, as_samples
 from otgen.train.setup import Setup
 
-BAR_DELAY = 2.0  # seconds before the progress bar appears; what is over by then needs none
-
 Callback = Callable[["Trainable", int, dict[str, float]], "bool | None"]
 """Called after each step with the model, the number of steps made and what `step` gave; True ends the run."""
 
@@ -171,7 +169,7 @@ def train(
         model.history_ = {}  # what a callback saves must not hold the history of a run before
         try:
             with (
-                Bar(total=total, initial=start, unit="step", delay=BAR_DELAY, disable=not progress) as bar,
+                Bar(total=total, initial=start, unit="step", disable=not progress) as bar,
                 _patience() as hit,
             ):
                 for step in range(start + 1, total + 1):

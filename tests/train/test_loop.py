@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import Dataset
 
+from otgen import bars
 from otgen.models import AE, Model
 from otgen.train import Setup, loop, read_checkpoint, train
 
@@ -103,7 +104,7 @@ def test_steps_and_epochs_agree():
 def test_progress_bar_on_stderr_for_long_runs_only(capfd, monkeypatch):
     train(Line(), points(), steps=3, batch_size=4)
     assert capfd.readouterr() == ("", "")
-    monkeypatch.setattr(loop, "BAR_DELAY", 0.0)
+    monkeypatch.setattr(bars, "DELAY", 0.0)
     train(Line(), points(), steps=3, batch_size=4)
     out, err = capfd.readouterr()
     assert out == ""

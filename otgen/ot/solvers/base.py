@@ -190,7 +190,7 @@ class Run:
     def bar(self, name: str) -> Iterator[None]:
         """Show the progress bar while the block runs."""
         with Bar(
-            desc=name, unit=" samples", unit_scale=True, initial=self.used, delay=2, disable=not self.progress
+            desc=name, unit=" samples", unit_scale=True, initial=self.used, disable=not self.progress
         ) as self._bar:
             try:
                 yield

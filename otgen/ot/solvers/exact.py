@@ -84,7 +84,7 @@ def solve(run: Run, identity: str = "") -> Solution:
         step, start = resumed[0].step, resumed[0].h
     point = search.start(start)
     search.floor = 0.5 * min(float((point.diagram.measures / search.nu).min()), 1.0)
-    with Bar(desc="exact", unit=" steps", initial=step, delay=2, disable=not run.progress) as bar:
+    with Bar(desc="exact", unit=" steps", initial=step, disable=not run.progress) as bar:
         while True:
             _record(run, step, search.nu, point.diagram.measures)
             bar.set_postfix_str(f"largest relative error {search.error(point):.2g}", refresh=False)
