@@ -79,10 +79,7 @@ class Layers(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        kind: dict[str, Any] = {
-            "device": "cpu",
-            "dtype": torch.float32,
-        }  # whatever the defaults are: weights are to be the same
+        kind: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}  # whatever torch's defaults are
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, 5, padding=2, **kind), nn.SiLU(), nn.MaxPool2d(2),
             nn.Conv2d(16, 32, 5, padding=2, **kind), nn.SiLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),

@@ -13,9 +13,10 @@ SOME = 1000
 
 
 def middle(y: Tensor) -> Tensor:
-    """A point, (d,), that most of the points y, (m, d), are near, whatever some of them are.
+    """A point, (d,), that many of the points y, (m, d), are near, also if some lie far away.
 
-    Scores are taken about it: those of points far from the origin would all agree in their leading digits.
+    Scores are taken about it, as those of points far from the origin would all agree in their leading digits. Any point
+    is right.
     """
     return y[:: max(1, len(y) // SOME)].median(0).values
 
