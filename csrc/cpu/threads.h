@@ -17,13 +17,24 @@ namespace otgen {
 
 // Scores are defined with denormals kept, whatever the caller's thread has set.
 class KeepDenormals {
-#if defined(__x86_64__)
  public:
+#if defined(__x86_64__)
   KeepDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ & ~0x8040u); }  // flush-to-zero, denormals-are-zero
   ~KeepDenormals() { _mm_setcsr(saved_); }
 
  private:
   unsigned saved_;
+#elif defined(__aarch64__)
+  KeepDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" ::"r"(saved_ & ~0x1000001ull));  // FZ of results and inputs, FIZ of inputs alone
+  }
+  ~KeepDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+
+ private:
+  unsigned long long saved_;
+#else
+  KeepDenormals() {}
 #endif
 };
 
