@@ -208,7 +208,7 @@ def test_equals_reference_whatever_the_numbers(isa, problem):
     check(*problem)
 
 
-@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+@pytest.mark.parametrize("isa", ["baseline"], indirect=True)  # the slowest
 def test_progress_is_told_and_may_stop_the_call(isa):
     x, y, h = random_problem(200_000, 2000, 16)
     told = []

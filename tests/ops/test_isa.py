@@ -23,7 +23,7 @@ def output(process):
 
 def test_the_fastest_is_chosen_of_all_that_run_here(start_python):
     names = _ext.available_isas()
-    assert names[0] == "scalar"
+    assert names[0] == "baseline"
     assert len(set(names)) == len(names)
     assert output(start_python(LOAD + "print(_ext.isa())", OTGEN_ISA="")).strip() == names[-1]
 
@@ -58,7 +58,7 @@ for call in (lambda: ops.assign(*map(torch.zeros, ((3, 2), (4, 2), (4,)))), lamb
 
 @pytest.mark.parametrize("isa", _ext.available_isas(), indirect=True)
 def test_setting_an_unknown_name_changes_nothing(isa):
-    with pytest.raises(ValueError, match="this machine runs scalar.*, got 'sse9'"):
+    with pytest.raises(ValueError, match="this machine runs baseline.*, got 'sse9'"):
         _ext.set_isa("sse9")
     assert _ext.isa() == isa
 

@@ -251,7 +251,7 @@ def test_empty_cells_have_no_centroid():
 # --- long calls ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+@pytest.mark.parametrize("isa", ["baseline"], indirect=True)  # the slowest
 def test_other_threads_run_during_a_call(isa):
     y, h = targets(2000, 16)
     ticks, done = 0, threading.Event()
@@ -345,7 +345,7 @@ def test_calls_from_several_threads_at_once(isa):
         assert_same_bits(score, want[1])
 
 
-@pytest.mark.parametrize("isa", ["scalar"], indirect=True)  # the slowest
+@pytest.mark.parametrize("isa", ["baseline"], indirect=True)  # the slowest
 def test_progress_is_told_and_may_stop_the_call(isa):
     y, h = targets(2000, 16)
     told = []

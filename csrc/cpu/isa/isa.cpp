@@ -11,7 +11,7 @@ namespace {
 
 // Slowest first.
 std::vector<const Isa*> runnable() {
-  std::vector<const Isa*> all = {&kScalar};
+  std::vector<const Isa*> all = {&kBaseline};
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

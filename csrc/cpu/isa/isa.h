@@ -88,7 +88,7 @@ struct Isa {
   int64_t (*busy)(int64_t rounds);
 };
 
-extern const Isa kScalar;
+extern const Isa kBaseline;
 #if defined(__x86_64__)
 extern const Isa kAvx2;
 extern const Isa kAvx512;
