@@ -36,6 +36,11 @@ def test_moons(outcome):
     assert 0 < new < 0.01 < 0.03 < mixed < 0.1
 
 
+@pytest.mark.slow
+def test_morph(outcome):
+    assert outcome("morph") > 0
+
+
 def test_the_gallery_shows_them_all():
     page = (FOLDER.parent / "docs" / "gallery.md").read_text()
     scripts = sorted(path.stem for path in FOLDER.glob("*.py"))
