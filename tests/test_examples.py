@@ -37,6 +37,13 @@ def test_moons(outcome):
 
 
 @pytest.mark.slow
+def test_colours(outcome):
+    before, *after = outcome("colours")
+    assert before > 0.3
+    assert max(after) < 0.03  # a thousand colours of a photo are as far from all of its pixels
+
+
+@pytest.mark.slow
 def test_morph(outcome):
     assert outcome("morph") > 0
 
