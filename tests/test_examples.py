@@ -44,6 +44,12 @@ def test_colours(outcome):
 
 
 @pytest.mark.slow
+def test_stipple(outcome):
+    distances = outcome("stipple")
+    assert 1.5 < distances[-1] < distances[0] / 2
+
+
+@pytest.mark.slow
 def test_morph(outcome):
     assert outcome("morph") > 0
 
