@@ -50,6 +50,12 @@ def test_stipple(outcome):
 
 
 @pytest.mark.slow
+def test_digits(outcome):
+    gaussian, transported = outcome("digits")
+    assert 0 < transported < gaussian / 2
+
+
+@pytest.mark.slow
 def test_morph(outcome):
     assert outcome("morph") > 0
 
