@@ -60,6 +60,13 @@ def test_morph(outcome):
     assert outcome("morph") > 0
 
 
+@pytest.mark.slow
+def test_accuracy(outcome):
+    ratios = outcome("accuracy")
+    assert sum(ratio > 1 for ratio in ratios) <= 0.05 * len(ratios)
+    assert min(ratios) > 0.2
+
+
 def test_the_gallery_shows_them_all():
     page = (FOLDER.parent / "docs" / "gallery.md").read_text()
     scripts = sorted(path.stem for path in FOLDER.glob("*.py"))
