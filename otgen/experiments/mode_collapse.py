@@ -14,8 +14,8 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Cloud, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict, verdict
-from otgen.experiments.spread import above, plus_minus, runs_by
+from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.spread import above, judged, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
 from otgen.seeds import stream
@@ -168,7 +168,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
         claims.append(
             Claim(
                 "Mode collapse: a GAN misses modes of the data.",
-                _if(able, any(statistics.mean(found[name]) < whole[name] for name in able)),
+                judged([any(statistics.mean(found[name]) < whole[name] for name in able)] if able else []),
                 f"Modes found of {', '.join(f'{int(k)} ({name})' for name, k in whole.items())}:"
                 f" {said('found', 'GAN')}; reverse KL {said('reverse_kl', 'GAN')}; within 3σ {said('share', 'GAN')}."
                 f" Confirmed means: on average fewer than there are, on a set that is judged. {rule}",
@@ -178,7 +178,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
         claims.append(
             Claim(
                 "Mode mixture: a GAN makes samples between the modes.",
-                _if(able, all(statistics.mean(share[name]) < MIXED for name in able)),
+                judged([statistics.mean(share[name]) < MIXED for name in able]),
                 f"Within 3σ of a mode: {said('share', 'GAN')}; of the data {WHOLE:.1%}. Confirmed means: below"
                 f" {MIXED:.0%} on every set that is judged. {rule}",
                 _figure(able[0]) if able else figure,
@@ -187,10 +187,11 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
     packed = [model for model in ("PacGAN2", "PacGAN4") if model in asked]
     if packed and "GAN" in asked:
         fair = [name for name in sets if all(name in learnt(model) for model in ("GAN", *packed))]
+        kl = {model: values("reverse_kl", model) for model in ("GAN", *packed)}
         claims.append(
             Claim(
                 "A critic that sees two samples or more at a time loses fewer modes.",
-                _better(fair, values("reverse_kl", "GAN"), [values("reverse_kl", model) for model in packed]),
+                judged([above(kl["GAN"][name], kl[model][name]) for model in packed for name in fair]),
                 f"Reverse KL to even modes: {said('reverse_kl', 'GAN', *packed)}; modes found:"
                 f" {said('found', 'GAN', *packed)}. Confirmed means: every packed critic has less reverse KL on every"
                 f" judged set, by more than two standard errors of the difference. {rule}",
@@ -217,7 +218,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
             Claim(
                 "Every model trained well enough to judge whose generator is one continuous map from noise mixes modes"
                 " more than AE-OT.",
-                _if(rivals, all(statistics.mean(values("share", m)[k]) < statistics.mean(share[k]) for m, k in rivals)),
+                judged([statistics.mean(values("share", m)[k]) < statistics.mean(share[k]) for m, k in rivals]),
                 f"Within 3σ: {said('share', 'AE-OT', *others)}. Confirmed means: on average fewer in each than of AE-OT"
                 f" on that set. {rule} So this rests on"
                 f" {', '.join(f'{model} ({name})' for model, name in rivals) or 'nothing'}.",
@@ -225,18 +226,6 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
             )
         )
     return claims
-
-
-def _if(able: Sequence[Any], holds: bool) -> Verdict:
-    """A verdict where there is anything to judge by."""
-    return verdict(holds) if able else "not testable at this size"
-
-
-def _better(
-    sets: Sequence[str], plain: Mapping[str, Sequence[float]], packed: Sequence[Mapping[str, Sequence[float]]]
-) -> Verdict:
-    answers = [above(plain[name], some[name]) for some in packed for name in sets]
-    return "not testable at this size" if None in answers else _if(answers, all(answers))
 
 
 def _row(key: tuple[str, str], runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -65,5 +65,5 @@ def _error(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def judged(answers: Sequence[bool | None]) -> Verdict:
-    """A verdict from the answers of `above`: all have to be yes, and there has to be one."""
+    """A verdict from answers, such as those of `above`: all have to be yes, and there has to be one."""
     return verdict(all(answers)) if answers and None not in answers else "not testable at this size"
