@@ -45,15 +45,16 @@ SWEEP = "singular-set.png"
 
 def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
     """One part for each set of targets."""
-    if context.settings["angles"] < 2:
-        raise ValueError(f"angles must be at least 2, got {context.settings['angles']}")
-    return {name: partial(_sweep, context, name) for name in context.settings["sets"]}
+    s = context.settings
+    if s["angles"] < 2:
+        raise ValueError(f"angles must be at least 2, got {s['angles']}")
+    if unknown := [name for name in s["sets"] if name not in MODES]:
+        raise ValueError(f"sets must be of {', '.join(MODES)}, got {unknown[0]!r}")
+    return {name: partial(_sweep, context, name) for name in s["sets"]}
 
 
 def _sweep(context: Context, name: str) -> Outcome:
     """Fit the map and generate at every threshold."""
-    if name not in MODES:
-        raise ValueError(f"sets must be of {', '.join(MODES)}, got {name!r}")
     m, n = context.settings["m"], context.settings["n"]
     y = data.problem(f"{name}-{m}", context.seed)[0].double()
     fresh = data.problem(f"{name}-{m}", stream(context.seed, "held out"))[0].double()

@@ -292,7 +292,7 @@ def test_the_row_of_auto_is_measured_at_auto(tmp_path):
 def test_an_unknown_set_is_refused(tmp_path):
     _, context = context_of("singular-set", tmp_path)
     with pytest.raises(ValueError, match="sets must be of twenty-five-gaussians, .*, got 'digits'"):
-        singular_set._sweep(context, "digits")
+        singular_set.parts(replace(context, settings={**context.settings, "sets": ["digits"]}))
 
 
 def test_too_few_looks_are_refused(tmp_path):
