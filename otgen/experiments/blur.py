@@ -13,7 +13,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.lineup import DATA
-from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
+from otgen.experiments.spread import RULE, above, judged, listed, plus_minus, runs_by
 
 PUBLISHED = {"vae": ("63", "0.003"), "wae-mmd": ("55", "0.006"), "wae-gan": ("42", "0.006"), DATA: ("2", "0.02")}
 """The lecture's table: FID (Inception) and sharpness of CelebA at 64 x 64."""
@@ -77,8 +77,7 @@ def _claims(place: str, sharp: Mapping[tuple[str, str], Sequence[float]]) -> lis
     if "vae" not in some:
         return []
     vae, waes = some["vae"], {name: values for name, values in some.items() if name.startswith("wae")}
-    each = ", ".join(f"{plus_minus(values)} ({name})" for name, values in some.items())
-    said = f"Sharpness: {each}; data {data:.3g}."
+    said = f"Sharpness: {listed(some)}; data {data:.3g}."
     claims = [
         Claim(
             f"The samples of a VAE are blurred ({place}).",

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, verdict
-from otgen.experiments.spread import mean_and_spread, plus_minus, runs_by
+from otgen.experiments.spread import banded, plus_minus, runs_by
 from otgen.models import GAN
 from otgen.models.base import descend
 from otgen.nn import adversarial
@@ -239,8 +239,7 @@ def _curves(runs: Runs, key: str, label: str) -> Panel:
     for colour, (k, some) in enumerate(runs.items()):
         steps = [look["step"] for look in some[0]["rows"]]
         each = zip(*([look[key] for look in run["rows"]] for run in some), strict=True)
-        means, bands = zip(*map(mean_and_spread, each), strict=True)
-        lines.append(Line(steps, means, f"{k} : 1", bands, colour=colour))
+        lines.append(banded(steps, each, f"{k} : 1", "-", colour))
     return Panel(label, "steps of D", "", lines, ylim=(0.0, max(max(line.y) for line in lines) * 1.1))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
-from otgen.experiments.spread import RULE, above, judged, mean_and_spread, plus_minus, runs_by
+from otgen.experiments.spread import RULE, above, banded, judged, plus_minus, runs_by
 from otgen.metrics import compare, sliced_wasserstein, train_lenet
 from otgen.models import VAE, Model
 from otgen.models.wae import PAPER_WEIGHT
@@ -203,10 +203,10 @@ def _values(runs: Runs, name: str, weight: float, key: str) -> list[float]:
 
 def _panel(weights: Sequence[float], runs: Runs, key: str) -> Panel:
     """One measure against the weight."""
-    lines = []
-    for colour, name in enumerate(MATCHING):
-        means, bands = zip(*(mean_and_spread(_values(runs, name, w, key)) for w in weights), strict=True)
-        lines.append(Line(weights, means, name, bands, "o-", colour))
+    lines = [
+        banded(weights, [_values(runs, name, w, key) for w in weights], name, "o-", colour)
+        for colour, name in enumerate(MATCHING)
+    ]
     beside, label = ("floor", "prior to prior") if key == "distance" else (key, FREE)
     level = statistics.mean(_values(runs, FREE, 0.0, beside))
     lines.append(Line([weights[0], weights[-1]], [level] * 2, label, style="--", colour=7))

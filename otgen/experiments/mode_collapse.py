@@ -15,7 +15,7 @@ from torch import Tensor
 from otgen import data
 from otgen.charts import Cloud, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import above, judged, plus_minus, runs_by
+from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
 from otgen.seeds import stream
@@ -149,11 +149,7 @@ def _claims(sets: Sequence[str], runs: Mapping[tuple[str, str], Sequence[Mapping
     def said(key: str, *models: str) -> str:
         form = ".1%" if key == "share" else ".3g"
         lists = [(model, values(key, model)) for model in models]
-        return "; ".join(
-            f"{model} " + ", ".join(f"{plus_minus(some, form)} ({name})" for name, some in each.items())
-            for model, each in lists
-            if each
-        )
+        return "; ".join(f"{model} {listed(each, form)}" for model, each in lists if each)
 
     def learnt(model: str) -> list[str]:
         return [name for name, some in values("share", model).items() if min(some) >= LEARNT]

@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import mean_and_spread, plus_minus
+from otgen.experiments.spread import banded, plus_minus
 from otgen.models.base import descend
 from otgen.models.state import seeded
 from otgen.nn import MLP, adversarial
@@ -167,8 +167,6 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     rows = [outcome.values for outcome in outcomes.values()]
     thetas = [row["theta"] for row in rows]
     apart = [row for row in rows if abs(row["theta"]) >= APART]
-    last = [[look[-1] for look in row["js"]] for row in rows]
-
     error = max(abs(statistics.mean(row["w"]) - abs(row["theta"])) for row in rows)
     short = max(math.log(2) - statistics.mean(look[-1] for look in row["js"]) for row in apart)
     growing = all(
@@ -225,10 +223,10 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
         " critics say; the clipped one knows it up to a factor only. Top right: JS. Bottom left: KL is infinite but at"
         " 0, and what is learned grows with training. Bottom right: slope of the generator's loss by θ."
     )
-    return Findings(claims, {FIGURE: Picture(_draw(context, rows, thetas, last), caption)}, [table])
+    return Findings(claims, {FIGURE: Picture(_draw(context, rows, thetas), caption)}, [table])
 
 
-def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float], js: list[list[float]]) -> Any:
+def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float]) -> Any:
     scale = max(statistics.mean(row["clipped"]) for row in rows) / max(map(abs, thetas))
     clipped = [[v / scale for v in row["clipped"]] for row in rows]
     exact = [abs(theta) for theta in thetas]
@@ -236,9 +234,8 @@ def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float], js:
     log2 = [math.log(2) if theta else math.nan for theta in thetas]
     side = [math.copysign(1, theta) if theta else math.nan for theta in thetas]
 
-    def curve(values: list[list[float]], label: str, colour: int, style: str = "o-") -> Line:
-        means, spreads = zip(*(mean_and_spread(v) for v in values), strict=True)
-        return Line(thetas, means, label, spreads, style, colour)
+    def curve(values: list[list[float]], label: str, colour: int) -> Line:
+        return banded(thetas, values, label, "o-", colour)
 
     def at(name: str, look: int) -> list[list[float]]:
         return [[values[look] for values in row[name]] for row in rows]

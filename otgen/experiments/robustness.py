@@ -15,7 +15,7 @@ from torch import nn
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict
-from otgen.experiments.spread import RULE, above, judged, not_above, plus_minus, runs_by
+from otgen.experiments.spread import RULE, above, judged, listed, not_above, plus_minus, runs_by
 from otgen.metrics import compare, reverse_kl, train_lenet
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
@@ -173,34 +173,30 @@ def _claims(fid: Values, uneven: Values, left: Mapping[str, float]) -> list[Clai
         Claim(
             "No batch normalisation, or an MLP for a generator, harms WGAN less than GAN.",
             judged_if(changed, [above(harm[name, "JS"], harm[name, "W"]) for name in changed]),
-            f"log(FID / FID with the DCGAN generator): {_all(harm)}. {RULE} {gate(changed)}",
+            f"log(FID / FID with the DCGAN generator): {listed(harm)}. {RULE} {gate(changed)}",
             FIGURE,
         ),
         Claim(
             "Without batch normalisation WGAN's samples are better than GAN's.",
             judged_if(["no batch norm"], [above(fid["no batch norm", "JS"], fid["no batch norm", "W"])]),
-            f"FID: {_all(fid)}. {RULE} {gate(['no batch norm'])}",
+            f"FID: {listed(fid)}. {RULE} {gate(['no batch norm'])}",
             SHEETS,
         ),
         Claim(
             "With an MLP for a generator GAN loses more modes than WGAN.",
             judged_if(["MLP"], [above(uneven["MLP", "JS"], uneven["MLP", "W"])]),
-            f"Unevenness of classes: {_all(uneven)}. {RULE} {gate(['MLP'])}",
+            f"Unevenness of classes: {listed(uneven)}. {RULE} {gate(['MLP'])}",
             SHEETS,
         ),
         Claim(
             "With an MLP for a generator WGAN loses no modes.",
             judged_if(["MLP"], [not_above(uneven["MLP", "W"], uneven["DCGAN", "W"], LOST)]),
-            f"Unevenness of classes: {_all({key: some for key, some in uneven.items() if key[1] == 'W'})}. Confirmed"
+            f"Unevenness of classes: {listed({key: some for key, some in uneven.items() if key[1] == 'W'})}. Confirmed"
             f" means: above that of the DCGAN generator by less than the {LOST:.2g} that one lost class makes, with two"
             f" standard errors to spare. {gate(['MLP'])}",
             SHEETS,
         ),
     ]
-
-
-def _all(values: Values) -> str:
-    return ", ".join(f"{plus_minus(some)} ({generator}, {loss})" for (generator, loss), some in values.items())
 
 
 def _panel(name: str, values: Values, yscale: str) -> Panel:

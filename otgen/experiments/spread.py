@@ -1,10 +1,11 @@
-"""Several runs of one thing: their mean and spread in words, and whether one kind is above another."""
+"""Several runs of one thing: their mean and spread in words and curves, and whether one kind is above another."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from otgen.charts import Line
 from otgen.experiments.experiment import Outcome, Verdict, verdict
 
 RULE = "Confirmed means: by more than two standard errors of the difference."
@@ -31,6 +32,20 @@ def plus_minus(values: Sequence[float], form: str = ".3g") -> str:
     if len(values) < 2:
         return mean
     return f"{mean} ± {plain(statistics.stdev(values), form if form.endswith('%') else '.1g')}"
+
+
+def listed(values: Mapping[Any, Sequence[float]], form: str = ".3g") -> str:
+    """Write mean ± standard deviation of every kind, and behind it in brackets the kind, a word or a tuple of words."""
+    return ", ".join(
+        f"{plus_minus(some, form)} ({kind if isinstance(kind, str) else ', '.join(kind)})"
+        for kind, some in values.items()
+    )
+
+
+def banded(x: Sequence[float], runs: Iterable[Sequence[float]], label: str, style: str, colour: int) -> Line:
+    """A curve through the means of the runs at each x, in a band of their standard deviation."""
+    means, bands = zip(*map(mean_and_spread, runs), strict=True)
+    return Line(x, means, label, bands, style, colour)
 
 
 def plain(value: float, form: str = ".3g") -> str:

@@ -17,7 +17,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import above, judged, plus_minus, runs_by
+from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.models.transport import pot_emd
@@ -158,7 +158,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
                 >= statistics.mean(sum(agreement["batch"].values(), []))
             ),
             f"Rank correlation with {name} along training: "
-            + "; ".join(f"{label} {_all(agreement[key])}" for key, label in MEASURES.items())
+            + "; ".join(f"{label} {listed(agreement[key])}" for key, label in MEASURES.items())
             + ". Confirmed means: no lower on average over all trainings.",
             FIGURE,
         ),
@@ -224,10 +224,6 @@ def _largest(run: Mapping[str, Any], key: str) -> float:
 def _row(kind: str, runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     late = [plus_minus([_late(run, key) for run in runs]) for key in ("estimate", "nearest", "whole", "batch", "fid")]
     return (kind, *late, *(plus_minus([run["agreement"][key] for run in runs]) for key in MEASURES))
-
-
-def _all(values: Mapping[str, Sequence[float]]) -> str:
-    return ", ".join(f"{plus_minus(some)} ({kind})" for kind, some in values.items())
 
 
 def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, Any]) -> list[Panel]:

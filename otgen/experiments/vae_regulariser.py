@@ -19,7 +19,7 @@ from torch import Tensor
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
-from otgen.experiments.spread import mean_and_spread, plus_minus, runs_by
+from otgen.experiments.spread import banded, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
 from otgen.seeds import stream
@@ -202,8 +202,7 @@ def _curves(runs: Mapping[int, Sequence[Mapping[str, Any]]], n: int) -> list[Pan
             [statistics.mean(run[name]) if isinstance(run[name], list) else run[name] for run in some]
             for some in runs.values()
         ]
-        means, bands = zip(*map(mean_and_spread, values), strict=True)
-        return Line(latents, means, label, bands, "o-", colour)
+        return banded(latents, values, label, "o-", colour)
 
     ceiling = Line([latents[0], latents[-1]], [math.log(n)] * 2, f"log N = {math.log(n):.2f}", style="--", colour=7)
     return [
