@@ -8,7 +8,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.experiments.experiment import Context, Outcome
-from otgen.metrics import compare, memorisation, sharpness, train_lenet
+from otgen.metrics import LeNet, compare, memorisation, sharpness, train_lenet
 from otgen.models import AE, AEOTGAN, MODELS, Model
 from otgen.models.transport import pot_emd
 from otgen.seeds import stream
@@ -52,6 +52,12 @@ def images_of(name: str) -> tuple[Tensor, Tensor]:
     return x.view(-1, *shape), labels
 
 
+def images_and_lenet(context: Context, name: str) -> tuple[Tensor, LeNet]:
+    """Images of one of `SETS`, and the classifier of its labels, in whose features they are compared."""
+    x, labels = images_of(name)
+    return x, train_lenet(x, labels, seed=context.seed, cache=context.cache)
+
+
 def check(settings: Any) -> None:
     """Refuse data sets and models that there are not, or not without a package that is missing."""
     for key, known in (("sets", SETS), ("models", MODELS)):
@@ -70,10 +76,14 @@ def unlike(models: Sequence[str]) -> str:
     return f" Settings are the models' defaults but for {some}." if some else ""
 
 
+def shuffled(x: Tensor, seed: int) -> Tensor:
+    """Samples (n, ...) in an order by chance, to be parted into halves."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(stream(seed, "halves")))]
+
+
 def halves(x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Part images (n, ...) by chance into two halves of as many: those that a model sees, and those it does not."""
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(stream(seed, "halves")))
-    seen, unseen = x[order[: 2 * (len(x) // 2)]].chunk(2)
+    seen, unseen = shuffled(x, seed)[: 2 * (len(x) // 2)].chunk(2)
     return seen, unseen
 
 
@@ -109,8 +119,7 @@ def score(context: Context, place: str, name: str, repeat: int) -> Outcome:
     show in the distance to the nearest image of the half that was seen over that of the other, in the features of the
     FID: 1 for new images, 0 for copies. What it is for data, three thirds say.
     """
-    x, labels = images_of(place)
-    lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
+    x, lenet = images_and_lenet(context, place)
     seed = context.seed + repeat
     seen, unseen = halves(x, seed)
     half = len(seen)
@@ -119,10 +128,7 @@ def score(context: Context, place: str, name: str, repeat: int) -> Outcome:
         made, thirds = seen, x[: 3 * (len(x) // 3)].chunk(3)
     else:
         model = train(context, name, seen, seed)
-        if isinstance(model, AE) and MODELS[name] is AE:
-            made = model.reconstruct(seen)
-        else:
-            made = model.sample(half, generator=stream(seed, "measured"))
+        made = model.reconstruct(seen) if MODELS[name] is AE else model.sample(half, generator=stream(seed, "measured"))
         made = made.cpu().clamp(0, 1)
         thirds = (made, seen, unseen)
     (report,) = compare(unseen, made, lenet, ("FID",), seed=seed)

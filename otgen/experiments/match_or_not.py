@@ -17,7 +17,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.spread import RULE, above, banded, judged, plus_minus, runs_by
-from otgen.metrics import compare, sliced_wasserstein, train_lenet
+from otgen.metrics import compare, sliced_wasserstein
 from otgen.models import VAE, Model
 from otgen.models.wae import PAPER_WEIGHT
 from otgen.seeds import stream
@@ -58,8 +58,7 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 
 def _train(context: Context, name: str, weight: float, repeat: int) -> Outcome:
     """Train a model on one half of the data; measure its coding, its samples and its codes beside the other half."""
-    x, labels = lineup.images_of(context.settings["data"])
-    lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
+    x, lenet = lineup.images_and_lenet(context, context.settings["data"])
     seed = context.seed + repeat
     seen, unseen = lineup.halves(x, seed)
     model = lineup.train(context, name, seen, seed, **_penalty(name, weight, seen[0].numel()))

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import plus_minus, runs_by
-from otgen.metrics import fid, train_lenet
+from otgen.metrics import fid
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
 from otgen.seeds import stream
 
@@ -29,9 +29,6 @@ KINDS: dict[str, tuple[Callable[..., Adversarial], str]] = {
 
 FOLLOWS = 0.5
 """Rank correlation from which on a loss is said to follow the quality."""
-
-SHOWN = 36
-"""Generated digits to look at."""
 
 FIGURE, SCATTER, SHEETS = "meaningful-loss.png", "meaningful-loss-scatter.png", "meaningful-loss-digits.png"
 
@@ -52,11 +49,9 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def _train(context: Context, kind: str, repeat: int) -> Outcome:
     """Train one model, and measure critic and samples every few steps."""
     s, seed = context.settings, context.seed + repeat
-    pixels, labels = data.digits()
-    lenet = train_lenet(pixels.view(-1, 1, 8, 8), labels, seed=context.seed, cache=context.cache)
-    real = lenet(pixels.view(-1, 1, 8, 8))
-    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(stream(context.seed, "halves")))
-    floor = fid(*real[order].chunk(2))
+    x, lenet = lineup.images_and_lenet(context, "digits")
+    pixels, real = x.flatten(1), lenet(x)
+    floor = fid(*lineup.shuffled(real, context.seed).chunk(2))
     model = KINDS[kind][0](
         (64,), s["d"], n_critic=s["n_critic"], lr=s["lr"], width=s["width"], seed=seed, device=context.device
     )
@@ -81,7 +76,7 @@ def _train(context: Context, kind: str, repeat: int) -> Outcome:
         "extractor": lenet.fingerprint,
         "floor": floor.value - (floor.bias or 0.0),
     }
-    images = model.sample(SHOWN, generator=stream(context.seed, "shown")).cpu().clamp(0, 1)
+    images = model.sample(lineup.SHOWN, generator=stream(context.seed, "shown")).cpu().clamp(0, 1)
     return Outcome(values, {"images": images.view(-1, 1, 8, 8)})
 
 

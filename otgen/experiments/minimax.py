@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otgen import data
 from otgen.charts import Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.critics import gradient_and_noise
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
 from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
-from otgen.metrics import kid, train_lenet
+from otgen.metrics import kid
 from otgen.models import GAN
 from otgen.nn import adversarial
 from otgen.seeds import stream
@@ -33,9 +33,6 @@ EARLY = 0.2
 
 DIGITS = 1797
 """Size of the data set."""
-
-SHOWN = 36
-"""Generated digits to look at."""
 
 CURVE = 200
 """Points of a loss curve that are kept, each a mean over steps."""
@@ -62,10 +59,8 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def _train(context: Context, loss: str, n_critic: int, repeat: int) -> Outcome:
     """Train one GAN and look at it every few steps; both losses start from the same weights."""
     s, seed = context.settings, context.seed + repeat
-    pixels, labels = data.digits()
-    lenet = train_lenet(pixels.view(-1, 1, 8, 8), labels, seed=context.seed, cache=context.cache)
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(stream(context.seed, "halves")))
-    real = lenet(pixels[order].view(-1, 1, 8, 8))
+    x, lenet = lineup.images_and_lenet(context, "digits")
+    real = lenet(lineup.shuffled(x, context.seed))
     floor = kid(*real.chunk(2))
     gan = GAN(
         (64,), s["d"], loss=loss, n_critic=n_critic, lr=s["lr"], width=s["width"], seed=seed, device=context.device
@@ -80,7 +75,7 @@ def _train(context: Context, loss: str, n_critic: int, repeat: int) -> Outcome:
             score = kid(real[: s["n"]], lenet(made.view(-1, 1, 8, 8)))
             rows.append({"step": float(step), "kid": score.value} | _gradient(gan, loss, z))
 
-    gan.fit(pixels, epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False, callbacks=[look])
+    gan.fit(x.flatten(1), epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False, callbacks=[look])
     values = {
         "loss": loss,
         "n_critic": n_critic,
@@ -90,7 +85,7 @@ def _train(context: Context, loss: str, n_critic: int, repeat: int) -> Outcome:
         "extractor": lenet.fingerprint,
         "floor": [floor.value, floor.spread],
     }
-    images = gan.sample(SHOWN, generator=stream(context.seed, "shown")).cpu().clamp(0, 1)
+    images = gan.sample(lineup.SHOWN, generator=stream(context.seed, "shown")).cpu().clamp(0, 1)
     return Outcome(values, {"images": images.view(-1, 1, 8, 8)})
 
 

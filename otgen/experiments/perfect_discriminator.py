@@ -17,6 +17,7 @@ from torch.optim import Adam
 
 from otgen import data
 from otgen.charts import Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.critics import gradient_and_noise
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import plain
@@ -43,9 +44,6 @@ ORDERS = 100.0
 
 HELD_OUT = 360
 """Digits that no network is trained on."""
-
-SHOWN = 36
-"""Generated digits to look at."""
 
 FIGURE, SHEETS = "perfect-discriminator.png", "frozen-generators.png"
 
@@ -86,7 +84,7 @@ def _against(context: Context, epochs: int) -> Outcome:
         batch = real[torch.randint(len(real), (BATCH,), generator=noise)].to(context.device)
         loss = adversarial.gan_critic(fresh(batch), fresh(generator(draw(BATCH)).detach()))
         descend(optimiser, loss)
-    images = generator(z[:SHOWN]).detach().cpu().clamp(0, 1).view(-1, 1, 8, 8)
+    images = generator(z[: lineup.SHOWN]).detach().cpu().clamp(0, 1).view(-1, 1, 8, 8)
     return Outcome({"epochs": epochs, "m": m, "rows": rows}, {"images": images})
 
 

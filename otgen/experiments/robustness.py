@@ -16,7 +16,7 @@ from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict
 from otgen.experiments.spread import RULE, above, judged, listed, not_above, plus_minus, runs_by
-from otgen.metrics import compare, reverse_kl, train_lenet
+from otgen.metrics import compare, reverse_kl
 from otgen.models import GAN, WGAN, Generative
 from otgen.nn import MLP
 from otgen.nn.lecture import WAEDecoder
@@ -83,9 +83,8 @@ def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
 def _train(context: Context, generator: str, loss: str, repeat: int) -> Outcome:
     """Train one model; both losses start from the same generator."""
     s, seed = context.settings, context.seed + repeat
-    x, labels = lineup.images_of(s["data"])
+    x, lenet = lineup.images_and_lenet(context, s["data"])
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
     with torch_seeded(stream(seed, "generator")):
         network = GENERATORS[generator](s["d"], shape, s["width"])
     model = LOSSES[loss](shape, s["d"], width=s["width"], generator=network, seed=seed, device=context.device)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
 from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
-from otgen.metrics import exact_wasserstein, fid, sharpness, train_lenet
+from otgen.metrics import exact_wasserstein, fid, sharpness
 from otgen.models import WGAN, WGANGP, Adversarial
 from otgen.models.transport import pot_emd
 from otgen.seeds import stream
@@ -66,15 +67,15 @@ def _data(context: Context) -> Outcome:
     real = [exact_wasserstein(a, b, 1.0).value for a, b in pairs.view(BATCHES, 2, BATCH, -1)]
     blurred = [exact_wasserstein(batch, centres, 1.0).value for batch in pairs[:, :BATCH]]
     images, of_centres = pixels.view(-1, 1, 8, 8), centres.view(-1, 1, 8, 8)
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(stream(context.seed, "halves")))
-    one, other = pixels[order].chunk(2)
+    shuffled = lineup.shuffled(images, context.seed)
+    one, other = shuffled.flatten(1).chunk(2)
     values = {
         "real": real,
         "centres": blurred,
         "halves": exact_wasserstein(one, other, 1.0).value,
         "sharpness": [sharpness(images).value, sharpness(of_centres).value],
     }
-    return Outcome(values, {"data": images[order[:BATCH]], "centres": of_centres})
+    return Outcome(values, {"data": shuffled[:BATCH], "centres": of_centres})
 
 
 def _centres(x: Tensor, k: int, seed: int) -> Tensor:
@@ -98,9 +99,8 @@ def _batches(x: Tensor, count: int, seed: int, size: int = BATCH) -> Tensor:
 def _train(context: Context, kind: str, repeat: int) -> Outcome:
     """Train one model and measure every few steps of the generator."""
     s, seed = context.settings, context.seed + repeat
-    pixels, labels = data.digits()
-    lenet = train_lenet(pixels.view(-1, 1, 8, 8), labels, seed=context.seed, cache=context.cache)
-    real = lenet(pixels.view(-1, 1, 8, 8))
+    x, lenet = lineup.images_and_lenet(context, "digits")
+    pixels, real = x.flatten(1), lenet(x)
     seen = _batches(pixels, BATCHES, stream(context.seed, "seen"))
     model = KINDS[kind]((64,), s["d"], lr=s["lr"], width=s["width"], seed=seed, device=context.device)
     on_device = pixels.to(context.device)

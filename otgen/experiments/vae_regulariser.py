@@ -19,6 +19,7 @@ from torch import Tensor
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.lineup import SHOWN
 from otgen.experiments.spread import banded, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
@@ -37,9 +38,6 @@ PAIRS = 39
 
 DIRECTIONS = 64
 """Of the sliced distances: all of them share these, so few will do."""
-
-SHOWN = 36
-"""Generated images to look at."""
 
 SIDE = 12
 """Of the lattice of codes, quantiles of the prior, that shows what two latents mean."""

@@ -21,7 +21,7 @@ NAME, WEIGHTS = "match-or-not", [0.1, 1, 10]
 
 @pytest.mark.slow
 def test_from_end_to_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(match_or_not, "train_lenet", partial(train_lenet, epochs=1))
+    monkeypatch.setattr(lineup, "train_lenet", partial(train_lenet, epochs=1))
     context = context_of(NAME, tmp_path, weights=WEIGHTS, repeats=1, d=3, width=2, steps=2)
     outcomes = {part: work() for part, work in match_or_not.EXPERIMENT.parts(context).items()}
     assert list(outcomes) == ["ae-ot-0"] + [f"{name}-{w}-0" for name in ("vae", "wae-mmd") for w in ("0.1", "1", "10")]

@@ -13,6 +13,7 @@ from otgen import data, plots
 from otgen.experiments import (
     critics,
     interpolation,
+    lineup,
     meaningful_loss,
     minimax,
     parallel_lines,
@@ -61,7 +62,7 @@ TRAINED = (
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in TRAINED else n for n in TINY])
 def test_from_end_to_end(name, tmp_path, monkeypatch):
-    for module in (minimax, meaningful_loss, useful_w, interpolation):
+    for module in (lineup, interpolation):
         monkeypatch.setattr(module, "train_lenet", partial(train_lenet, epochs=1))
     monkeypatch.setattr(useful_w, "BATCHES", 3)
     monkeypatch.setattr(perfect_discriminator, "BATCHES", 2)

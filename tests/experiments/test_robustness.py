@@ -8,7 +8,7 @@ from contexts import context_of
 from torch import nn
 
 from otgen import plots
-from otgen.experiments import robustness
+from otgen.experiments import lineup, robustness
 from otgen.experiments.registry import EXPERIMENTS
 from otgen.metrics import train_lenet
 
@@ -56,7 +56,7 @@ def test_an_unknown_data_set_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_from_end_to_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(robustness, "train_lenet", partial(train_lenet, epochs=1))
+    monkeypatch.setattr(lineup, "train_lenet", partial(train_lenet, epochs=1))
     context = context_of("robustness", tmp_path, repeats=1, steps=2, width=1, d=3)
     experiment = EXPERIMENTS["robustness"]
     outcomes = {part: work() for part, work in experiment.parts(context).items()}
