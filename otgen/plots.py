@@ -439,28 +439,28 @@ def convergence(history: Sequence[dict[str, float]]) -> "Figure":
         raise TypeError("convergence: the history must be that of a map, a list of records, got a model's")
     if not history:
         raise ValueError("convergence: the history must hold at least one measurement, got none")
-    samples = [record["samples"] for record in history]
     figure = figure_of(7, 4.5)
-    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
-
     axes = figure.subplots()
-    if not any(samples):
-        return _steps(figure, axes, history)
-    axes.loglog(samples, [record["tv"] for record in history], "o-", color=PALETTE[0], label="error of the cells")
-    floor = [record["tv_floor"] for record in history]
-    axes.loglog(samples, floor, "s--", color=PALETTE[1], label="sampling floor: exact cells, independent samples")
-    axes.set(xlabel="source samples spent", ylabel="total variation")
+    draw = _against_samples if any(record["samples"] for record in history) else _against_steps
+    draw(axes, history)
     axes.set_title("convergence of the semi-discrete fit")
-    for axis, labels in ((axes.xaxis, EngFormatter(sep="")), (axes.yaxis, StrMethodFormatter("{x:g}"))):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter(labels)
-        axis.set_minor_formatter(NullFormatter())
     axes.grid(True, which="both", linewidth=0.4, alpha=0.5)
     axes.legend()
     return figure
 
 
-def _steps(figure: "Figure", axes: Any, history: Sequence[dict[str, float]]) -> "Figure":
+def _against_samples(axes: Any, history: Sequence[dict[str, float]]) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    samples, floor = ([record[key] for record in history] for key in ("samples", "tv_floor"))
+    axes.loglog(samples, [record["tv"] for record in history], "o-", color=PALETTE[0], label="error of the cells")
+    axes.loglog(samples, floor, "s--", color=PALETTE[1], label="sampling floor: exact cells, independent samples")
+    axes.set(xlabel="source samples spent", ylabel="total variation")
+    plain_numbers(axes.xaxis, EngFormatter(sep=""))
+    plain_numbers(axes.yaxis)
+
+
+def _against_steps(axes: Any, history: Sequence[dict[str, float]]) -> None:
     """Draw the errors of a fit with exact cells, step by step; what is below rounding stands at it."""
     from matplotlib.ticker import MaxNLocator
 
@@ -471,19 +471,15 @@ def _steps(figure: "Figure", axes: Any, history: Sequence[dict[str, float]]) -> 
     ):
         axes.semilogy(step, [max(record[name], ROUNDING) for record in history], mark, color=colour, label=label)
     axes.set(xlabel="Newton steps, no samples", ylabel="error of the cells")
-    axes.set_title("convergence of the semi-discrete fit")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(True, which="both", linewidth=0.4, alpha=0.5)
-    axes.legend()
-    return figure
 
 
-def plain_numbers(axis: Any) -> None:
-    """Write 1, 2, 5, 10, 20 and so on along a logarithmic axis."""
+def plain_numbers(axis: Any, form: Any = "{x:g}") -> None:
+    """Write 1, 2, 5, 10, 20 and so on along a logarithmic axis, in the form that a string or formatter gives them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter("{x:g}")
+    axis.set_major_formatter(form)
     axis.set_minor_formatter(NullFormatter())
 
 
