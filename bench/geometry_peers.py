@@ -17,9 +17,6 @@ from scipy.spatial import ConvexHull, Voronoi
 
 import otgen
 
-PACKAGES = {"geogram": "geogram", "pyvoro2": "pyvoro2", "multivoro": "multivoro", "freud": "freud-analysis"}
-"""Module and the package it comes in."""
-
 AGREE = 1e-4
 """Largest difference of two measures, in mean cells; Voro++, under three of the peers, makes up to 2e-5."""
 
@@ -53,11 +50,16 @@ class Peer:
 def installed(threads: int) -> dict[str, Peer]:
     """The peers that can be imported; a line for each that cannot."""
     peers = {"scipy": scipy_peer()}
-    for name, package in PACKAGES.items():
-        if importlib.util.find_spec(name) is None:
-            print(f"{name} is not installed: left out (pip install {package})", file=sys.stderr)
+    for module, package, make in (
+        ("geogram", "geogram", _geogram),
+        ("pyvoro2", "pyvoro2", _pyvoro2),
+        ("multivoro", "multivoro", _multivoro),
+        ("freud", "freud-analysis", _freud),
+    ):
+        if importlib.util.find_spec(module) is None:
+            print(f"{module} is not installed: left out (pip install {package})", file=sys.stderr)
         else:
-            peers[name] = globals()[f"_{name}"](threads)
+            peers[module] = make(threads)
     return peers
 
 

@@ -41,13 +41,11 @@ class Peer:
     """A contender.
 
     Attributes:
-        label: For people.
         dims: Dimensions it is asked for; `None` for all.
         scores: n m of one call, in units of torch's: slow ones get fewer samples.
         make: Targets (m, d) and heights (m,) to a function from samples (n, d) to the index of the best target, (n,).
     """
 
-    label: str
     dims: tuple[int, ...] | None
     scores: float
     make: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
@@ -71,12 +69,15 @@ def blas_of(library: str) -> str | None:
 
 def installed(threads: int) -> dict[str, Peer]:
     """The peers that can be imported; a line for each that cannot."""
-    peers = {"torch": Peer("torch addmm + argmax", None, 1.0, plain_torch)}
-    for name, module, package in (("faiss", "faiss", "faiss-cpu"), ("keops", "pykeops", "pykeops")):
+    peers = {"torch": Peer(None, 1.0, plain_torch)}
+    for name, module, package, make in (
+        ("faiss", "faiss", "faiss-cpu", _faiss),
+        ("keops", "pykeops", "pykeops", _keops),
+    ):
         if importlib.util.find_spec(module) is None:
             print(f"{name} is not installed: left out (pip install {package})", file=sys.stderr)
         else:
-            peers[name] = globals()[f"_{name}"](threads)
+            peers[name] = make(threads)
     return peers
 
 
@@ -109,7 +110,7 @@ def _faiss(threads: int) -> Peer:
 
         return search
 
-    return Peer("FAISS flat", None, 1.0, make)
+    return Peer(None, 1.0, make)
 
 
 def _keops(threads: int) -> Peer:
@@ -128,4 +129,4 @@ def _keops(threads: int) -> Peer:
 
         return search
 
-    return Peer("PyKeOps", KEOPS_DIMS, 0.05, make)
+    return Peer(KEOPS_DIMS, 0.05, make)
