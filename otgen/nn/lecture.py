@@ -5,7 +5,6 @@ WAE: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4 and appendix
 Generative Model Based on Extended Semi-Discrete Optimal Transport".
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 
 from torch import nn
@@ -25,7 +24,7 @@ class WAEEncoder(nn.Sequential):
     """
 
     def __init__(self, shape: Image, d: int, width: int = 128):
-        _check_sides("WAEEncoder", shape, lambda side: side % 4 == 0 and side >= 8, "multiples of 4 and at least 8")
+        _check_fours("WAEEncoder", shape)
         channels = (shape[0], width, 2 * width, 4 * width, 8 * width)
         layers: list[nn.Module] = []
         h, w = shape[1:]
@@ -49,7 +48,7 @@ class WAEDecoder(nn.Sequential):
     """
 
     def __init__(self, d: int, shape: Image, width: int = 128):
-        _check_sides("WAEDecoder", shape, lambda side: side % 4 == 0 and side >= 8, "multiples of 4 and at least 8")
+        _check_fours("WAEDecoder", shape)
         large = min(shape[1:]) >= 64 and all(side % 8 == 0 for side in shape[1:])
         channels = (8 * width, 4 * width, 2 * width, width) if large else (8 * width, 4 * width, 2 * width)
         share = 2 ** (len(channels) - 1)
@@ -100,11 +99,11 @@ class AEOTDecoder(nn.Sequential):
 
 def _halvings(name: str, shape: Image, width: int) -> tuple[int, ...]:
     """Channels of each level on the way down to 4 x 4."""
-    power = shape[1] == shape[2] and shape[1] & (shape[1] - 1) == 0
-    _check_sides(name, shape, lambda side: power and side >= 8, "equal, a power of 2 and at least 8")
+    if shape[1] != shape[2] or shape[1] < 8 or shape[1] & (shape[1] - 1):
+        raise ValueError(f"{name}: h and w must be equal, a power of 2 and at least 8, got shape {shape}")
     return tuple(width * 2**level for level in range(shape[1].bit_length() - 3))
 
 
-def _check_sides(name: str, shape: Image, fits: Callable[[int], bool], wanted: str) -> None:
-    if not all(fits(side) for side in shape[1:]):
-        raise ValueError(f"{name}: h and w must be {wanted}, got shape {shape}")
+def _check_fours(name: str, shape: Image) -> None:
+    if not all(side % 4 == 0 and side >= 8 for side in shape[1:]):
+        raise ValueError(f"{name}: h and w must be multiples of 4 and at least 8, got shape {shape}")

@@ -21,8 +21,14 @@ LEAK = 0.2  # slope of a critic's leaky ReLU (Radford et al. 2016, DCGAN)
 
 Shape = tuple[int, ...]
 
+Maker = Callable[..., nn.Module]
 
-KINDS = ("plain", "wae", "ae-ot")
+KINDS: dict[str, tuple[Maker, Maker]] = {
+    "plain": (ConvEncoder, ConvDecoder),
+    "wae": (lecture.WAEEncoder, lecture.WAEDecoder),
+    "ae-ot": (lecture.AEOTEncoder, lecture.AEOTDecoder),
+}
+"""Encoders and decoders of images."""
 
 
 def encoder(shape: Shape, d: int, width: int = 32, kind: str = "plain") -> nn.Module:
@@ -38,12 +44,7 @@ def encoder(shape: Shape, d: int, width: int = 32, kind: str = "plain") -> nn.Mo
     _check("encoder", shape, kind)
     if len(shape) == 1:
         return MLP((shape[0], *_hidden(width), d), nn.SiLU)
-    makers: dict[str, Callable[..., nn.Module]] = {
-        "plain": ConvEncoder,
-        "wae": lecture.WAEEncoder,
-        "ae-ot": lecture.AEOTEncoder,
-    }
-    return makers[kind]((shape[0], shape[1], shape[2]), d, width)
+    return KINDS[kind][0]((shape[0], shape[1], shape[2]), d, width)
 
 
 def decoder(d: int, shape: Shape, width: int = 32, kind: str = "plain") -> nn.Module:
@@ -58,12 +59,7 @@ def decoder(d: int, shape: Shape, width: int = 32, kind: str = "plain") -> nn.Mo
     _check("decoder", shape, kind)
     if len(shape) == 1:
         return MLP((d, *_hidden(width), shape[0]), nn.SiLU)
-    makers: dict[str, Callable[..., nn.Module]] = {
-        "plain": ConvDecoder,
-        "wae": lecture.WAEDecoder,
-        "ae-ot": lecture.AEOTDecoder,
-    }
-    return makers[kind](d, (shape[0], shape[1], shape[2]), width)
+    return KINDS[kind][1](d, (shape[0], shape[1], shape[2]), width)
 
 
 def critic(shape: Shape, width: int = 32, norm: str = "none") -> "Critic":
