@@ -64,20 +64,20 @@ def main() -> None:
         rows.append(measure_size(m, d, known, arguments.quick, arguments.threads))
         rows[-1] |= {"copy GB/s": copy, "faiss BLAS": peers.blas_of("faiss")}
         print(rows[-1], file=sys.stderr, flush=True)
-    name = None if arguments.quick or arguments.held else f"ops-{ops.instruction_set()}"
+    if arguments.quick:
+        report(None, rows)
+        sys.exit("assign is slower than torch" if any(row["assign / torch"] < 1 for row in rows) else None)
+    name = f"ops-{ops.instruction_set()}"
     if not arguments.held:
         report(name, rows)  # before others can fail
-    if "faiss" in known and not arguments.quick:
+    if "faiss" in known:
         at_its_best(rows, [*sys.argv[1:], "--alone"])
     if arguments.held:
         print(json.dumps(rows))
         return
-    if not arguments.quick:
-        rows += [row for isa in peers.HELD_TO for row in held(isa, arguments.threads)]
-        share_the_best(rows)
-        report(name, rows)
-    if arguments.quick and any(row["assign / torch"] < 1 for row in rows):
-        sys.exit("assign is slower than torch")
+    rows += [row for isa in peers.HELD_TO for row in held(isa, arguments.threads)]
+    share_the_best(rows)
+    report(name, rows)
 
 
 def held(isa: str, threads: int) -> list[Row]:
