@@ -5,13 +5,13 @@ Laplacian, so noise raises it, too: a model is good where it comes near the data
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table
 from otgen.experiments.lineup import DATA
 from otgen.experiments.spread import RULE, above, judged, listed, plus_minus, runs_by
 
@@ -21,13 +21,11 @@ PUBLISHED = {"vae": ("63", "0.003"), "wae-mmd": ("55", "0.006"), "wae-gan": ("42
 FIGURE, SHEETS = "blur.png", "blur-images.png"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training, and one for the data."""
     s = context.settings
     lineup.check(s)
-    work: dict[str, Callable[[], Outcome]] = {
-        f"{place}-{DATA}": partial(lineup.score, context, place, DATA, 0) for place in s["sets"]
-    }
+    work: Parts = {f"{place}-{DATA}": partial(lineup.score, context, place, DATA, 0) for place in s["sets"]}
     for place in s["sets"]:
         for name in s["models"]:
             for repeat in range(s["repeats"]):
@@ -121,6 +119,3 @@ def _panel(place: str, models: Sequence[str], sharp: Mapping[tuple[str, str], Se
     top = 1.15 * max(max(line.y) for line in lines)
     ticks = {float(number): name for number, name in enumerate(models, 1)}
     return Panel(f"{place}: sharpness", "", "variance of the Laplacian", lines, ticks=ticks, ylim=(0.0, top))
-
-
-EXPERIMENT = Experiment(parts, conclude)

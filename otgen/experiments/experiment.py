@@ -41,6 +41,10 @@ class Outcome:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
+Parts = dict[str, Callable[[], Outcome]]
+"""The work of an experiment, by name."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """A claim of the lecture, and what became of it.
@@ -110,7 +114,7 @@ class Experiment:
         conclude: From the outcomes of all parts to the findings; cheap, so it is done at every run.
     """
 
-    parts: Callable[[Context], dict[str, Callable[[], Outcome]]]
+    parts: Callable[[Context], Parts]
     conclude: Callable[[Context, Mapping[str, Outcome]], Findings]
 
 

@@ -7,7 +7,7 @@ codes, and where it crosses the singular set it jumps.
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from otgen import data, plots
 from otgen.charts import Line, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import plus_minus
 from otgen.metrics import LeNet, train_lenet
 from otgen.models import AEOT
@@ -33,7 +33,7 @@ PICTURED = 5
 FIGURE, SHEETS = "interpolation.png", "interpolation-digits.png"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each autoencoder with its map."""
     s = context.settings
     if s["points"] < 2 * SHOWN or s["points"] % 2 == 0:
@@ -220,6 +220,3 @@ def _along(outcome: Outcome) -> list[Panel]:
             lines.append(Line(t, lengths.tolist(), label, colour=colour))
         panels.append(Panel(f"pair {pair + 1}: steps along the way", "t", "step over distance of the ends", lines))
     return panels
-
-
-EXPERIMENT = Experiment(parts, conclude)

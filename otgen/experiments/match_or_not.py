@@ -6,7 +6,7 @@ spoils the coding. Its way out is not to match: AE-OT codes freely and transport
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table
 from otgen.experiments.spread import RULE, above, banded, judged, plus_minus, runs_by
 from otgen.metrics import compare, sliced_wasserstein
 from otgen.models import VAE, Model
@@ -40,14 +40,14 @@ Runs = Mapping[tuple[str, float], Sequence[Mapping[str, Any]]]
 """Trainings by model and weight; AE-OT's weight is 0."""
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training; all settings once come before any comes twice."""
     s = context.settings
     if s["data"] not in lineup.SETS:
         raise ValueError(f"data must be one of {', '.join(lineup.SETS)}, got {s['data']!r}")
     if min(s["weights"]) <= 0 or 1 not in s["weights"][1:-1] or s["weights"] != sorted(s["weights"]):
         raise ValueError(f"weights must be positive, from weak to strong, with 1 between them, got {s['weights']}")
-    work: dict[str, Callable[[], Outcome]] = {}
+    work: Parts = {}
     for repeat in range(s["repeats"]):
         work[f"{FREE}-{repeat}"] = partial(_train, context, FREE, 0.0, repeat)
         for name in MATCHING:
@@ -222,6 +222,3 @@ def _trade(weights: Sequence[float], runs: Runs) -> Panel:
     lines = [curve(name, weights, "o-", colour) for colour, name in enumerate(MATCHING)]
     lines.append(curve(FREE, [0.0], "o", 5))
     return Panel("both at once", COLUMNS["error"], COLUMNS["fid"], lines, xscale="log", yscale="log")
-
-
-EXPERIMENT = Experiment(parts, conclude)

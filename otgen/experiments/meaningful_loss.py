@@ -14,7 +14,7 @@ import torch
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import plus_minus, runs_by
 from otgen.metrics import fid
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
@@ -36,7 +36,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Trainings by kind."""
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
     if unknown := [kind for kind in s["kinds"] if kind not in KINDS]:
@@ -170,6 +170,3 @@ def _scatter(kind: str, runs: Sequence[Mapping[str, Any]]) -> Panel:
             Cloud(late, f"rank correlation {run['correlation']:.2f}", colour=number, size=12),
         ]
     return Panel(kind, KINDS[kind][1], "FID", clouds=clouds, yscale="log")
-
-
-EXPERIMENT = Experiment(parts, conclude)

@@ -6,7 +6,7 @@ is trained on a par with the generator and with several steps for each of the ge
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import gradient_and_noise
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table
 from otgen.experiments.spread import RULE, above, judged, plus_minus, runs_by
 from otgen.metrics import kid
 from otgen.models import GAN
@@ -43,7 +43,7 @@ Runs = Mapping[tuple[str, int], Sequence[Mapping[str, Any]]]
 """Trainings by loss and n_critic."""
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
     if s["every"] > EARLY / 2 * s["epochs"] * (DIGITS // s["batch"]):
@@ -234,6 +234,3 @@ def _caption() -> str:
         f" {BATCHES} batches of {BATCH}, and deviation between them. Below the dashed line KID could not be told from"
         " that of the data itself."
     )
-
-
-EXPERIMENT = Experiment(parts, conclude)

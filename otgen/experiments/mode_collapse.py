@@ -14,7 +14,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Cloud, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
@@ -69,13 +69,13 @@ SHOWN = 1000
 DATA = "data"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training, and one for fresh data of each set."""
     s = context.settings
     unknown = [name for name in s["models"] if name not in MODELS] + [name for name in s["sets"] if name not in SETS]
     if unknown:
         raise ValueError(f"models and sets must be of {', '.join([*MODELS, *SETS])}, got {unknown[0]!r}")
-    work: dict[str, Callable[[], Outcome]] = {f"{name}-{DATA}": partial(_fresh, context, name) for name in s["sets"]}
+    work: Parts = {f"{name}-{DATA}": partial(_fresh, context, name) for name in s["sets"]}
     for name in s["sets"]:
         for model in s["models"]:
             for repeat in range(s["repeats"]):
@@ -255,6 +255,3 @@ def _caption(name: str) -> str:
         " model in green. A mode without green is lost; green between modes is mixture. Points outside of the frame are"
         " counted, not drawn."
     )
-
-
-EXPERIMENT = Experiment(parts, conclude)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
 from otgen.charts import Line, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import banded, plus_minus
 from otgen.models.base import descend
 from otgen.models.state import seeded
@@ -51,12 +51,10 @@ FIGURE = "parallel-lines.png"
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each theta."""
     thetas = context.settings["thetas"]
-    work: dict[str, Callable[[], Outcome]] = {
-        f"theta{theta:+.3f}": partial(_train_all, context, theta) for theta in thetas
-    }
+    work: Parts = {f"theta{theta:+.3f}": partial(_train_all, context, theta) for theta in thetas}
     if len(work) < len(thetas) or max(map(abs, thetas)) < FAR:
         raise ValueError(f"thetas must differ by a thousandth, and one be at least {FAR} from 0, got {thetas}")
     return work
@@ -262,6 +260,3 @@ def _draw(context: Context, rows: list[dict[str, Any]], thetas: list[float]) -> 
         ], yscale="symlog"),
     ]  # fmt: skip
     return chart(panels, columns=2)
-
-
-EXPERIMENT = Experiment(parts, conclude)

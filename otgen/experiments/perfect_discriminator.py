@@ -19,7 +19,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import gradient_and_noise
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import plain
 from otgen.models import GAN
 from otgen.models.base import descend
@@ -48,7 +48,7 @@ HELD_OUT = 360
 FIGURE, SHEETS = "perfect-discriminator.png", "frozen-generators.png"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each age of the generator."""
     return {f"epochs{epochs:03d}": partial(_against, context, epochs) for epochs in context.settings["epochs"]}
 
@@ -271,6 +271,3 @@ def _caption() -> str:
         " gradient of the minimax loss falls, below the bound of theorem 3 (dotted, where ε < 1); that of the"
         f" non-saturating loss does not. Gradients: mean over {BATCHES} batches of {BATCH}, and deviation between them."
     )
-
-
-EXPERIMENT = Experiment(parts, conclude)

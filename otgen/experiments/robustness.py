@@ -14,7 +14,7 @@ from torch import nn
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, Verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, Verdict
 from otgen.experiments.spread import RULE, above, judged, listed, not_above, plus_minus, runs_by
 from otgen.metrics import compare, reverse_kl
 from otgen.models import GAN, WGAN, Generative
@@ -65,7 +65,7 @@ def dense(d: int, shape: tuple[int, int, int], width: int) -> nn.Module:
 GENERATORS = {"DCGAN": dcgan, "no batch norm": plain, "MLP": dense}
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
     if s["data"] not in lineup.SETS:
@@ -207,6 +207,3 @@ def _panel(name: str, values: Values, yscale: str) -> Panel:
             lines.append(Line([number + shift] * len(some), some, label, style="o", colour=colour))
     ticks = {float(number): generator for number, generator in enumerate(GENERATORS, 1)}
     return Panel(name, "generator", name, lines, ticks=ticks, xlim=(0.5, len(GENERATORS) + 0.5), yscale=yscale)
-
-
-EXPERIMENT = Experiment(parts, conclude)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.metrics.neighbours import nearest
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.maps import plane_angles
@@ -43,7 +43,7 @@ NEW = 0.1
 SWEEP = "singular-set.png"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each set of targets."""
     s = context.settings
     if s["angles"] < 2:
@@ -234,6 +234,3 @@ def _sweep_caption() -> str:
         " points of the last two curves everything was rejected. Dotted: the threshold otgen takes by itself, and the"
         " largest proper one."
     )
-
-
-EXPERIMENT = Experiment(parts, conclude)

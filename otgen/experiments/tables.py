@@ -5,14 +5,14 @@ claim. The figures themselves are not comparable: other features, other networks
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.lineup import DATA
 from otgen.experiments.spread import above, judged, plus_minus, runs_by
 
@@ -43,11 +43,11 @@ Values = Mapping[tuple[str, str], Sequence[float]]
 """A number for each training, by data and model."""
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training, and one for the data; all models once come before any comes twice."""
     s = context.settings
     lineup.check(s)
-    work: dict[str, Callable[[], Outcome]] = {}
+    work: Parts = {}
     for place in s["sets"]:
         for repeat in range(s["repeats"]):
             for name in (DATA, *s["models"]):
@@ -179,6 +179,3 @@ def _panel(place: str, models: Sequence[str], fid: Values, data: Mapping[str, An
         lines.append(Line([float(number)] * len(values), values, style="o"))
     ticks = {float(number): name for number, name in enumerate(order, 1)}
     return Panel(place, "", data["metric"], lines, ticks=ticks, yscale="log", xlim=(0.0, len(order) + 1.0))
-
-
-EXPERIMENT = Experiment(parts, conclude)

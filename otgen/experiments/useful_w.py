@@ -17,7 +17,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import exact_wasserstein, fid, sharpness
 from otgen.models import WGAN, WGANGP, Adversarial
@@ -47,7 +47,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Trainings by kind."""
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training, and one for the data alone."""
     s = context.settings
     if unknown := [kind for kind in s["kinds"] if kind not in KINDS]:
@@ -256,6 +256,3 @@ def _panels(kind: str, runs: Sequence[Mapping[str, Any]], alone: Mapping[str, An
         Panel(f"{kind}: W₁ of batches of {BATCH}", steps, "W₁", batches),
         Panel(f"{kind}: quality", steps, "FID", curves("fid", "", 2), yscale="log"),
     ]
-
-
-EXPERIMENT = Experiment(parts, conclude)

@@ -9,7 +9,7 @@ N posteriors leave holes; what they would have with the same variances is taken 
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Experiment, Findings, Outcome, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.lineup import SHOWN
 from otgen.experiments.spread import banded, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
@@ -45,7 +45,7 @@ SIDE = 12
 FIGURE, SHEETS = "vae-regulariser.png", "vae-regulariser-digits.png"
 
 
-def parts(context: Context) -> dict[str, Callable[[], Outcome]]:
+def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
     if s["data"] not in lineup.SETS:
@@ -230,6 +230,3 @@ def _caption() -> str:
         " latents; bands: standard deviation over trainings. Bottom: two coordinates of codes z ~ q(z|x); the circles"
         " of radius 1 and 2 hold 39 % and 86 % of the prior."
     )
-
-
-EXPERIMENT = Experiment(parts, conclude)

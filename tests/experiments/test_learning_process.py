@@ -72,14 +72,14 @@ def test_a_discriminator_is_trained_to_its_best_and_the_gan_is_left_alone():
 
 def test_from_end_to_end(tmp_path):
     context = context_of(NAME, tmp_path, n_critic=[1, 2], repeats=1, steps=100, looks=5, batch=4, width=1, best=2)
-    outcomes = {part: work() for part, work in learning.EXPERIMENT.parts(context).items()}
+    outcomes = {part: work() for part, work in learning.parts(context).items()}
     assert list(outcomes) == ["1-0", "2-0"]
     for outcome in outcomes.values():
         assert [look["step"] for look in outcome.values["rows"]] == [20, 40, 60, 80, 100]
         assert [look["step"] for look in outcome.values["best"]] == [1, 5, 20, 100]
-    again = learning.EXPERIMENT.parts(context)["2-0"]()
+    again = learning.parts(context)["2-0"]()
     assert again.values == outcomes["2-0"].values != outcomes["1-0"].values
-    findings = learning.EXPERIMENT.conclude(context, outcomes)
+    findings = learning.conclude(context, outcomes)
     assert len(findings.claims) == 3
     for claim in findings.claims:
         assert claim.figure in findings.pictures

@@ -23,9 +23,9 @@ NAME, WEIGHTS = "match-or-not", [0.1, 1, 10]
 def test_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(lineup, "train_lenet", partial(train_lenet, epochs=1))
     context = context_of(NAME, tmp_path, weights=WEIGHTS, repeats=1, d=3, width=2, steps=2)
-    outcomes = {part: work() for part, work in match_or_not.EXPERIMENT.parts(context).items()}
+    outcomes = {part: work() for part, work in match_or_not.parts(context).items()}
     assert list(outcomes) == ["ae-ot-0"] + [f"{name}-{w}-0" for name in ("vae", "wae-mmd") for w in ("0.1", "1", "10")]
-    findings = match_or_not.EXPERIMENT.conclude(context, outcomes)
+    findings = match_or_not.conclude(context, outcomes)
     assert {claim.verdict for claim in findings.claims} == {"not testable at this size"}
     assert {len(row) for row in findings.tables[0].rows} == {len(findings.tables[0].header)}
     assert len(findings.tables[0].rows) == 7
