@@ -93,15 +93,14 @@ def report(
         raise FileExistsError(
             f"{page} is not a page of otgen report: choose another name, or replace it with --overwrite"
         )
+    texts = {page: _page(results)}
     outputs = [Output(page, f"{len(results)} experiment{'s' * (len(results) > 1)} on one page")]
-    replaced = None
     if readme is not None:
         there = Path(os.path.relpath(page, Path(readme).parent)).as_posix()
-        replaced = _replace(Path(readme), markdown(list(results.values()), there))
+        texts[Path(readme)] = _replace(Path(readme), markdown(list(results.values()), there))
         outputs.append(Output(Path(readme), "tables between the marks"))
-    write_text(page, _page(results))
-    if replaced is not None and readme is not None:
-        write_text(Path(readme), replaced)
+    for path, text in texts.items():
+        write_text(path, text)
     return outputs
 
 
