@@ -6,6 +6,7 @@ python bench/plots.py --quick    into a folder of its own, to see that it works
 import argparse
 import json
 import math
+import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def race_line(panel: Axes, row: Row) -> None:
 
 def roofline(rows: list[Row], path: Path) -> None:
     """Effective Gflop/s against d beside the peak and what memory would allow if every score went through it."""
-    fastest = rows[0].get("isa")
-    rows = sorted((row for row in rows if row.get("isa") == fastest), key=lambda row: row["d"])
+    fastest = rows[0]["isa"]
+    rows = sorted((row for row in rows if row["isa"] == fastest), key=lambda row: row["d"])
     figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     for color, (name, label) in enumerate(
         {"assign": "otgen assign", "measure": "otgen measure", "faiss": "FAISS flat", "torch": "torch addmm + argmax",
@@ -87,15 +88,12 @@ def roofline(rows: list[Row], path: Path) -> None:
         below = min(row["assign Gflop/s"] for row in same)
         panel.annotate(sizes, (d, below), xytext=(0, -6), textcoords="offset points", ha="center", va="top", fontsize=7)
     ends = [rows[0]["d"], rows[-1]["d"]]
-    peaks = sorted(row["peak Gflop/s"] for row in rows if "peak Gflop/s" in row)
-    if peaks:
-        panel.plot(ends, 2 * [peaks[len(peaks) // 2]], color="0.2", lw=1.2, label=f"peak of the {fastest} unit")
-    copies = sorted(row["copy GB/s"] for row in rows if "copy GB/s" in row)
-    if copies:
-        speed = [2 * d * copies[len(copies) // 2] / SCORE_BYTES for d in ends]
-        panel.plot(ends, speed, color="0.5", lw=1, ls="--", label="scores through memory")
+    peak, copy = (statistics.median_high(row[key] for row in rows) for key in ("peak Gflop/s", "copy GB/s"))
+    panel.plot(ends, [peak, peak], color="0.2", lw=1.2, label=f"peak of the {fastest} unit")
+    speed = [2 * d * copy / SCORE_BYTES for d in ends]
+    panel.plot(ends, speed, color="0.5", lw=1, ls="--", label="scores through memory")
     panel.set(xscale="log", yscale="log", xlabel="d", ylabel="Gflop/s (2nmd over time)")
-    panel.set(xlim=(ends[0] / 1.3, ends[1] * 1.6), title=f"best of m targets ({fastest or 'fastest'}); numbers are m")
+    panel.set(xlim=(ends[0] / 1.3, ends[1] * 1.6), title=f"best of m targets ({fastest}); numbers are m")
     panel.grid(which="major", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)

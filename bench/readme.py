@@ -209,7 +209,7 @@ def _processes(rows: Rows) -> str:
 
 def ops_table(file: str, rows: Rows, machine: str) -> str:
     """The kernels beside their peers, on one machine."""
-    rows = [row for row in rows if row.get("isa") == rows[0].get("isa")]
+    rows = [row for row in rows if row["isa"] == rows[0]["isa"]]
     caption = (
         f"`assign`, effective Gflop/s (2nmd over time), {machine}, exact winners on all sides up to float32 ties; the"
         " peak is that of products in registers of the kind that the filter makes, ± half of the middle half of five"
@@ -225,7 +225,7 @@ def ops_table(file: str, rows: Rows, machine: str) -> str:
     lines = []
     for row in rows:
         cells = [f"{row['m']} × {row['d']}", _number(row, "assign Gflop/s") + _spread(row, "assign")]
-        cells.append(f"{100 * row['of peak']:.0f} %" if "of peak" in row else "–")
+        cells.append(f"{100 * row['of peak']:.0f} %")
         cells += [_number(row, f"{name} Gflop/s") + _spread(row, name) for name in ("faiss", "torch", "keops")]
         cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
         cells += [_number(row, "measure Gflop/s"), f"{100 * row['sampling share']:.1f} %"]
@@ -235,7 +235,7 @@ def ops_table(file: str, rows: Rows, machine: str) -> str:
 
 def held_table(rows: Rows, machine: str) -> str:
     """The kernels without their fastest instructions, and peers without theirs; "" if that was not measured."""
-    rows = [row for row in rows if row.get("isa") != rows[0].get("isa")]
+    rows = [row for row in rows if row["isa"] != rows[0]["isa"]]
     caption = "The same machine with all contenders held to an older instruction set, FAISS' BLAS and torch's too"
     header = "instructions | m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch"
     lines = []
