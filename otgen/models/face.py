@@ -16,29 +16,13 @@ class Face(Checked):
     """Methods that every model has, on top of the hooks `_encode` and `_decode`, which a model has or has not.
 
     Whatever needs a hook that is missing says so in one line.
-
-    Attributes:
-        shape: Size of a sample.
-        d: Size of a code, where there are codes.
     """
 
     hints: dict[str, str] = {"encode": "it has no encoder", "decode": "it has no decoder"}
     """Why this kind of model lacks a method and what to take instead, by the method's name."""
 
     def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
-        """Draw new samples, without gradients.
-
-        Args:
-            n: How many.
-            generator: Source of randomness, or a seed; `None` is torch's own.
-            batch_size: How many go through the network at a time, which bounds the memory.
-
-        Returns:
-            Samples, (n, *shape), on the model's device.
-
-        Raises:
-            TypeError: The model makes no samples.
-        """
+        """Refused with a `TypeError`: the model makes no samples, as those do that are `Generative`."""
         raise self._cannot("sample")
 
     def encode(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
