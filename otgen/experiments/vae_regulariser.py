@@ -20,7 +20,7 @@ from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.lineup import SHOWN
-from otgen.experiments.spread import banded, plus_minus, runs_by
+from otgen.experiments.spread import banded, judged, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
 from otgen.seeds import stream
@@ -106,7 +106,7 @@ def conclude(context: Context, outcomes: Mapping[str, Outcome]) -> Findings:
     claims = [
         Claim(
             "The marginal KL grows with the number of latents.",
-            verdict(max(marginal[few]) < min(marginal[many])) if few < many else "not testable at this size",
+            judged([max(marginal[few]) < min(marginal[many])] if few < many else []),
             f"Beyond that of codes which follow the prior: {_each(marginal)}. {_about_ceiling(saturated, ceiling)}"
             f" Confirmed means: more in every training with {many} latents than in any with {few}.",
             FIGURE,
