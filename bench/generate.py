@@ -7,7 +7,6 @@ Times are of one sample, all samples given: the search of its d + 1 nearest cent
 index, SciPy's k-d tree in few dimensions and plain torch; the whole point by `SemiDiscreteOT.extend` and plain torch.
 """
 
-import argparse
 import importlib.util
 import math
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import interleaved, report
+from harness import interleaved, parser_of, report
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -34,9 +33,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Time every size and write results/generate.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = parser_of(__doc__)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = []

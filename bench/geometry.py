@@ -6,7 +6,6 @@ python bench/geometry.py             both; with --large a million targets are so
 python bench/geometry.py --quick     exits with 1 if 100 000 cells in the plane take longer than scipy's Voronoi
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import geometry_peers as peers
 import torch
 from geometry_plot import plot
-from harness import RESULTS, Timing, interleaved, peak_memory, report
+from harness import RESULTS, Timing, interleaved, parser_of, peak_memory, report
 from torch import Tensor
 
 import otgen
@@ -39,11 +38,9 @@ Row = dict[str, float | int | str]
 
 def main() -> None:
     """Measure, and write what was measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("part", nargs="?", choices=["diagrams", "solves"])
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.quick:

@@ -1,5 +1,6 @@
 """Timing that can be trusted on a machine that drifts: contenders in turn, medians, and the machine in the record."""
 
+import argparse
 import ctypes
 import json
 import os
@@ -19,6 +20,14 @@ import otgen
 from otgen.files import write_bytes
 
 RESULTS = Path(__file__).parent / "results"
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A parser that shows a program's docstring as it is written, and knows what most programs may be told."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 
 import ops_peers as peers
 import torch
-from harness import copy_speed, interleaved, peak_memory, report
+from harness import copy_speed, interleaved, parser_of, peak_memory, report
 from torch import Tensor
 
 from otgen import _ext, ops
@@ -43,9 +43,7 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Time every size and write results/ops-<instruction set>.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = parser_of(__doc__)
     parser.add_argument("--held", action="store_true", help=argparse.SUPPRESS)  # the process of one instruction set
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # one of the processes of FAISS
     arguments = parser.parse_args()

@@ -11,7 +11,6 @@ own error estimates left out; for otgen it is a whole `fit` with defaults, its c
 peer is stopped when it is slower than is asked.
 """
 
-import argparse
 import importlib
 import importlib.metadata
 import itertools
@@ -22,7 +21,7 @@ import sys
 from typing import Any
 
 import torch
-from harness import RESULTS, machine, report, write_json
+from harness import RESULTS, machine, parser_of, report, write_json
 from race import CONTENDERS, race
 from race_problems import RACE
 from search import chosen
@@ -39,12 +38,10 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Race and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--problems", nargs="+", choices=RACE, default=list(RACE))
     parser.add_argument("--contenders", nargs="+", choices=list(AIMS), default=list(AIMS))
     parser.add_argument("--cap", type=float, default=200, help="most seconds a peer gets")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.quick:

@@ -20,7 +20,7 @@ import warnings
 from typing import Any
 
 import torch
-from harness import report
+from harness import parser_of, report
 
 from otgen import ConvergenceWarning, SemiDiscreteOT
 from otgen.data import problem
@@ -41,10 +41,8 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Solve, fit, and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--large", action="store_true")
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)  # the process of one large problem
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

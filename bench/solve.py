@@ -14,7 +14,7 @@ import warnings
 from typing import Any
 
 import torch
-from harness import report
+from harness import parser_of, report
 
 from otgen import ConvergenceWarning, SemiDiscreteOT
 from otgen.data import PROBLEMS, problem
@@ -28,16 +28,14 @@ TIGHT = (0.02, 0.01)
 
 def main() -> None:
     """Solve each problem and write results/solve.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--source", default="uniform")
     parser.add_argument("--method", default="auto")
     parser.add_argument("--tol", type=float, default=0.01)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", help="of the JSON file; solve or solve-tight where all are solved with defaults")
     parser.add_argument("--tight", action="store_true")
-    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore", ConvergenceWarning)
