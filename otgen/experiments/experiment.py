@@ -1,6 +1,6 @@
 """What an experiment is: parts that take time, and a conclusion drawn from them in no time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -116,6 +116,14 @@ class Experiment:
 
     parts: Callable[[Context], Parts]
     conclude: Callable[[Context, Mapping[str, Outcome]], Findings]
+
+
+def check_names(settings: Mapping[str, Any], key: str, known: Collection[str]) -> None:
+    """Refuse a setting that is not a known name, or a list of which one is not."""
+    given = settings[key]
+    for name in [given] if isinstance(given, str) else given:
+        if name not in known:
+            raise ValueError(f"{key} must be {'one ' * isinstance(given, str)}of {', '.join(known)}, got {name!r}")
 
 
 def verdict(holds: bool) -> Verdict:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from otgen import data
-from otgen.experiments.experiment import Context, Outcome
+from otgen.experiments.experiment import Context, Outcome, check_names
 from otgen.metrics import LeNet, compare, memorisation, sharpness, train_lenet
 from otgen.models import AE, AEOTGAN, MODELS, Model
 from otgen.models.transport import pot_emd
@@ -60,10 +60,8 @@ def images_and_lenet(context: Context, name: str) -> tuple[Tensor, LeNet]:
 
 def check(settings: Any) -> None:
     """Refuse data sets and models that there are not, or not without a package that is missing."""
-    for key, known in (("sets", SETS), ("models", MODELS)):
-        unknown = [name for name in settings[key] if name not in known]
-        if unknown:
-            raise ValueError(f"{key} must be of {', '.join(known)}, got {unknown[0]!r}")
+    check_names(settings, "sets", SETS)
+    check_names(settings, "models", MODELS)
     if "wgan-qc" in settings["models"]:
         pot_emd("wgan-qc")  # before any work
 

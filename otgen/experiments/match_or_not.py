@@ -15,7 +15,7 @@ from torch import Tensor
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names
 from otgen.experiments.spread import RULE, above, banded, judged, plus_minus, runs_by
 from otgen.metrics import compare, sliced_wasserstein
 from otgen.models import VAE, Model
@@ -43,8 +43,7 @@ Runs = Mapping[tuple[str, float], Sequence[Mapping[str, Any]]]
 def parts(context: Context) -> Parts:
     """One part for each training; all settings once come before any comes twice."""
     s = context.settings
-    if s["data"] not in lineup.SETS:
-        raise ValueError(f"data must be one of {', '.join(lineup.SETS)}, got {s['data']!r}")
+    check_names(s, "data", lineup.SETS)
     if min(s["weights"]) <= 0 or 1 not in s["weights"][1:-1] or s["weights"] != sorted(s["weights"]):
         raise ValueError(f"weights must be positive, from weak to strong, with 1 between them, got {s['weights']}")
     work: Parts = {}

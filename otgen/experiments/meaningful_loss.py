@@ -14,7 +14,7 @@ import torch
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
 from otgen.experiments.spread import plus_minus, runs_by
 from otgen.metrics import fid
 from otgen.models import GAN, WGAN, WGANGP, Adversarial
@@ -39,8 +39,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
-    if unknown := [kind for kind in s["kinds"] if kind not in KINDS]:
-        raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {unknown[0]!r}")
+    check_names(s, "kinds", KINDS)
     if s["steps"] * s["n_critic"] < 4 * s["every"]:
         raise ValueError(f"every must leave at least four measurements, got {s['every']}")
     return {f"{kind}-{r}": partial(_train, context, kind, r) for kind in s["kinds"] for r in range(s["repeats"])}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Cloud, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
 from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import grid, modes, ring
 from otgen.models import AEOT, GAN, VAE, WAEMMD, WGAN, WGANGP, Generative, PacGAN
@@ -72,9 +72,8 @@ DATA = "data"
 def parts(context: Context) -> Parts:
     """One part for each training, and one for fresh data of each set."""
     s = context.settings
-    unknown = [name for name in s["models"] if name not in MODELS] + [name for name in s["sets"] if name not in SETS]
-    if unknown:
-        raise ValueError(f"models and sets must be of {', '.join([*MODELS, *SETS])}, got {unknown[0]!r}")
+    check_names(s, "models", MODELS)
+    check_names(s, "sets", SETS)
     work: Parts = {f"{name}-{DATA}": partial(_fresh, context, name) for name in s["sets"]}
     for name in s["sets"]:
         for model in s["models"]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, Verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, Verdict, check_names
 from otgen.experiments.spread import RULE, above, judged, listed, not_above, plus_minus, runs_by
 from otgen.metrics import compare, reverse_kl
 from otgen.models import GAN, WGAN, Generative
@@ -68,8 +68,7 @@ GENERATORS = {"DCGAN": dcgan, "no batch norm": plain, "MLP": dense}
 def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
-    if s["data"] not in lineup.SETS:
-        raise ValueError(f"data must be one of {', '.join(lineup.SETS)}, got {s['data']!r}")
+    check_names(s, "data", lineup.SETS)
     return {
         f"{generator.lower().replace(' ', '-')}-{loss.lower()}-{repeat}": partial(
             _train, context, generator, loss, repeat

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otgen import data
 from otgen.charts import Cloud, Line, Panel, chart
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
 from otgen.metrics.neighbours import nearest
 from otgen.ot import SemiDiscreteOT
 from otgen.ot.maps import plane_angles
@@ -48,8 +48,7 @@ def parts(context: Context) -> Parts:
     s = context.settings
     if s["angles"] < 2:
         raise ValueError(f"angles must be at least 2, got {s['angles']}")
-    if unknown := [name for name in s["sets"] if name not in MODES]:
-        raise ValueError(f"sets must be of {', '.join(MODES)}, got {unknown[0]!r}")
+    check_names(s, "sets", MODES)
     return {name: partial(_sweep, context, name) for name in s["sets"]}
 
 

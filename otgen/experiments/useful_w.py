@@ -17,7 +17,7 @@ from otgen import data
 from otgen.charts import Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.critics import estimate, rank_correlation
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
 from otgen.experiments.spread import above, judged, listed, plus_minus, runs_by
 from otgen.metrics import exact_wasserstein, fid, sharpness
 from otgen.models import WGAN, WGANGP, Adversarial
@@ -50,8 +50,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 def parts(context: Context) -> Parts:
     """One part for each training, and one for the data alone."""
     s = context.settings
-    if unknown := [kind for kind in s["kinds"] if kind not in KINDS]:
-        raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {unknown[0]!r}")
+    check_names(s, "kinds", KINDS)
     if s["steps"] < 4 * s["every"]:
         raise ValueError(f"every must leave at least four measurements, got {s['every']}")
     pot_emd("useful-w")  # before any work

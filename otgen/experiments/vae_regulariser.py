@@ -18,7 +18,7 @@ from torch import Tensor
 
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
-from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
+from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
 from otgen.experiments.lineup import SHOWN
 from otgen.experiments.spread import banded, judged, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
@@ -48,8 +48,7 @@ FIGURE, SHEETS = "vae-regulariser.png", "vae-regulariser-digits.png"
 def parts(context: Context) -> Parts:
     """One part for each training."""
     s = context.settings
-    if s["data"] not in lineup.SETS:
-        raise ValueError(f"data must be one of {', '.join(lineup.SETS)}, got {s['data']!r}")
+    check_names(s, "data", lineup.SETS)
     if min(s["latents"]) < 2:
         raise ValueError(f"latents must be at least 2, as the first two are drawn, got {min(s['latents'])}")
     return {f"latents{d:02d}-{r}": partial(_train, context, d, r) for d in s["latents"] for r in range(s["repeats"])}

@@ -74,7 +74,7 @@ def test_verdicts():
 
 
 def test_an_unknown_model_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="models and sets must be of GAN, .*, grid, got 'AE'"):
+    with pytest.raises(ValueError, match="models must be of GAN, .*, AE-OT, got 'AE'"):
         mode_collapse.parts(context_of("mode-collapse", tmp_path, models=["AE"]))
 
 
