@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import geometry_peers as peers
+import plots
 import torch
-from geometry_plot import plot
 from harness import RESULTS, Timing, interleaved, parser_of, peak_memory, report
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def main() -> None:
     if arguments.part != "solves":
         rows = diagrams(arguments.threads)
         report("geometry", rows)
-        plot(rows, RESULTS / "geometry.png")
+        plots.diagrams(rows, RESULTS / "geometry.png")
     if arguments.part != "diagrams":
         rows = []
         try:

@@ -1,4 +1,4 @@
-"""Draw what was measured: python bench/plots.py makes a PNG beside results/peers.json, ops-*.json and scaling.json.
+"""Draw results/peers, ops-*, scaling and geometry.json: python bench/plots.py makes a PNG beside each.
 
 python bench/plots.py --quick    into a folder of its own, to see that it works
 """
@@ -18,6 +18,16 @@ from matplotlib.axes import Axes
 Row = dict[str, Any]
 
 GOAL = 0.01
+DIAGRAMS = {
+    "otgen": "otgen",
+    "geogram": "Geogram",
+    "scipy": "scipy (Qhull), Voronoi only",
+    "pyvoro2": "pyvoro2 (Voro++)",
+    "multivoro": "multivoro (Voro++)",
+    "freud": "freud (Voro++), Voronoi on a torus",
+}
+"""Who makes diagrams, by the names in the JSON."""
+
 COLORS = {"otgen": "C0", "ott": "C1", "pot": "C2", "algorithm1": "C3"}
 SCORE_BYTES = 8  # a float32 score that is written and read again, which is what plain matrix products do
 
@@ -28,7 +38,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp()) if arguments.quick else RESULTS
-    for pattern, draw in (("peers", races), ("ops-*", roofline), ("scaling", growth)):
+    for pattern, draw in (("peers", races), ("ops-*", roofline), ("scaling", growth), ("geometry", diagrams)):
         for path in sorted(RESULTS.glob(f"{pattern}.json")):
             draw(json.loads(path.read_text())["rows"], folder / f"{path.stem}.png")
             print(f"wrote {folder / path.stem}.png")
@@ -119,6 +129,24 @@ def growth(rows: list[Row], path: Path) -> None:
             panel.grid(which="major", alpha=0.25)
         line[0].set_ylabel(unit)
     figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def diagrams(rows: list[Row], path: Path) -> None:
+    """Time of a diagram against the number of its cells, for otgen and its peers: one panel a dimension."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for panel, d in zip(panels, (2, 3), strict=True):
+        for color, (name, label) in enumerate(DIAGRAMS.items()):
+            points = [(row["m"], row[name]) for row in rows if row["d"] == d and name in row]
+            if points:
+                style = {"lw": 2.5, "marker": "o", "zorder": 3} if name == "otgen" else {"lw": 1.2, "marker": "."}
+                panel.loglog(*zip(*points, strict=True), color=f"C{color}", label=label, **style)
+        power = next(row["exponent"] for row in rows if row["d"] == d and "exponent" in row)
+        panel.set(title=f"{d}-D, otgen's time grows like m^{power:.2f}", xlabel="cells")
+        panel.grid(which="major", alpha=0.3)
+        panel.legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("seconds a diagram")
+    figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
