@@ -32,8 +32,9 @@ LIMITS = {"build": 110, "rounding": 30, "speed": 120, "tests": 140, "solve": 45,
 FILTERS = ("none", "bfloat16", "wgmma", "float32")
 """In the order in which they are timed, the one that the winners are compared with first."""
 
-ON_MATRIX_UNIT = ("bfloat16", "wgmma")
-"""Those whose bound rests on how the matrix unit rounds."""
+OF_FILTERS = {"rounding": ("bfloat16", "wgmma"), "speed": FILTERS, "solve": FILTERS[1:]}
+"""Steps with a process for each of some filters: those whose bound rests on how the matrix unit rounds; all; all but
+"none", which is slow."""
 
 SIZES = [
     (16_384, 2), (16_384, 4), (16_384, 8), (16_384, 16), (16_384, 32), (16_384, 64), (16_384, 128), (16_384, 256),
@@ -148,12 +149,8 @@ def filters() -> list[str]:
 def commands(name: str) -> list[list[str]]:
     """What a step runs, one after the other."""
     this = [sys.executable, str(Path(__file__).resolve()), "--step"]
-    if name == "speed":
-        return [[*this, f"speed {filter_name}"] for filter_name in filters()]
-    if name == "solve":
-        return [[*this, f"solve {filter_name}"] for filter_name in filters() if filter_name != "none"]
-    if name == "rounding":
-        return [[*this, f"rounding {filter_name}"] for filter_name in filters() if filter_name in ON_MATRIX_UNIT]
+    if name in OF_FILTERS:
+        return [[*this, f"{name} {filter_name}"] for filter_name in filters() if filter_name in OF_FILTERS[name]]
     call = [sys.executable, "-c", SMALL_CALLS]
     if name == "sanitizer":
         tool = shutil.which("compute-sanitizer") or "compute-sanitizer"
