@@ -41,9 +41,6 @@ DATA = "data"
 SHOWN = 36
 """Images to look at."""
 
-BLOCK = 2
-"""An AE-OT-GAN's share of the batches: one half for its autoencoder, one for the training against the critic."""
-
 
 def images_of(name: str) -> tuple[Tensor, Tensor]:
     """Images (n, c, h, w) in [0, 1] and labels (n,) of one of `SETS`."""
@@ -101,7 +98,7 @@ def train(context: Context, name: str, x: Tensor, seed: int, **choices: Any) -> 
     s = context.settings
     steps, extra = s["steps"], CHOICES.get(name, {}) | choices
     if MODELS[name] is AEOTGAN:
-        steps //= BLOCK
+        steps //= 2  # as many for its autoencoder as for the training against the critic
         extra["ae_epochs"] = max(1, steps // (len(x) // s["batch"]))
         extra["head_start"] = steps // 10
     kind: Callable[..., Model] = MODELS[name]
