@@ -105,15 +105,14 @@ def geometry_solve_table(rows: Rows, machine: str) -> str:
         f"Exact transport with the defaults (uniform source), {machine}; errors are the largest relative ones of a cell"
         " (`python bench/geometry.py solves`)"
     )
-    lines = []
-    for row in rows:
-        peer = [
-            f"{row[name]:.2g}" if name in row else "–" for name in ("sdot seconds", "sdot CPU seconds", "sdot error")
-        ]
-        lines.append((row["problem"], row["steps"], f"{row['seconds']:.2g}", f"{row['CPU seconds']:.2g}",
-                      f"{row['error']:.0e}", f"{row['peak MB']:.0f}", *peer))  # fmt: skip
     header = "targets | steps | seconds | CPU seconds | error | MB | sdot: seconds | CPU seconds | error"
-    return _table(caption, header, lines)
+    cells = [
+        (row["problem"], row["steps"], f"{row['seconds']:.2g}", f"{row['CPU seconds']:.2g}", f"{row['error']:.0e}",
+         f"{row['peak MB']:.0f}",
+         *(_number(row, f"sdot {name}", ".2g") for name in ("seconds", "CPU seconds", "error")))
+        for row in rows
+    ]  # fmt: skip
+    return _table(caption, header, cells)
 
 
 def peers_table(rows: Rows, machine: str) -> str:
@@ -169,17 +168,14 @@ def scaling_table(rows: Rows, machine: str) -> str:
 
 def generate_table(rows: Rows, machine: str) -> str:
     """Points of Algorithm 2."""
-    names = ["otgen", "FAISS", "k-d tree", "torch"]
+    others = ("FAISS", "k-d tree", "torch")
     caption = (
         "New points by the lecture's Algorithm 2, microseconds for each sample of the source: the search of its d + 1"
         f" nearest centroids, and all of it, {machine} (`python -m bench generate`)"
     )
-    lines = []
-    for row in rows:
-        found = [row["nearest us"], *(row.get(f"nearest, {name} us") for name in names[1:])]
-        found += [row["extend us"], row["extend, torch us"], row["extend ratio"]]
-        lines.append([f"{row['m']} × {row['d']}", *("–" if v is None else f"{v:.2g}" for v in found)])
-    return _table(caption, f"m × d | nearest: {' | '.join(names)} | all: otgen | torch | ratio", lines)
+    keys = ["nearest us", *(f"nearest, {name} us" for name in others), "extend us", "extend, torch us", "extend ratio"]
+    lines = [[f"{row['m']} × {row['d']}", *(_number(row, key, ".2g") for key in keys)] for row in rows]
+    return _table(caption, f"m × d | nearest: otgen | {' | '.join(others)} | all: otgen | torch | ratio", lines)
 
 
 def large_table(rows: Rows, machine: str) -> str:
@@ -227,9 +223,9 @@ def ops_table(file: str, rows: Rows, machine: str) -> str:
         cells = [f"{row['m']} × {row['d']}", _number(row, "assign Gflop/s") + _spread(row, "assign")]
         cells.append(f"{100 * row['of peak']:.0f} %")
         cells += [_number(row, f"{name} Gflop/s") + _spread(row, name) for name in ("faiss", "torch", "keops")]
-        cells += [_ratio(row, f"assign / {name}") for name in ("faiss", "torch")]
+        cells += [_number(row, f"assign / {name}", ".1f") for name in ("faiss", "torch")]
         cells += [_number(row, "measure Gflop/s"), f"{100 * row['sampling share']:.1f} %"]
-        lines.append([*cells, _ratio(row, "reassign / assign")])
+        lines.append([*cells, _number(row, "reassign / assign", ".1f")])
     return _table(caption, header, lines)
 
 
@@ -242,7 +238,7 @@ def held_table(rows: Rows, machine: str) -> str:
     for row in rows:
         cells = [row["isa"], f"{row['m']} × {row['d']}"]
         cells += [_number(row, f"{name} Gflop/s") + _spread(row, name) for name in ("assign", "faiss", "torch")]
-        lines.append([*cells, *(_ratio(row, f"assign / {name}") for name in ("faiss", "torch"))])
+        lines.append([*cells, *(_number(row, f"assign / {name}", ".1f") for name in ("faiss", "torch"))])
     return _table(caption, header, lines) if rows else ""
 
 
@@ -253,16 +249,12 @@ def _table(caption: str, header: str, rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _number(row: dict[str, Any], key: str) -> str:
-    return f"{float(f'{row[key]:.3g}'):g}" if key in row else "–"
+def _number(row: dict[str, Any], key: str, form: str = ".3g") -> str:
+    return format(row[key], form) if key in row else "–"
 
 
 def _spread(row: dict[str, Any], name: str) -> str:
     return f" ± {100 * row[f'{name} spread']:.0f} %" if f"{name} spread" in row else ""
-
-
-def _ratio(row: dict[str, Any], key: str) -> str:
-    return f"{row[key]:.1f}" if key in row else "–"
 
 
 def _load(name: str) -> tuple[Rows, str]:
