@@ -98,10 +98,14 @@ def _mixed(ot: SemiDiscreteOT, x: Tensor, y: Tensor, modes: int, angle: float) -
     return float(other.any(1).double().mean())
 
 
+def _fine(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The thresholds that mix nothing to speak of and let enough through."""
+    return [row for row in rows if row.get("mixed", 1.0) <= CLEAN and row["rejected"] <= OPEN]
+
+
 def _proper(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The largest threshold that mixes nothing to speak of and lets enough through."""
-    fine = [row for row in rows if row.get("mixed", 1.0) <= CLEAN and row["rejected"] <= OPEN]
-    return fine[-1] if fine else None
+    """The largest threshold that is fine."""
+    return next(reversed(_fine(rows)), None)
 
 
 def _too_small(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -178,7 +182,7 @@ def _rows(value: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _range(value: Mapping[str, Any]) -> str:
-    fine = [r["angle"] for r in value["rows"] if r.get("mixed", 1.0) <= CLEAN and r["rejected"] <= OPEN]
+    fine = [row["angle"] for row in _fine(value["rows"])]
     return f"{fine[0]:.2g} to {fine[-1]:.2g} rad" if fine else "none"
 
 
