@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from otgen import data, plots
+from otgen import plots
 from otgen.charts import Line, Panel, chart
+from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, verdict
 from otgen.experiments.spread import plus_minus
 from otgen.metrics import LeNet, train_lenet
@@ -48,8 +49,7 @@ def parts(context: Context) -> Parts:
 def _walk(context: Context, repeat: int) -> Outcome:
     """Fit one AE-OT and walk between pairs of digits of different classes, both ways."""
     s, seed = context.settings, context.seed + repeat
-    pixels, labels = data.digits()
-    x = pixels.view(-1, 1, 8, 8)
+    x, labels = lineup.images_of("digits")
     lenet = train_lenet(x, labels, seed=context.seed, cache=context.cache)
     model = AEOT((1, 8, 8), s["d"], width=s["width"], tol=s["tol"], seed=seed, device=context.device)
     model.fit(x, epochs=s["epochs"], batch_size=s["batch"], seed=seed, progress=False)

@@ -41,6 +41,9 @@ DATA = "data"
 SHOWN = 36
 """Images to look at."""
 
+DIRECTIONS = 64
+"""Of the sliced distances: all of them share these, so few will do."""
+
 
 def images_of(name: str) -> tuple[Tensor, Tensor]:
     """Images (n, c, h, w) in [0, 1] and labels (n,) of one of `SETS`."""

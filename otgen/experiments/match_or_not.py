@@ -28,9 +28,6 @@ FREE = "ae-ot"
 MATCHING = ("vae", "wae-mmd")
 """Models with a penalty that draws codes to the prior."""
 
-DIRECTIONS = 64
-"""Of the sliced distances: all of them share these, so few will do."""
-
 FIGURE, SHEETS = "match-or-not.png", "match-or-not-images.png"
 
 COLUMNS = {"error": "error of the coding", "fid": "FID", "distance": "q(z) to the prior"}
@@ -74,8 +71,8 @@ def _train(context: Context, name: str, weight: float, repeat: int) -> Outcome:
         "metric": report.name,
         "error": float((model.reconstruct(unseen).cpu() - unseen).square().mean()),
         "fid": report.score.value,
-        "distance": sliced_wasserstein(codes, prior, directions=DIRECTIONS).value,
-        "floor": sliced_wasserstein(other, prior, directions=DIRECTIONS).value,
+        "distance": sliced_wasserstein(codes, prior, directions=lineup.DIRECTIONS).value,
+        "floor": sliced_wasserstein(other, prior, directions=lineup.DIRECTIONS).value,
     }
     return Outcome(values, {"images": made[: lineup.SHOWN].clone()})
 

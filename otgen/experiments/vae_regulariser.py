@@ -19,7 +19,7 @@ from torch import Tensor
 from otgen.charts import Cloud, Line, Panel, chart
 from otgen.experiments import lineup
 from otgen.experiments.experiment import Claim, Context, Findings, Outcome, Parts, Picture, Table, check_names, verdict
-from otgen.experiments.lineup import SHOWN
+from otgen.experiments.lineup import DIRECTIONS, SHOWN
 from otgen.experiments.spread import banded, judged, plus_minus, runs_by
 from otgen.metrics import aggregate_posterior, sliced_wasserstein
 from otgen.models import VAE
@@ -35,9 +35,6 @@ LECTURE = {2: (-129.63, 7.41, 7.20, 0.21), 10: (-88.95, 19.17, 10.82, 8.35), 20:
 
 PAIRS = 39
 """Of samples of the prior, to whose distances that of codes is held: beyond all of them by chance in one of 40."""
-
-DIRECTIONS = 64
-"""Of the sliced distances: all of them share these, so few will do."""
 
 SIDE = 12
 """Of the lattice of codes, quantiles of the prior, that shows what two latents mean."""
