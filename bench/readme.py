@@ -17,6 +17,7 @@ FOLD = (
 )
 
 Rows = list[dict[str, Any]]
+Maker = tuple[str, Callable[[Rows, str], str]]  # of a table, from the results with this name
 
 
 def main() -> None:
@@ -28,15 +29,20 @@ def main() -> None:
 
 def tables() -> str:
     """The marks, and between them the tables of all results that are there."""
-    makers: list[tuple[str, Callable[[Rows, str], str]]] = [
-        ("solve", solve_table), ("solve-tight", tight_table), ("peers", peers_table), ("scaling", scaling_table),
+    shown: list[Maker] = [("peers", peers_table), (SHOWN, partial(ops_table, SHOWN))]
+    folded: list[Maker] = [
+        ("solve", solve_table), ("solve-tight", tight_table), ("scaling", scaling_table),
         ("scaling-large", large_table), ("generate", generate_table), ("geometry", geometry_table),
-        ("geometry-solve", geometry_solve_table),
+        ("geometry-solve", geometry_solve_table), (SHOWN, held_table),
     ]  # fmt: skip
-    for path in sorted(RESULTS.glob("ops-*.json")):
-        makers += [(path.stem, partial(ops_table, path.stem)), (path.stem, held_table)]
-    made = [make(*_load(name)) for name, make in makers if (RESULTS / f"{name}.json").exists()]
-    return "\n".join([f"{BEGIN}\n", *filter(None, made), END])
+    for name in sorted({path.stem for path in RESULTS.glob("ops-*.json")} - {SHOWN}):
+        folded += [(name, partial(ops_table, name)), (name, held_table)]
+    return "\n".join([f"{BEGIN}\n", *_made(shown), FOLD, *_made(folded), "</details>\n", END])
+
+
+def _made(makers: list[Maker]) -> list[str]:
+    tables = [make(*_load(name)) for name, make in makers if (RESULTS / f"{name}.json").exists()]
+    return [table for table in tables if table]
 
 
 def solve_table(rows: Rows, machine: str) -> str:
@@ -125,7 +131,7 @@ def peers_table(rows: Rows, machine: str) -> str:
         f" {machine}. Their settings (rate, schedule, batch size, averaging, scale of the targets) were searched for"
         " (`bench/search.py`); compiling is not counted. Of peers that need less than 20 s the median of three runs."
         " Where a peer was stopped first, the chi² that it had reached"
-        " (`python -m bench peers`; error against time: [bench/results/peers.png](bench/results/peers.png))"
+        " (`python -m bench peers`)"
     )
     lines = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
@@ -138,7 +144,8 @@ def peers_table(rows: Rows, machine: str) -> str:
     table = _table(caption, " | ".join(["problem | otgen", *(f"{label} | ÷ otgen" for label in labels)]), lines)
     foreign = [row for row in rows if row["contender"] != "otgen" and row["settings from"] != row["problem"]]
     said = (f"{row['label']} on {row['problem']} those of {row['settings from'] or 'its defaults'}" for row in foreign)
-    return table + (f"\nSettings not searched for there: {', '.join(said)}.\n" if foreign else "")
+    note = f"\nSettings not searched for there: {', '.join(said)}.\n" if foreign else ""
+    return f"{table}{note}\n![chi² against time for every solver](bench/results/peers.png)\n"
 
 
 def _peer_cells(row: dict[str, Any] | None) -> list[str]:
@@ -232,7 +239,7 @@ def ops_table(file: str, rows: Rows, machine: str) -> str:
 def held_table(rows: Rows, machine: str) -> str:
     """The kernels without their fastest instructions, and peers without theirs; "" if that was not measured."""
     rows = [row for row in rows if row["isa"] != rows[0]["isa"]]
-    caption = "The same machine with all contenders held to an older instruction set, FAISS' BLAS and torch's too"
+    caption = f"`assign` and its peers, FAISS' BLAS and torch's too, held to older instruction sets, {machine}"
     header = "instructions | m × d | otgen | FAISS flat | torch addmm + argmax | ÷ FAISS | ÷ torch"
     lines = []
     for row in rows:
@@ -250,7 +257,8 @@ def _table(caption: str, header: str, rows: Iterable[Iterable[object]]) -> str:
 
 
 def _number(row: dict[str, Any], key: str, form: str = ".3g") -> str:
-    return format(row[key], form) if key in row else "–"
+    text = format(row[key], form) if key in row else "–"
+    return f"{float(text):g}" if "e+" in text else text
 
 
 def _spread(row: dict[str, Any], name: str) -> str:
