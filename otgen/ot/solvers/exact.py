@@ -37,19 +37,12 @@ SMALLEST_STEP = 2.0**-40
 ENOUGH = 0.01
 """No residual need be smaller than this part of `GOAL` of the smallest cell."""
 
-INSET = 0.5
-"""Margin of the source's cube that the targets leave free at the start, in units of m^(-1/d), the size of a cell: a
-wider one would make huge cells along the sides of the cube."""
-
 NORMAL_WIDTH = 6.0
 """Width over which targets are laid at the start under the normal source: three standard deviations to both sides of
 its mean, where a cell still has some mass."""
 
 SOME = 500
 """Targets, spread over all, between which starts are compared."""
-
-FLAT = 0.8
-"""Targets whose shortest extent is below this part of the longest are flat."""
 
 
 class Point(NamedTuple):
@@ -188,17 +181,11 @@ class _Search:
             guesses.append(by_coordinates(self.problem, principal)[self.order])
         # Voronoi cells of the targets laid over the source: each holds its own target.
         low, high = self.y.amin(0), self.y.amax(0)
-        cell = self.problem.m ** (-1 / self.problem.d)
-        width = 1 - INSET * cell if self.problem.source.name == "uniform" else NORMAL_WIDTH
-        middle = self.problem.source.mean(self.problem.d)
+        width = 1.0 if self.problem.source.name == "uniform" else NORMAL_WIDTH
         widest = float((high - low).max()) or 1.0  # one target
-        # Stretched alike in all directions, or each to the full width, which what is flat wants.
-        extents = [torch.full_like(low, widest)]
-        if float((high - low).min()) < FLAT * widest:
-            extents.append((high - low).clamp_min(1e-6 * widest))
-        for extent in extents:
-            away = self.y - (low + high) / 2
-            guesses.append(-0.5 * (away.square() * (width / extent)).sum(1) - away @ middle)
+        away = self.y - (low + high) / 2
+        middle = self.problem.source.mean(self.problem.d)
+        guesses.append(-0.5 * (width / widest) * away.square().sum(1) - away @ middle)
         return guesses
 
     def _distance(self, h: Tensor) -> float:
