@@ -143,25 +143,14 @@ class _Search:
         return Point(h, self.sites.diagram(h, self.domain, near=pairs, least=least * self.nu))
 
     def start(self, h: Tensor | None) -> Point:
-        """A point without empty cells: from `h` (in the problem's order) if given, as near to it as need be.
-
-        With heights `(1 - t) safe + t h` a cell contains the same combination of its two cells, where `safe` has none
-        empty; so some t > 0 will do wherever `h` has a cell at all, and t = 0 always.
-        """
+        """A point without empty cells, from `h` (in the problem's order) if it is given and leaves none empty."""
         if h is None and self.problem.d == 1:
             h = on_a_line(self.problem)
         if h is not None:
             point = self.at(h[self.order])
             if _none_empty(point):
                 return point
-        safe = self._safe()
-        t = 0.5
-        while h is not None and t > 1e-3:
-            mixed = self.at((1 - t) * safe.h + t * h[self.order])
-            if _none_empty(mixed):
-                return mixed
-            t /= 2
-        return safe
+        return self._safe()
 
     def _safe(self) -> Point:
         """A point without empty cells, of those that are known the one that looks nearest."""
