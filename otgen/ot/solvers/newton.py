@@ -42,7 +42,6 @@ COURANT = 1.5  # most cells exchange at most so many times their mass in a step
 TURNED = 0.5  # a slope that has turned to this part of its first size undoes part of the step
 STALLED = 4  # measurements without progress, after which samples are doubled
 HOPELESS = 40  # and after which the method gives up, once the samples are at their cap
-FIRST_SEEN = 1  # samples that the smaller cells are expected to get in the first steps
 
 
 @dataclass(frozen=True)
@@ -147,10 +146,8 @@ class Newton:
 
 
 def first_samples(problem: Problem, run: Run) -> int:
-    """Samples of the first measurement: so many per target, and enough for the smaller weights to be seen."""
-    small = float(problem.nu.quantile(0.1)) if problem.m <= 1 << 20 else float(problem.nu.min())
-    wanted = max(FIRST * problem.m, min(FIRST_SEEN / small, 4 * FIRST * problem.m), 2000)
-    return _even(min(wanted, max(CAP * problem.m / run.tol, 2000)))
+    """Samples of the first measurement."""
+    return _even(max(min(FIRST * problem.m, CAP * problem.m / run.tol), 2000))
 
 
 def _grown(state: NewtonState, run: Run, problem: Problem) -> int:

@@ -114,17 +114,15 @@ def test_an_outlier_is_found():
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
-def test_first_samples_see_the_smaller_weights():
-    def first(nu, tol=0.01):
-        problem = make_problem(BuiltIn("uniform"), torch.arange(float(len(nu))), nu)
+def test_first_samples_are_ten_per_target():
+    def first(m, tol=0.01):
+        problem = make_problem(BuiltIn("uniform"), torch.arange(float(m)))
         return first_samples(problem, running(problem, tol))
 
-    assert first(torch.ones(1000)) == 10_000
-    assert first(torch.ones(10)) == 2000
-    assert 10_000 < first(1 / torch.arange(1, 1001).double() ** 1.2) <= 40_000
-    assert first(torch.ones(1000), tol=1.0) == 2000
-    tiny = torch.full((500,), 1e-29, dtype=torch.float64)
-    assert first(torch.cat([torch.ones(500, dtype=torch.float64), tiny])) == 40_000
+    assert first(1000) == 10_000
+    assert first(10) == 2000
+    assert first(1000, tol=1.0) == 2000
+    assert first(2000, tol=1.0) == 4000
 
 
 @pytest.mark.parametrize("name", ["mixture-300x8", "mixture-300x16-zipf", "mixture-300x8-dirty", "sphere-300x5"])
