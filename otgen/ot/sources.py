@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,47 +60,6 @@ def most_telling(y: Tensor) -> Kind:
     return Kind(images=2)
 
 
-class Source(Protocol):
-    """What the solvers ask of a source."""
-
-    name: str
-
-    def mean(self, d: int) -> Tensor:
-        """Mean, (d,), float64."""
-
-    def std(self, d: int) -> float:
-        """Standard deviation of one coordinate, on average."""
-
-    def second_moment(self, d: int) -> float:
-        """Mean of |x|^2."""
-
-    def radius(self, d: int) -> float:
-        """No sample made here is further from the mean than this."""
-
-    def quantile(self, p: Tensor) -> Tensor | None:
-        """Quantiles in one dimension, like `p`; `None` where they are not known."""
-
-    def reach(self, x: Tensor, v: Tensor) -> Tensor:
-        """How far samples x, (n, d), can move along unit directions v, (n, d), within the source: (n,)."""
-
-    def sample(self, n: int, d: int, seed: int, *, kind: Kind = INDEPENDENT) -> Tensor:
-        """Draw n samples, (n, d), of a kind where there are kinds."""
-
-    def measure(
-        self,
-        y: Tensor,
-        h: Tensor,
-        n: int,
-        seed: int,
-        *,
-        kind: Kind = INDEPENDENT,
-        pairs: bool = False,
-        centroids: bool = False,
-        progress: Progress | None = None,
-    ) -> ops.Measure:
-        """Count n fresh samples by cell, as `otgen.ops.measure` does."""
-
-
 class _Targets:
     """Targets on the device of the kernels; those of the last call are kept, so that a fit brings them there once."""
 
@@ -140,22 +98,28 @@ class BuiltIn:
         return d / 3 if self.name == "uniform" else float(d)
 
     def radius(self, d: int) -> float:
-        """Half the diagonal of the cube, or that of the largest normal coordinate the sampler can make (6.34)."""
+        """How far samples are from the mean at most.
+
+        Half the diagonal of the cube, or that of the largest normal coordinate the sampler can make (6.34).
+        """
         return (0.5 if self.name == "uniform" else 6.34) * math.sqrt(d)
 
-    def quantile(self, p: Tensor) -> Tensor | None:
+    def quantile(self, p: Tensor) -> Tensor:
         """Quantiles in one dimension, like `p`."""
         return p if self.name == "uniform" else torch.special.ndtri(p)
 
     def reach(self, x: Tensor, v: Tensor) -> Tensor:
-        """To the faces of the cube; for the normal source, as far as two samples can lie apart."""
+        """How far samples x, (n, d), can move along unit directions v, (n, d), within the source: (n,).
+
+        To the faces of the cube; for the normal source, as far as two samples can lie apart.
+        """
         if self.name == "uniform":
             faces = torch.where(v > 0, 1 - x, -x) / v
             return torch.where(v == 0, math.inf, faces).amin(dim=1)
         return torch.full((x.shape[0],), 2 * self.radius(x.shape[1]), dtype=torch.float64, device="cpu")
 
     def sample(self, n: int, d: int, seed: int, *, kind: Kind = INDEPENDENT) -> Tensor:
-        """Draw n samples, (n, d), float32."""
+        """Draw n samples, (n, d), float32, of a kind."""
         return ops.sample(self.name, n, d, seed=seed, sobol=kind.sobol, images=kind.images)
 
     def measure(
@@ -170,7 +134,7 @@ class BuiltIn:
         centroids: bool = False,
         progress: Progress | None = None,
     ) -> ops.Measure:
-        """Count n fresh samples by cell."""
+        """Count n fresh samples by cell, as `otgen.ops.measure` does."""
         there, heights = self._targets.bring(y), h.to(self._targets.device)
         return ops.measure(
             there, heights, self.name, n, seed,
@@ -213,9 +177,8 @@ class Custom:
         x = self._pilot_sample(d)
         return 4 * float((x - x.mean(0)).norm(dim=1).max())
 
-    def quantile(self, p: Tensor) -> Tensor | None:
+    def quantile(self, p: Tensor) -> None:
         """Not known."""
-        return None
 
     def reach(self, x: Tensor, v: Tensor) -> Tensor:
         """Twice the radius: the support is not known."""
@@ -293,6 +256,10 @@ class Custom:
         return x.detach().to("cpu", torch.float64, copy=True)  # for the sampler may fill the same memory again
 
 
+Source = BuiltIn | Custom
+"""What the solvers ask for samples and what is known of them."""
+
+
 def make_source(source: "str | Sampler | Source", device: torch.device | str = "cpu") -> Source:
     """A source from its name or from the user's sampler, with kernels on a device.
 
@@ -300,7 +267,7 @@ def make_source(source: "str | Sampler | Source", device: torch.device | str = "
         ValueError: The name is not known.
         TypeError: Neither a name nor callable.
     """
-    if isinstance(source, (BuiltIn, Custom)):
+    if isinstance(source, Source):
         return source
     if isinstance(source, str):
         if source not in SOURCES:
