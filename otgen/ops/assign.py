@@ -34,7 +34,7 @@ def assign(x: Tensor, y: Tensor, h: Tensor, *, progress: check.Progress | None =
     score = torch.empty(n, dtype=y.dtype, device=y.device)
     space = check.space("topk", y, n, m, d)
     _ext.assign(
-        check.name(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d,
+        check.word(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d,
         check.where(y, space), progress, winner.data_ptr(), score.data_ptr(),
     )  # fmt: skip
     return winner, score

@@ -34,12 +34,14 @@ def tensor(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], like
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
     if value.is_nested or value.layout != torch.strided:
-        came = "a nested one" if value.is_nested else _word(value.layout)
+        came = "a nested one" if value.is_nested else word(value.layout)
         raise TypeError(f"{op}: {name} must be a dense (strided) tensor, got {came}")
     if value.dtype not in DTYPES:
-        raise TypeError(f"{op}: {name} must be float32 or float64, got {_dtype(value)}")
+        raise TypeError(f"{op}: {name} must be float32 or float64, got {word(value.dtype)}")
     if like is not None and value.dtype != like.dtype:
-        raise TypeError(f"{op}: {name} must have the dtype of the other tensors, {_dtype(like)}, got {_dtype(value)}")
+        raise TypeError(
+            f"{op}: {name} must have the dtype of the other tensors, {word(like.dtype)}, got {word(value.dtype)}"
+        )
     if like is not None and value.device != like.device:
         raise ValueError(f"{op}: {name} must be on {like.device} like the other tensors, got {value.device}")
     fits = value.dim() == len(shape) and all(
@@ -52,7 +54,9 @@ def tensor(op: str, name: str, value: Tensor, shape: tuple[int | str, ...], like
     # Reading values of a CUDA tensor would make the host wait, and cannot be captured in a graph.
     look = not value.is_cuda and value.numel() > 0
     if look and not all(bool(torch.isfinite(end)) for end in value.aminmax()):  # one pass; NaN is passed on
-        raise ValueError(f"{op}: {name} must be finite, got {_count_bad(value)} NaN or infinite values")
+        raise ValueError(
+            f"{op}: {name} must be finite, got {int((~torch.isfinite(value)).sum())} NaN or infinite values"
+        )
     return dense(value.detach())
 
 
@@ -178,7 +182,7 @@ def where(like: Tensor, space: Tensor | None = None) -> Where:
 
 def space(op: str, like: Tensor, n: int, m: int, d: int, k: int = 1) -> Tensor:
     """Work space of an op on a tensor's device; empty on the CPU, whose kernels see to it themselves."""
-    size = _ext.space(op, name(like.dtype), _cuda_index(like), n, m, d, k)
+    size = _ext.space(op, word(like.dtype), _cuda_index(like), n, m, d, k)
     return torch.empty(size, dtype=torch.uint8, device=like.device)
 
 
@@ -186,18 +190,6 @@ def _cuda_index(like: Tensor) -> int:
     return like.device.index if like.is_cuda else -1
 
 
-def name(dtype: torch.dtype) -> str:
-    """`float32` or `float64`, as the extension knows them."""
-    return _word(dtype)
-
-
-def _word(constant: object) -> str:
+def word(constant: object) -> str:
+    """A constant of torch without "torch.": `float32` or `float64`, as the extension knows dtypes."""
     return str(constant).removeprefix("torch.")
-
-
-def _dtype(value: Tensor) -> str:
-    return name(value.dtype)
-
-
-def _count_bad(value: Tensor) -> int:
-    return int((~torch.isfinite(value)).sum())

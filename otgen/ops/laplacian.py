@@ -42,7 +42,7 @@ def laplacian(pairs: Tensor, gaps: Tensor, bandwidth: Tensor, n: int, *, local: 
     check.integer("laplacian", "n", n, max(1, p))
     m = bandwidth.shape[0]
     if not isinstance(pairs, Tensor) or pairs.dtype != torch.int32:
-        came = check.name(pairs.dtype) if isinstance(pairs, Tensor) else type(pairs).__name__
+        came = check.word(pairs.dtype) if isinstance(pairs, Tensor) else type(pairs).__name__
         raise TypeError(f"laplacian: pairs must be a torch.Tensor of int32, got {came}")
     if tuple(pairs.shape) != (p, 2):
         raise ValueError(f"laplacian: pairs must have shape ({p}, 2), got {tuple(pairs.shape)}")

@@ -120,7 +120,7 @@ def measure(
     table = directions(d, y.device) if sobol else None
     space = check.space("measure", y, n, m, d, 2 if pairs else 1)
     mean_u = _ext.measure(
-        check.name(y.dtype), y.data_ptr(), h.data_ptr(), source, seed, first, _address(table), images,
+        check.word(y.dtype), y.data_ptr(), h.data_ptr(), source, seed, first, _address(table), images,
         n, m, d, check.where(y, space), progress, counts.data_ptr(), _address(best_two), _address(gaps),
         _address(moments),
     )  # fmt: skip

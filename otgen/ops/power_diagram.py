@@ -121,7 +121,7 @@ class Sites:
     def __init__(self, y: Tensor) -> None:
         y = check.tensor("power_diagram", "y", y, ("m", "d"))
         if y.dtype != torch.float64:
-            raise TypeError(f"power_diagram: y must be float64, got {check.name(y.dtype)}")
+            raise TypeError(f"power_diagram: y must be float64, got {check.word(y.dtype)}")
         if not (1 <= y.shape[1] <= MAX_DIM and y.shape[0] >= 1):
             raise ValueError(
                 f"power_diagram: y must have shape (m, d) with m >= 1, d from 1 to 3, got {tuple(y.shape)}"

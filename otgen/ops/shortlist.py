@@ -72,7 +72,7 @@ class Shortlist:
         winner = torch.empty(n, dtype=torch.int64, device="cpu")
         score = torch.empty(n, dtype=x.dtype, device="cpu")
         _ext.reassign(
-            check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), rise.data_ptr(), self._index.data_ptr(),
+            check.word(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), rise.data_ptr(), self._index.data_ptr(),
             self._score.data_ptr(), self._norm.data_ptr(), float(rise.max()), 2.01 * unit, 2 * sums * self._y_norm,
             sums * size + 4 * self._tiny, n, m, d, self._k, check.where(y), winner.data_ptr(),
             score.data_ptr(),

@@ -41,7 +41,7 @@ class _SoftAssign(torch.autograd.Function):
         value, columns = x.new_empty(x.shape[0]), x.new_empty(y.shape[0])
         space = check.space("soft_assign", x, x.shape[0], *y.shape)
         _ext.soft_assign(
-            check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), x.shape[0], y.shape[0], y.shape[1], eps,
+            check.word(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), x.shape[0], y.shape[0], y.shape[1], eps,
             check.where(x, space), value.data_ptr(), columns.data_ptr(),
         )  # fmt: skip
         ctx.save_for_backward(x, y, h)
@@ -56,7 +56,7 @@ class _SoftAssign(torch.autograd.Function):
         space = check.space("soft_assign_grad", x, x.shape[0], *y.shape)
         grad_x, grad_y, grad_h = torch.empty_like(x), torch.empty_like(y), torch.empty_like(h)
         _ext.soft_assign_grad(
-            check.name(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), grad_value.data_ptr(),
+            check.word(x.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), grad_value.data_ptr(),
             grad_columns.data_ptr(), x.shape[0], y.shape[0], y.shape[1], ctx.eps, check.where(x, space),
             grad_x.data_ptr(), grad_y.data_ptr(), grad_h.data_ptr(),
         )  # fmt: skip

@@ -35,7 +35,7 @@ def topk(x: Tensor, y: Tensor, h: Tensor, k: int, *, progress: check.Progress | 
     score = torch.empty(n, k, dtype=y.dtype, device=y.device)
     space = check.space("topk", y, n, m, d, k)
     _ext.topk(
-        check.name(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d, k,
+        check.word(y.dtype), x.data_ptr(), y.data_ptr(), h.data_ptr(), n, m, d, k,
         check.where(y, space), progress, index.data_ptr(), score.data_ptr(),
     )  # fmt: skip
     return index, score
