@@ -47,13 +47,13 @@ def owner(path: Path | None) -> str:
         return ""
 
 
-def load(path: Path, kind: type[S], identity: str, m: int) -> tuple[S, list[dict[str, float]], int] | None:
+def load(path: Path | None, kind: type[S], identity: str, m: int) -> tuple[S, list[dict[str, float]], int] | None:
     """State, history and samples used of the run on m targets that wrote `path`; `None` where there is no file.
 
     Raises:
         ValueError: The file is damaged, not a checkpoint, or of a run with other data or settings.
     """
-    if not path.exists():
+    if path is None or not path.exists():
         return None
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:

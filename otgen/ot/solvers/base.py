@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -30,6 +30,9 @@ AGAIN = 0.6
 
 GLANCE = 10
 """Samples per target, at least, in the last certificate of a run that gave up; a twentieth of the budget at most."""
+
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -161,10 +164,19 @@ class Run:
         self.used += n
         self._show(self.used)
 
-    def resume(self, history: list[dict[str, float]], used: int) -> None:
-        """Go on with the record of a run that was interrupted, its seconds included."""
-        self.history, self.used = history, used
-        self._began -= history[-1].get("seconds", 0.0) if history else 0.0
+    def resume(self, kind: type[S], identity: str) -> S | None:
+        """Go on with the record of a run that was interrupted, its seconds included; its state, if there was one."""
+        found = checkpoint.load(self.path, kind, identity, self.problem.m)
+        if found is None:
+            return None
+        state, self.history, self.used = found
+        self._began -= self.history[-1].get("seconds", 0.0) if self.history else 0.0
+        return state
+
+    def save(self, state: State, identity: str) -> None:
+        """Replace the checkpoint, if there is to be one."""
+        if self.path is not None:
+            checkpoint.save(self.path, state, self.history, self.used, identity)
 
     def record(self, step: int, n: int, chi2: float, tv: float, empty: int) -> None:
         """Add a measurement of the current heights to the history."""
@@ -213,12 +225,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
     # The sampler of a source of one's own may need all threads.
     alone = ops.torch_on_one_thread() if isinstance(problem.source, BuiltIn) else nullcontext()
     with run.bar(solver.name), alone:
-        resumed = checkpoint.load(run.path, solver.state, identity, problem.m) if run.path is not None else None
-        if resumed is None:
-            state = solver.start(problem, run)
-        else:
-            state = resumed[0]
-            run.resume(*resumed[1:])
+        state = run.resume(solver.state, identity) or solver.start(problem, run)
         while True:
             if state.expected <= READY * run.tol and _affordable(run, state):
                 passed, looks, certificate, counted = _look(run, state)
@@ -233,8 +240,7 @@ def solve_by_samples(solver: Solver, run: Run, identity: str = "") -> Solution:
                 certificate = run.certify(h, counted, -1, _share(state.looks))
                 return solution(h, certificate.holds(run.tol), certificate, counted)
             state = solver.step(problem, state, run)
-            if run.path is not None:
-                checkpoint.save(run.path, state, run.history, run.used, identity)
+            run.save(state, identity)
 
 
 def _affordable(run: Run, state: State) -> bool:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from otgen import ops
 from otgen.bars import Bar
-from otgen.ot import checkpoint
 from otgen.ot.certificate import certify_exactly
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run, Solution, State
@@ -70,11 +69,8 @@ def solve(run: Run, identity: str = "") -> Solution:
         came = f"{problem.d} dimensions and the {problem.source.name} source"
         raise ValueError(f"method exact wants targets of 1 to 3 dimensions and a named source, got {came}")
     search = _Search(problem)
-    resumed = checkpoint.load(run.path, State, identity, problem.m) if run.path is not None else None
-    step, start = 0, run.start
-    if resumed is not None:
-        run.resume(*resumed[1:])
-        step, start = resumed[0].step, resumed[0].h
+    before = run.resume(State, identity)
+    step, start = (0, run.start) if before is None else (before.step, before.h)
     point = search.start(start)
     search.floor = 0.5 * min(float((point.diagram.measures / search.nu).min()), 1.0)
     with Bar(desc="exact", unit=" steps", initial=step, disable=not run.progress) as bar:
@@ -86,8 +82,7 @@ def solve(run: Run, identity: str = "") -> Solution:
             after, done = search.step(point)
             step, point = step + 1, after
             bar.update()
-            if run.path is not None:
-                checkpoint.save(run.path, State(search.given(point.h), step), run.history, run.used, identity)
+            run.save(State(search.given(point.h), step), identity)
             if done:
                 _record(run, step, search.nu, point.diagram.measures)
                 break

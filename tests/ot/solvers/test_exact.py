@@ -378,7 +378,7 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
             raise PowerCut
 
     kept = checkpoint.save
-    monkeypatch.setattr(exact.checkpoint, "save", save)
+    monkeypatch.setattr(checkpoint, "save", save)
     path = tmp_path / "run"
     with pytest.raises(PowerCut):
         exact.solve(Run(problem, 0.01, 1, 0, path=path), "name")
