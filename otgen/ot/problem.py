@@ -45,10 +45,6 @@ class Line(NamedTuple):
     off: float
 
 
-ROUGH = 0.01
-"""Part of the farthest target's distance from which on differences of squares tell how far off a line targets are."""
-
-
 @dataclass(frozen=True)
 class Problem:
     """Transport from a source to weighted points, in the units of the solvers.
@@ -96,13 +92,10 @@ class Problem:
         """The line on which the targets lie, if they do; there must be two."""
         if self.d == 1:
             return Line(self.y[:, 0], self.y.new_ones(1), 0.0)
-        norm = self.y.norm(dim=1)
-        length, far = norm.max(0)
+        length, far = self.y.norm(dim=1).max(0)
         direction = self.y[far] / length
         place = self.y @ direction
-        off = float((norm.square() - place.square()).max().clamp_min(0).sqrt() / length)
-        if off < ROUGH:  # and what is left of it is rounding, perhaps
-            off = float((self.y - place[:, None] * direction).norm(dim=1).max() / length)
+        off = float((self.y - place[:, None] * direction).norm(dim=1).max() / length)
         return Line(place, direction, off)
 
     @cached_property
