@@ -48,7 +48,7 @@ class Auto(Newton):
         n = first_samples(problem, run)
         off = problem.line.off if problem.m > 1 else math.inf
         if off <= STRAIGHT or (off <= NEARLY and run.start is None):
-            return self._on_a_line(problem, AutoState(problem.nu), run)
+            return self._on_a_line(problem, run, 0, 0)
         if run.start is not None:
             return AutoState(run.start - run.start.mean(), n=n)
         if problem.d <= LOW_DIM and problem.m > 1:
@@ -59,7 +59,7 @@ class Auto(Newton):
     def step(self, problem: Problem, state: NewtonState, run: Run) -> AutoState:
         """A Newton step, or annealing when those have led nowhere."""
         if problem.m > 1 and problem.line.off <= STRAIGHT:
-            return self._on_a_line(problem, state, run)
+            return self._on_a_line(problem, run, state.step, state.looks)
         state = cast(AutoState, super().step(problem, state, run))
         if state.annealed or state.idle < PATIENCE or state.expected <= run.tol:
             return state
@@ -73,14 +73,14 @@ class Auto(Newton):
             annealed=True,
         )
 
-    def _on_a_line(self, problem: Problem, state: NewtonState, run: Run) -> AutoState:
-        """Heights for targets on a line, from twice the samples of a look that failed."""
+    def _on_a_line(self, problem: Problem, run: Run, step: int, looks: int) -> AutoState:
+        """Heights for targets on a line after so many steps and looks, from twice the samples for each that failed."""
         h, expected, spent = on_a_line(problem), 0.0, False
         if h is None:
             most = min(run.max_samples, MOST_ON_A_LINE)
-            n = max(2, min(int(problem.m / (LINE_SHARE * run.tol)) << state.looks, most))
-            h, expected = sampled_on_a_line(problem, run, n, state.looks), problem.m / n
+            n = max(2, min(int(problem.m / (LINE_SHARE * run.tol)) << looks, most))
+            h, expected = sampled_on_a_line(problem, run, n, looks), problem.m / n
             spent = n == most and problem.line.off <= STRAIGHT  # Newton goes on beside a line
         n = first_samples(problem, run)
         h = h - h.mean()
-        return AutoState(h, step=state.step + 1, looks=state.looks, n=n, expected=expected, exhausted=spent)
+        return AutoState(h, step=step + 1, looks=looks, n=n, expected=expected, exhausted=spent)
