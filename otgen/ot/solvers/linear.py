@@ -37,9 +37,6 @@ MAX_ITERATIONS = 200
 SETTLED = 8.0
 """Largest relative error below which the Hessian changes so little that its inverse of before serves again."""
 
-PATIENCE = 25
-"""Iterations after which an inverse is too old."""
-
 
 class Linear:
     """Solves with the Hessians of successive steps."""
@@ -47,7 +44,6 @@ class Linear:
     def __init__(self, direct: int) -> None:
         self._direct = direct
         self._inverse: Any = None  # about that of a Hessian of before
-        self._iterations = 0
 
     def solve(self, hessian: Any, right: Tensor, error: float, enough: float = 0.0) -> Tensor:
         """The direction of Newton's step, (m,), of mean zero, for heights whose largest relative error is `error`.
@@ -59,14 +55,12 @@ class Linear:
         """
         b = right.numpy()[1:]
         tol = min(RESIDUAL, max(0.1 * error, enough / float(right.norm())))
-        if error > SETTLED or self._iterations > PATIENCE:
-            self._inverse = None
         inner: Any = None
         reached = False
-        if self._inverse is not None:
+        if self._inverse is not None and error <= SETTLED:
             inner, reached = self._iterate(hessian, b, tol)
         if not reached:  # an inverse of before may be of something else by now
-            self._inverse, self._iterations = None, 0
+            self._inverse = None
             if right.shape[0] <= self._direct:
                 options = {"SymmetricMode": True}
                 factors = splu(hessian.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
@@ -86,10 +80,8 @@ class Linear:
 
     def _iterate(self, hessian: Any, b: Any, tol: float) -> tuple[Any, bool]:
         """Conjugate gradients with the inverse at hand, and whether they reached the tolerance."""
-        residuals: list[float] = []
         with np.errstate(all="ignore"), warnings.catch_warnings(record=True):  # of what is no inverse
-            x, _ = cg(hessian, b, M=self._inverse, tol=tol, maxiter=MAX_ITERATIONS, residuals=residuals)
+            x, _ = cg(hessian, b, M=self._inverse, tol=tol, maxiter=MAX_ITERATIONS)
             # cg weighs residuals by the inverse, so what it reached with one of another Hessian may be nothing
             left = np.linalg.norm(b - hessian @ x)
-        self._iterations = len(residuals)
         return x, bool(left <= ROUGH * tol * np.linalg.norm(b))
