@@ -148,13 +148,10 @@ class _Search:
         return self._safe()
 
     def _safe(self) -> Point:
-        """A point without empty cells, of those that are known the one that looks nearest."""
-        points = []
-        for h in sorted(self._guesses(), key=self._distance):
-            points.append(self.at(h))
-            if _none_empty(points[-1]):
-                return points[-1]
-        return max(points, key=lambda point: float((point.diagram.measures / self.nu).min()))
+        """The guess that looks nearest of those without an empty cell, or of all if each has one."""
+        guesses = sorted(self._guesses(), key=self._distance)
+        safe = (point for point in map(self.at, guesses) if _none_empty(point))
+        return next(safe, None) or self.at(guesses[0])
 
     def _guesses(self) -> list[Tensor]:
         """Heights, (m,), that leave no cell empty but for rounding."""
