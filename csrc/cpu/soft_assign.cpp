@@ -49,8 +49,9 @@ struct Softmax {
   double rate;  // 1 / eps
   T scale;      // the same, finite
   T largest[kTile];
-  double sum[kTile];   // of exp((s - largest) / eps)
-  double mean[kTile];  // likewise, times the weights of the targets
+  double sum[kTile];    // of exp((s - largest) / eps)
+  double share[kTile];  // 1 / sum, when all are there
+  double mean[kTile];   // like sum, times the weights of the targets; over sum, when all are there
 
   explicit Softmax(double eps) : rate(1 / eps), scale(T(std::min(rate, double(std::numeric_limits<T>::max())))) {
     std::fill_n(largest, kTile, -std::numeric_limits<T>::infinity());
@@ -74,10 +75,30 @@ struct Softmax {
       }
   }
   void finish() {
-    for (int l = 0; l < kTile; ++l) mean[l] /= sum[l];
+    for (int l = 0; l < kTile; ++l) share[l] = 1 / sum[l], mean[l] /= sum[l];
   }
   void exponentials(T* s, int64_t count) const { exp_rows(s, largest, scale, count); }
 };
+
+// Calls f(thread, row, used, x, softmax) for every tile of samples: its first row and how many it has, the tile,
+// (d, kTile), and its softmax with these weights, (m,) or null.
+template <class T, class Params, class F>
+void for_tiles(const Params& p, const T* weights, const F& f) {
+  std::vector<std::vector<T>> tiles(p.run.threads);
+  parallel_for(ceil_div(p.n, kTile), p.run, [&](int64_t b, int thread) {
+    tiles[thread].resize(size_t(p.d) * kTile);
+    T* x = tiles[thread].data();
+    const int64_t row = b * kTile;
+    const int used = int(std::min<int64_t>(kTile, p.n - row));
+    load_tile(p.x, p.n, p.d, row, x);
+    Softmax<T> softmax(p.eps);
+    for_groups(x, p.y, p.h, p.m, p.d, [&](int64_t j, int64_t count, T* s) {
+      softmax.add(s, count, weights == nullptr ? nullptr : weights + j);
+    });
+    softmax.finish();
+    f(thread, row, used, x, softmax);
+  });
+}
 
 // Sums over the samples, one row per thread, then over the threads.
 template <class T>
@@ -95,26 +116,13 @@ void add_rows(const std::vector<std::vector<double>>& rows, T* out, int64_t size
 template <class T>
 void soft_assign_cpu(const SoftAssignParams<T>& p) {
   std::vector<std::vector<double>> columns(p.run.threads);
-  std::vector<std::vector<T>> tiles(p.run.threads);
-  parallel_for(ceil_div(p.n, kTile), p.run, [&](int64_t b, int thread) {
+  for_tiles<T>(p, nullptr, [&](int thread, int64_t row, int used, const T* x, const auto& softmax) {
     columns[thread].resize(p.m, 0.0);
-    tiles[thread].resize(size_t(p.d) * kTile);
-    T* x = tiles[thread].data();
-    const int64_t row = b * kTile;
-    const int used = int(std::min<int64_t>(kTile, p.n - row));
-    load_tile(p.x, p.n, p.d, row, x);
-
-    Softmax<T> softmax(p.eps);
-    for_groups(x, p.y, p.h, p.m, p.d, [&](int64_t, int64_t count, T* s) { softmax.add(s, count, nullptr); });
-    double share[kTile] = {};
-    for (int l = 0; l < used; ++l) {
-      p.value[row + l] = T(double(softmax.largest[l]) + p.eps * std::log(softmax.sum[l]));
-      share[l] = 1 / softmax.sum[l];
-    }
+    for (int l = 0; l < used; ++l) p.value[row + l] = T(double(softmax.largest[l]) + p.eps * std::log(softmax.sum[l]));
     for_groups(x, p.y, p.h, p.m, p.d, [&](int64_t j, int64_t count, T* s) {
       softmax.exponentials(s, count);
       for (int64_t t = 0; t < count; ++t)
-        for (int l = 0; l < used; ++l) columns[thread][j + t] += double(s[t * kTile + l]) * share[l];
+        for (int l = 0; l < used; ++l) columns[thread][j + t] += double(s[t * kTile + l]) * softmax.share[l];
     });
   });
   add_rows(columns, p.columns, p.m);
@@ -125,30 +133,16 @@ void soft_assign_cpu(const SoftAssignParams<T>& p) {
 template <class T>
 void soft_assign_grad_cpu(const SoftAssignGradParams<T>& p) {
   std::vector<std::vector<double>> grad_h(p.run.threads), grad_y(p.run.threads);
-  std::vector<std::vector<T>> tiles(p.run.threads);
-  parallel_for(ceil_div(p.n, kTile), p.run, [&](int64_t b, int thread) {
+  for_tiles<T>(p, p.grad_columns, [&](int thread, int64_t row, int used, const T* x, const auto& softmax) {
     grad_h[thread].resize(p.m, 0.0);
     grad_y[thread].resize(size_t(p.m) * p.d, 0.0);
-    tiles[thread].resize(size_t(p.d) * kTile);
-    T* x = tiles[thread].data();
-    const int64_t row = b * kTile;
-    const int used = int(std::min<int64_t>(kTile, p.n - row));
-    load_tile(p.x, p.n, p.d, row, x);
-
-    Softmax<T> softmax(p.eps);
-    for_groups(x, p.y, p.h, p.m, p.d,
-               [&](int64_t j, int64_t count, T* s) { softmax.add(s, count, p.grad_columns + j); });
-    softmax.finish();
-    double share[kTile] = {};
-    for (int l = 0; l < used; ++l) share[l] = 1 / softmax.sum[l];
-
     std::vector<double> grad_x(size_t(p.d) * kTile, 0.0);
     for_groups(x, p.y, p.h, p.m, p.d, [&](int64_t j, int64_t count, T* s) {
       softmax.exponentials(s, count);
       for (int64_t t = 0; t < count; ++t) {
         double q[kTile] = {}, total = 0;
         for (int l = 0; l < used; ++l) {
-          const double share_of = double(s[t * kTile + l]) * share[l];
+          const double share_of = double(s[t * kTile + l]) * softmax.share[l];
           if (share_of == 0) continue;  // nothing times what a small eps may make infinite
           q[l] = share_of * (double(p.grad_value[row + l]) + (double(p.grad_columns[j + t]) - softmax.mean[l]) / p.eps);
           total += q[l];
