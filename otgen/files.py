@@ -158,27 +158,15 @@ def _read_safetensors(path: Path, name: str | None) -> Tensor:
         return tensor.clone()  # memory of its own, not a view of the file
 
 
-def _write_npy(file: BinaryIO, tensor: Tensor) -> None:
-    np.save(file, tensor.numpy(), allow_pickle=False)
-
-
-def _write_npz(file: BinaryIO, tensor: Tensor) -> None:
-    np.savez(file, array=tensor.numpy())
-
-
-def _write_safetensors(file: BinaryIO, tensor: Tensor) -> None:
-    file.write(safetensors.torch.save({"array": tensor}))
-
-
 _READERS: dict[str, Callable[[Path, str | None], Tensor]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
 }
-_WRITERS: dict[str, Callable[[BinaryIO, Tensor], None]] = {
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".safetensors": _write_safetensors,
+_WRITERS: dict[str, Callable[[BinaryIO, Tensor], object]] = {
+    ".npy": lambda file, tensor: np.save(file, tensor.numpy(), allow_pickle=False),
+    ".npz": lambda file, tensor: np.savez(file, array=tensor.numpy()),
+    ".safetensors": lambda file, tensor: file.write(safetensors.torch.save({"array": tensor})),
 }
 
 
