@@ -194,7 +194,7 @@ struct Candidate {
   int64_t target;
 };
 
-// Reads tiles of samples against targets. X is the type of the samples, T that of targets and heights.
+// Reads tiles of samples against targets; T is the type of targets and heights, X, of a block, that of samples.
 template <class T>
 class Search {
  public:
@@ -265,7 +265,7 @@ class Search {
   };
 
  private:
-  // Centre, scale and order of the targets.
+  // Centres of targets and heights, and their scale.
   struct Frame {
     std::vector<double> centre;
     double h_centre = 0, scale = 1;
