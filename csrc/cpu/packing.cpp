@@ -20,6 +20,10 @@ constexpr float kHugeNorm = 1e30f;             // beyond it the filter could ove
 constexpr double kHugeScore = 0x1p1000;        // likewise where a float64 score could
 constexpr int64_t kPackNumbers = 1 << 16;      // numbers that a thread packs at a time, about
 
+// A block holds this many tiles at most, enough to read a chunk of targets from L2 many times, and no more numbers,
+// each of which takes 8 to 24 bytes in a thread.
+constexpr int64_t kMaxTiles = 32, kMaxNumbers = 1 << 22;
+
 int exponent_above(double v) {
   int e = 0;
   std::frexp(v, &e);
@@ -79,9 +83,9 @@ Search<T>::Search(const T* y, const T* h, int64_t m, int64_t d, int64_t k, int t
 
 template <class T>
 int Search<T>::tiles_per_block(int64_t n, int threads) const {
-  if (pruner_ != nullptr) return otgen::tiles_per_block(n, threads, 1, kPrunedTiles);
-  const int64_t most = std::clamp<int64_t>(kMaxNumbers / (panels_.d * kTile), 1, kMaxTiles);
-  return otgen::tiles_per_block(n, threads, 4, int(most));
+  const bool large = pruner_ != nullptr;  // few large blocks, whose boxes are small
+  const int64_t most = large ? kPrunedTiles : std::clamp<int64_t>(kMaxNumbers / (panels_.d * kTile), 1, kMaxTiles);
+  return int(std::clamp<int64_t>(ceil_div(n, int64_t(kTile) * threads * (large ? 1 : 4)), 1, most));
 }
 
 template <class T>

@@ -324,14 +324,4 @@ OTGEN_HD float from_bfloat16(uint16_t b) {
   return v;
 }
 
-// A block holds this many tiles at most; enough to read a chunk of targets from L2 many times.
-constexpr int kMaxTiles = 32;
-constexpr int64_t kMaxNumbers = 1 << 22;  // and no more numbers, each of which takes 8 to 24 bytes in a thread
-
-// Tiles per block so that every thread gets some blocks.
-OTGEN_HD int tiles_per_block(int64_t n, int threads, int blocks = 4, int most = kMaxTiles) {
-  const int64_t fair = ceil_div(n, int64_t(kTile) * threads * blocks);
-  return int(fair < 1 ? 1 : fair > most ? most : fair);
-}
-
 }  // namespace otgen
