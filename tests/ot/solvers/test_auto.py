@@ -79,13 +79,25 @@ def test_other_seeds_of_the_toy_sets_are_certified(name, seed):
 
 
 def started(name, **options):
-    problem = make_problem(BuiltIn("uniform"), *data.problem(name))
+    return started_at(*data.problem(name), **options)
+
+
+def started_at(targets, weights=None, **options):
+    problem = make_problem(BuiltIn("uniform"), targets, weights)
     run = Run(problem, tol=0.01, max_samples=10**8, seed=0, **options)
     return problem, run, Auto().start(problem, run)
 
 
-def test_in_low_dimension_it_anneals_first():
-    assert started("sphere-200x3")[2].annealed
+@pytest.mark.parametrize("d", [2, 3])
+def test_in_low_dimension_it_anneals_unless_targets_lie_as_the_source_does(d):
+    generator = torch.Generator().manual_seed(d)
+    x = torch.rand(300, d, generator=generator)
+    for like in (x, 5 * x - 1, x * torch.arange(1, d + 1)):
+        _, run, state = started_at(like)
+        assert not state.annealed
+        assert run.used <= 2 * 1000
+    for unlike in (x.pow(6), torch.cat([x[:150], x[150:] + 5])):
+        assert started_at(unlike)[2].annealed
     assert not started("sphere-200x4")[2].annealed
 
 
