@@ -268,12 +268,12 @@ def test_primal_of_ones_own_sampler_is_of_the_samples_that_were_counted():
 def test_the_cost_is_nearer_to_the_distance_than_that_of_the_map(seed):
     primal = dual = 0.0
     for k in range(4):
-        y = torch.randn(100, 20, generator=torch.Generator().manual_seed(4 * seed + k))
-        rough, fine = (SemiDiscreteOT("normal", tol=tol, seed=seed, progress=False).fit(y) for tol in (0.02, 0.0005))
+        y = torch.randn(50, 20, generator=torch.Generator().manual_seed(4 * seed + k))
+        rough, fine = (SemiDiscreteOT("normal", tol=tol, seed=seed, progress=False).fit(y) for tol in (0.02, 0.002))
         truth = fine.cost(seed=7)[0]
         primal += abs(rough.certificate(100_000, seed=7).primal - truth)
         dual += abs(rough.cost(seed=7)[0] - truth)
-    assert dual < 0.4 * primal
+    assert dual < 0.3 * primal
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 1.5])
