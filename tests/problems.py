@@ -1,6 +1,10 @@
 """Samples, targets and heights that are hard to assign, and kinds of streams: what tests of the ops share."""
 
+from functools import cache
+
 import torch
+
+from otgen.ops import reference
 
 KINDS = [{}, {"sobol": True}, {"images": 2}, {"images": 16}, {"sobol": True, "images": 8}]
 STREAMS = [(source, kind) for source in ("uniform", "normal") for kind in KINDS]
@@ -484,6 +488,18 @@ def crowd(x, y, h):
     steps = torch.randint(0, 3, y[::2].shape, generator=generator)
     y[::2] = one_ulp(y[::2].clone(), steps * (y[::2] != 0) * (y[::2].abs() < 1e38))
     return x[:, :d].contiguous(), y, h[pick]
+
+
+def same(x, y, h):
+    """As they are."""
+    return x, y, h
+
+
+@cache  # for all instruction sets
+def hard(name, dtype, lay):
+    """A problem of HARD, laid out anew, and the 19 best targets of its samples."""
+    problem = lay(*HARD[name](dtype))
+    return problem, reference.topk(*problem, 19)
 
 
 # One, a prime, one past a tile of 32 samples, a group of 12 or 16 targets, a block of 256 samples, a step of 32

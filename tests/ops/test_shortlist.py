@@ -1,17 +1,17 @@
 import pytest
 import torch
 from oracles import assert_same_bits
-from problems import HARD, crowd, random_problem, widen
+from problems import HARD, crowd, random_problem, same, widen
 
 from otgen import ops
 from otgen.ops import reference
 
 
-def check(x, y, h, new, k=8):
+def check(x, y, h, new, k=8, want=None):
     """Hold a shortlist to the reference, bit for bit; the share of samples that it scored anew."""
     shortlist = ops.Shortlist(x, y, h, k)
     index, score = shortlist.assign(new)
-    want_index, want_score = reference.assign(x, y, new)
+    want_index, want_score = want or reference.assign(x, y, new)
     assert_same_bits(index, want_index)
     assert_same_bits(score, want_score)
     return shortlist.scored / max(1, len(x))
@@ -20,14 +20,15 @@ def check(x, y, h, new, k=8):
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("step", [0.0, 1e-7, 1e-3, 1.0])
 def test_equals_reference_on_hard_problems(dtype, name, step):
-    for lay in (lambda *same: same, widen, crowd):
+    for lay in (same, widen, crowd):
         x, y, h = lay(*HARD[name](dtype))
         move = torch.randn(len(h), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         most = torch.finfo(h.dtype).max
         new = h.double() / 2 + step * move * (h.double() / 2).abs().median()  # halved, or the sum may be infinite
         new = (2 * new.clamp(-most / 2, most / 2)).to(h.dtype)
+        want = reference.assign(x, y, new)
         for k in (2, 8):
-            check(x, y, h, new, k)
+            check(x, y, h, new, k, want)
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(0, 5, 8), (1, 1, 2), (5, 2, 2), (4097, 3, 8), (33, 9, 9), (200, 50, 50)])
