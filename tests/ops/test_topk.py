@@ -25,6 +25,8 @@ def test_equals_reference_at_all_sizes(isa, dtype, n, m, d):
 @pytest.mark.parametrize("name", HARD)
 @pytest.mark.parametrize("k", [2, 5, 19])
 def test_equals_reference_on_hard_problems(isa, dtype, name, k):
+    if k == 19 and isa.startswith("emulated"):
+        pytest.skip("slow, and the same code as 5")
     # Only instruction sets prune targets, and the emulated GPU is slow.
     for lay in (same, widen, crowd) if isa in ops.instruction_sets() else (same, widen):
         problem, best = hard(name, dtype, lay)
@@ -66,7 +68,7 @@ def test_what_fills_the_last_group_is_no_target(isa, dtype, m, d):
 
 @pytest.mark.parametrize("k", [1, 2, 3, 12, 13, 64, 65, 100, 300, 1000])
 def test_every_k(isa, k):
-    n = 5 if isa.startswith("emulated") and k > 100 else 70  # slow
+    n = 5 if isa.startswith("emulated") and k > 13 else 70  # slow
     for d in (2, 6, 20):
         check(*random_problem(n, 2000, d), k)
 
