@@ -35,6 +35,7 @@ from otgen.ot.solvers.starts import best_guess
 
 FIRST = 10  # samples per target in the first steps
 CAP = 2.0  # most samples in one step, in units of m / tol: their noise is half the tolerance
+SMALL = 0.25  # least samples of a step after a failed look, in units of those that leave the goal
 DAMPING = (0.01, 20.0)  # range of the factor on the noise term, which starts at 1
 STRAIGHT = 0.2  # a step that left at most this part of chi2 beyond what was foreseen halves the damping
 COURANT = 1.5  # most cells exchange at most so many times their mass in a step
@@ -160,7 +161,7 @@ def _next_samples(state: NewtonState, run: Run, problem: Problem, left: float, n
         (0.05 * i * run.tol for i in range(6, 16)),
         key=lambda goal: unit / goal + samples_of_look(problem, run.tol, goal, CONFIDENCE),
     )
-    enough = unit * (1.05 / goal - 1 / left)
+    enough = max(unit * (1.05 / goal - 1 / left), SMALL * unit / goal)
     return max(first_samples(problem, run), _even(min(enough, _grown(state, run, problem))))
 
 
