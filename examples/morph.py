@@ -26,7 +26,7 @@ def letters(text: str, m: int) -> torch.Tensor:
 
 
 def main(file: str) -> float:
-    """Draw; return the smallest <x_i - x_j, y_i - y_j> of dots i and j: never below 0 for an optimal map."""
+    """Draw; return the least <x_i - x_j, y_i - y_j> of dots i and j = i - 1: never below 0 for an optimal map."""
     ot = otgen.SemiDiscreteOT(source="uniform").fit(letters("OT", 20000))
     assert ot.converged_
     x, y = ot.centroids_, ot.targets_

@@ -1,7 +1,8 @@
 """A photo in 8000 dots: each stands for the same amount of light and sits at the centre of its light.
 
-The source is the photo's brightness as a density. The dots go to the centroids of their cells, the cells take equal
-shares again, and so on. De Goes, Breeden, Ostromoukhov and Desbrun 2012, "Blue Noise through Optimal Transport".
+The source is the photo's light, the square of its pixels, as a density. The dots go to the centroids of their cells,
+the cells take equal shares again, and so on. De Goes, Breeden, Ostromoukhov and Desbrun 2012, "Blue Noise through
+Optimal Transport".
 """
 
 import argparse

@@ -22,7 +22,7 @@ class Face(Checked):
     """Why this kind of model lacks a method and what to take instead, by the method's name."""
 
     def sample(self, n: int, generator: torch.Generator | int | None = None, batch_size: int = BATCH) -> Tensor:
-        """Refused with a `TypeError`: the model makes no samples, as those do that are `Generative`."""
+        """Refused with a `TypeError`: the model makes no samples; only those that are `Generative` do."""
         raise self._cannot("sample")
 
     def encode(self, x: Tensor, batch_size: int = BATCH) -> Tensor:
