@@ -16,7 +16,7 @@ LOW_DIM = 3
 
 NEAR = 0.42
 """Total variation of a guess that is a good start, of which noise makes 0.27. Targets that lie as the source does show
-0.29 to 0.37, and need a tenth of the time from there; others showed 0.46 and more, and needed twice as much."""
+0.29 to 0.37, and most need a tenth of the time from there; others show 0.46 and more."""
 
 LINE_SHARE = 0.3
 """Of the tolerance that heights for targets on a line leave at first. Newton is lost there: facets are points."""
