@@ -12,7 +12,7 @@ What makes it stable far from the solution:
   sinks further than its tangent says, and one that holds too little rises less;
 - a diagonal that is large where a cell has few samples, and vanishes at the solution;
 - a Courant number: a step moves so far that almost no cell exchanges much more than its own mass with its neighbours;
-- cells that are empty and far are raised at once to where they take their share (a c-transform, Algorithm 1 of
+- empty cells are raised at once to where they take their share of what the others leave (a c-transform; Algorithm 1 of
   Kitagawa, Mérigot and Thibert works from non-empty cells only);
 - a step is taken back in part when the slope of the energy along it has turned and is steep (E is convex).
 
@@ -120,22 +120,24 @@ class Newton:
             state = replace(state, damping=max(DAMPING[0], state.damping / (2 if bent < STRAIGHT else 1.2)))
 
         gain = gains(problem, seen, signal)
-        raised = raise_empty(problem, state.h, seen, state.step - 1, run)
-        move, courant = newton_step(problem, seen, gain, state.damping, raised)
+        move, courant = newton_step(problem, seen, gain, state.damping)
         part = min(1.0, COURANT / max(courant, 1e-12))
+        move = part * move
+        raised = raise_empty(problem, state.h, move, seen, state.step - 1, run)
+        move[raised != 0] = 0.0
         linear = left_by(problem, seen, part * gain)
         # What the last step left beyond the linear was about quadratic in the error.
         left = linear + bent * signal * min(1.0, signal / max(state.signal, 1e-300))
         left += doubt / 2  # for both parts of it, at a gain of about a half
         grow = signal < 2 * seen.noise or state.stall >= STALLED
         base = state.h + raised
-        h = base + part * move
+        h = base + move
         return replace(
             state,
             h=h - h.mean(),
             base=base - h.mean(),
-            move=part * move,
-            slope=part * float(seen.residual @ move),
+            move=move,
+            slope=float(seen.residual @ move),
             signal=signal,
             linear=linear,
             n=_next_samples(state, run, problem, left, seen.noise + doubt) if grow else state.n,

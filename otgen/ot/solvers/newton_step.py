@@ -20,11 +20,10 @@ COURANT_SHARE = 0.98  # of the cells have the Courant number at most
 MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
 LOW_GAP = 0.1  # quantile of the cells' mean gaps that stands for a cell with too few samples
 SEEN = 5  # samples a cell must be expected to get before it counts as empty
-FAR = 2.0  # an empty cell is raised when it lacks more than this many mean gaps
 RAISE_SAMPLES = (10_000, 200_000)  # to find out by how much, at least and at most; else for SEEN in each cell
 
 
-def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, raised: Tensor) -> tuple[Tensor, float]:
+def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> tuple[Tensor, float]:
     """The step that takes the part `gain` of each cell's error away, and its Courant number.
 
     Args:
@@ -32,7 +31,6 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
         seen: The measurement at the present heights.
         gain: Part of each cell's error, (m,).
         damping: Factor on the noise term of the diagonal.
-        raised: By how much cells are raised beforehand, (m,); these stay where they are.
 
     Returns:
         Move, (m,), of mean 0, and how many times its own mass a cell exchanges, few cells left out.
@@ -56,7 +54,6 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float, rais
 
     pull = gain * seen.residual
     move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
-    move[raised > 0] = 0.0
     move = move - move.mean()
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
     exchange = _at_ends(edges, flow, m) / torch.maximum(nu, counts / seen.n)
@@ -117,8 +114,8 @@ def _cell_gaps(sums: Tensor, counts: Tensor, mean_gap: float) -> Tensor:
     return (sums + max(small, MIN_GAP)) / (counts + 1)
 
 
-def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -> Tensor:
-    """How far empty cells must rise to win their share of a sample, (m,); zero for those that the step will reach."""
+def raise_empty(problem: Problem, h: Tensor, move: Tensor, seen: Seen, index: int, run: Run) -> Tensor:
+    """How far empty cells must rise to win their share once the others have moved, (m,); zero for these."""
     raised = torch.zeros(problem.m, dtype=torch.float64, device="cpu")
     empty = torch.nonzero((seen.counted.counts == 0) & (seen.n * problem.nu > SEEN))[:, 0]
     if empty.numel() == 0:
@@ -129,10 +126,10 @@ def raise_empty(problem: Problem, h: Tensor, seen: Seen, index: int, run: Run) -
     n, whole = min(seen.n // 2, wanted), min(seen.n // 2, math.ceil(wanted / CHUNK) * CHUNK)
     # Of the first half, in whole chunks, on which a user's samples depend; no need of all digits.
     x = run.sample(whole, "newton", 2 * index, again=True)[:n].float()
-    winner = seen.counted.pairs[:n, 0].long()
-    u = (x * problem.y.float()[winner]).sum(1) + h.float()[winner]
-    lack = taking(problem.y[empty].float(), x, u, problem.nu[empty]) - h[empty]
-    raised[empty] = torch.where(lack > FAR * float(seen.counted.gaps.mean()), lack, 0.0)
+    best, second = seen.counted.pairs[:n].long().unbind(1)
+    u = (x * problem.y.float()[best]).sum(1) + h.float()[best]
+    u += torch.maximum(move.float()[best], move.float()[second] - seen.counted.gaps[:n].float())
+    raised[empty] = taking(problem.y[empty].float(), x, u, problem.nu[empty]) - h[empty]
     return raised
 
 

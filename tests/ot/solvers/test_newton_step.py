@@ -74,7 +74,7 @@ def test_a_step_is_newtons():
     exact = oracles.heights_1d(problem.y, problem.nu)
     h = exact + 0.002 * randn(12, seed=1)
     seen = measure(problem, h, 400_000, 0, running(problem))
-    move, courant = newton_step.newton_step(problem, seen, torch.ones(12).double(), 0.1, torch.zeros(12))
+    move, courant = newton_step.newton_step(problem, seen, torch.ones(12).double(), 0.1)
     stiff = 1 / problem.y[:, 0].diff()
     hessian = torch.diag(torch.cat([stiff, torch.zeros(1)]) + torch.cat([torch.zeros(1), stiff]))
     hessian -= torch.diag(stiff, 1) + torch.diag(stiff, -1)
@@ -86,9 +86,6 @@ def test_a_step_is_newtons():
     left = oracles.uniform_1d(problem.y, h + move) - problem.nu
     assert float((left**2 / problem.nu).sum()) < 0.05 * float((seen.residual**2 / problem.nu).sum())
     assert float(move.mean()) == pytest.approx(0, abs=1e-15)
-    raised = (torch.arange(12) == 3).double()
-    other, _ = newton_step.newton_step(problem, seen, torch.ones(12).double(), 0.1, raised)
-    assert [j for j in range(12) if abs(float((other - move)[j] - (other - move)[0])) > 1e-12] == [3]
 
 
 @pytest.mark.parametrize("seen_from_both", [False, True])
@@ -108,7 +105,7 @@ def test_a_wide_cell_does_not_run_away(seen_from_both):
     seen = Seen(Measure(counts, 0.0, pairs, gaps), n, counts / n - nu, 0.01, 0.01, 0.01)
     problem = make_problem(BuiltIn("normal"), randn(others + 1, 16))
     half = torch.full((others + 1,), 0.5).double()
-    move, _ = newton_step.newton_step(problem, seen, half, 0.01, torch.zeros(others + 1))
+    move, _ = newton_step.newton_step(problem, seen, half, 0.01)
     assert 0 < float(move[0]) < 0.5 * float(gaps[:80].mean())
 
 
@@ -144,20 +141,34 @@ def test_a_secant_believes_only_the_signal():
 # --- empty cells -----------------------------------------------------------------------------------------------------
 
 
+def sunk_and_seen(source, m, sunk, depth, n):
+    """Solved heights of which some have sunk, and what was measured there."""
+    y = randn(m, 2)
+    h = SemiDiscreteOT(source, tol=0.02, progress=False).fit(y).heights_.double()
+    problem = make_problem(Custom(source) if callable(source) else BuiltIn(source), y)
+    h = h / problem.scale
+    h[sunk] -= depth
+    run = running(problem)
+    seen = measure(problem, h, n, 0, run)
+    assert torch.nonzero(seen.counted.counts == 0).flatten().tolist() == sunk
+    return problem, h, seen, run
+
+
 @pytest.mark.parametrize("depth", [3.0, 100.0, 1e6])
 @pytest.mark.parametrize("few", [0, starts.FEW])
 def test_empty_cells_are_raised_to_their_share(depth, few, monkeypatch):
+    """Wherever the others go: all together, or each a little."""
     monkeypatch.setattr(starts, "FEW", few)
-    problem = make_problem(BuiltIn("uniform"), randn(30, 2))
-    sunk = SemiDiscreteOT(progress=False).fit(randn(30, 2)).heights_ / problem.scale
-    sunk[17] -= depth
-    run = running(problem)
-    seen = measure(problem, sunk, 6000, 0, run)
-    assert torch.nonzero(seen.counted.counts == 0).flatten().tolist() == [17]
-    raised = newton_step.raise_empty(problem, sunk, seen, 0, run)
-    assert torch.nonzero(raised).flatten().tolist() == [17]
-    after = problem.source.measure(problem.y, sunk + raised, 200_000, 7).counts / 200_000
-    assert_close(float(after[17]), 1 / 30, rtol=0.1, atol=0)
+    problem, h, seen, run = sunk_and_seen("uniform", 30, [17], depth, 6000)
+    for move in torch.zeros(30), torch.full((30,), -50.0), 0.02 * randn(30, seed=1):
+        raised = newton_step.raise_empty(problem, h, move.double(), seen, 0, run)
+        assert torch.nonzero(raised).flatten().tolist() == [17]
+        after = h + move.index_fill(0, torch.tensor([17]), 0.0) + raised
+        assert_close(float(measured(problem, after)[17]), 1 / 30, rtol=0.1, atol=0)
+
+
+def measured(problem, h):
+    return problem.source.measure(problem.y, h, 200_000, 7).counts / 200_000
 
 
 def test_empty_cells_are_raised_by_the_samples_that_were_measured():
@@ -167,25 +178,27 @@ def test_empty_cells_are_raised_by_the_samples_that_were_measured():
         angle = 2 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
         return (1 + torch.rand(n, 1, generator=generator)) * torch.stack([angle.cos(), angle.sin()], dim=1)
 
-    problem = make_problem(Custom(ring), randn(60, 2))
-    sunk = SemiDiscreteOT(ring, tol=0.02, progress=False).fit(randn(60, 2)).heights_ / problem.scale
-    sunk[17] -= 100
-    run = running(problem)
-    seen = measure(problem, sunk, 5 * CHUNK // 2, 0, run)
-    raised = newton_step.raise_empty(problem, sunk, seen, 0, run)
-    after = problem.source.measure(problem.y, sunk + raised, 200_000, 7).counts / 200_000
-    assert_close(float(after[17]), 1 / 60, rtol=0.2, atol=0)  # 166 samples were given to it
+    problem, h, seen, run = sunk_and_seen(ring, 60, [17], 100, 5 * CHUNK // 2)
+    raised = newton_step.raise_empty(problem, h, torch.zeros(60), seen, 0, run)
+    assert_close(float(measured(problem, h + raised)[17]), 1 / 60, rtol=0.2, atol=0)  # 166 samples were given to it
 
 
-def test_cells_that_are_near_are_left_to_the_step():
-    """So are cells of which no sample was to be expected."""
+def test_cells_of_which_no_sample_was_to_be_expected_are_left_to_the_step():
     problem = make_problem(BuiltIn("uniform"), randn(30, 2), torch.tensor([1.0] * 29 + [1e-5]))
     h = -0.15 * problem.y.square().sum(1)
     h[29] -= 100
     run = running(problem)
     seen, counts = measure(problem, h, 3000, 0, run), torch.full((30,), 100)
-    seen = replace(seen, counted=replace(seen.counted, counts=counts))
     counts[29] = 0
-    assert not bool(newton_step.raise_empty(problem, h, seen, 0, run).any())
-    counts[5] = 0  # as if by chance: it has its samples, and needs no raising
-    assert not bool(newton_step.raise_empty(problem, h, seen, 0, run).any())
+    seen = replace(seen, counted=replace(seen.counted, counts=counts))
+    assert not bool(newton_step.raise_empty(problem, h, torch.zeros(30), seen, 0, run).any())
+
+
+def test_cells_in_dense_and_thin_places_settle(seed):
+    """Gaps differ a thousandfold: an empty cell that rose as others do would take many times its share."""
+
+    def cubes(n, generator):
+        return torch.randn(n, 5, generator=generator) ** 3
+
+    ot = SemiDiscreteOT(cubes, tol=0.02, max_samples=3_000_000, seed=seed, progress=False)
+    assert ot.fit(cubes(800, torch.Generator().manual_seed(1))).converged_
