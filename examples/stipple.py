@@ -25,7 +25,7 @@ def main(file: str) -> list[float]:
         return torch.stack([pixel % w, pixel // w], dim=1) + torch.rand(n, 2, generator=generator)
 
     dots = source(8000, torch.Generator().manual_seed(0))
-    ot = otgen.SemiDiscreteOT(source, method="newton", tol=0.02, progress=False)  # no annealing: dots lie on the light
+    ot = otgen.SemiDiscreteOT(source, tol=0.02, progress=False)
     rounds = []
     for _ in range(11):
         ot.fit(dots)

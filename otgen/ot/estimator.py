@@ -20,7 +20,7 @@ from otgen.ot.problem import NumericArray, Problem, make_problem
 from otgen.ot.settings import check_settings
 from otgen.ot.solvers import LOST, Run, Solution, solve
 from otgen.ot.solvers.base import CENTROID_SAMPLES
-from otgen.ot.solvers.starts import carried
+from otgen.ot.solvers.starts import carried, samples_to_carry
 from otgen.ot.sources import Sampler, make_source
 from otgen.ot.transport import TransportMap
 from otgen.seeds import stream
@@ -49,15 +49,15 @@ class SemiDiscreteOT(TransportMap):
         source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples, also
             (n,) for d = 1, random through the generator alone; these not farther from the origin than a million times
             their spread, as steps are computed in float32.
-        method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples,
-            annealed where needed), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture, for
-            comparison).
+        method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples, in
+            up to six from groups of targets), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture,
+            for comparison).
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the
             samples.
         max_samples: Budget of source samples; `None` for 100 m / tol, at least a million (a fit usually takes 2 to 4
             m / tol). The start, the step at hand when it is spent, and the last certificate with its centroids are made
-            all the same, and come on top: 30 to 55 m (27 000 at most where m is small), the step, and a twentieth of
+            all the same, and come on top: 8 to 55 m (27 000 at most where m is small), the step, and a twentieth of
             the budget.
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
@@ -166,7 +166,7 @@ class SemiDiscreteOT(TransportMap):
         """Fit added, removed or changed targets, starting from the present heights.
 
         Targets that were there keep their heights; a new one starts where its plane touches the potential just enough
-        to take its share of a sample.
+        to take its share of a sample. Where so much has changed that this is no start, "auto" begins anew.
 
         Args:
             targets: As for `fit`.
@@ -190,7 +190,8 @@ class SemiDiscreteOT(TransportMap):
             problem = self._make_problem(targets, weights)
             if problem.d != old.d:
                 raise ValueError(f"refit: targets must have {old.d} coordinates as before, got {problem.d}")
-            return self._solve(problem, carried(problem, old, self._h, self.seed))
+            x = problem.source.sample(samples_to_carry(problem), problem.d, stream(self.seed, "refit"))
+            return self._solve(problem, carried(problem, old, self._h, x))
 
     @contextmanager
     def _no_autocast(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from otgen import data
 from otgen.ot import ConvergenceWarning, NotFittedError, SemiDiscreteOT, estimator
-from otgen.ot.solvers.base import CENTROID_SAMPLES
+from otgen.ot.solvers.base import CENTROID_SAMPLES, Run
 from otgen.ot.sources import CHUNK
 
 # --- what a fit says of itself ---------------------------------------------------------------------------------------
@@ -56,19 +56,22 @@ def test_an_exact_fit_has_the_same_attributes():
     json.dumps(ot.history_)
 
 
-def test_samples_are_counted():
-    """What `samples_` says is what the source was asked for; annealing counts samples it uses again."""
-    asked = []
+@pytest.mark.parametrize(("m", "d"), [(40, 8), (500, 2)])
+def test_samples_are_counted(m, d, monkeypatch):
+    """What `samples_` says is what the source was asked for, also for groups of targets in low dimension."""
+    asked, twice, sample = [], [], Run.sample
 
     def source(n, generator):
         asked.append(n)
         return torch.rand(n, d, generator=generator)
 
-    for d in (3, 8):
-        asked.clear()
-        ot = fit(randn(40, d) ** (3 if d == 3 else 1), source=source)  # annealed in three dimensions
-        drawn = sum(asked) - 16384  # the pilot sample only steers, and is not counted
-        assert drawn < ot.samples_ if d == 3 else drawn == ot.samples_
+    def spied(self, n, name, index, *, again=False):
+        twice.append(n if again else 0)  # a measurement's samples, drawn once more to raise cells that are empty
+        return sample(self, n, name, index, again=again)
+
+    monkeypatch.setattr(Run, "sample", spied)
+    ot = fit(randn(m, d) ** 3, source=source)
+    assert sum(asked) == ot.samples_ + sum(twice) + 16_384  # the pilot sample only steers
 
 
 @pytest.mark.parametrize("method", ["auto", "newton", "log_ratio", "adam"])
@@ -89,7 +92,7 @@ def test_what_is_not_reached_is_said(method, budget):
     assert "\n" not in message
     assert caught[0].filename == __file__
     steps = max((row["n"] for row in ot.history_), default=0)
-    start = 40 * 256 + 256  # guesses or one round of annealing
+    start = 16_000  # guesses for groups, and what carries those over
     assert c.samples <= max(10 * 256, budget // 20)
     assert spent <= budget + steps + start + c.samples
 
@@ -425,13 +428,14 @@ def test_estimator_can_be_copied_and_printed():
     copy.copy(SemiDiscreteOT())
 
 
-@pytest.mark.parametrize("seed", [6, 17, 29, 33, 38])
+@pytest.mark.parametrize("seed", [56, 68, 88])
 def test_looks_keep_to_the_budget(seed):
     """Near the end of the budget, and with one more where the first look fails by little."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         ot = fit(randn(200, 8, seed=seed), method="newton", seed=seed, max_samples=60_000)
-    assert ot.samples_ <= 60_000 + 60_000 // 20 + 10_000  # the last certificate, and centroids
+    step, glance, centroids = ot.history_[-1]["n"], 60_000 // 20, 10_000
+    assert ot.samples_ <= 60_000 + step + 2 * glance + centroids
 
 
 def test_the_seed_is_that_of_the_fit_whatever_its_owner_sets():

@@ -14,7 +14,9 @@ from otgen.ot.solvers.starts import taking
 from otgen.ot.sources import CHUNK
 
 BANDWIDTH = 2.0  # of a cell, in mean gaps
-NOISE_TERM = 0.5  # of the diagonal: times 1 / sqrt(samples near the facets of the cell)
+NOISE_TERM = 0.5  # of what is added to a cell's slope: times 1 / sqrt(samples near the facets of the cell)
+LOW_DIM = 3  # up to it a cell has few neighbours, and mass travels far through many
+TIED, HELD = (3.0, 1.0), (0.1, 0.5)  # times that: to its neighbours, and to where it is; in low dimension, and above it
 SURE = 0.02  # damping with which steps are so short that slopes count, not what a band's width away would be
 COURANT_SHARE = 0.98  # of the cells have the Courant number at most
 MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
@@ -50,7 +52,8 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
     root = (secant / w).sqrt()
     weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]]
-    diagonal = secant / gap * (damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
+    added = secant / gap * (damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
+    weights, diagonal = _regularised(edges, weights, added, d)
 
     pull = gain * seen.residual
     move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
@@ -58,6 +61,19 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
     flow = weights * (move[edges[:, 0]] - move[edges[:, 1]]).abs()
     exchange = _at_ends(edges, flow, m) / torch.maximum(nu, counts / seen.n)
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
+
+
+def _regularised(edges: Tensor, weights: Tensor, added: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """Weights and diagonal of the system, by which cells of doubtful slopes move like their neighbours.
+
+    Held where they are instead, cells of a group that goes far together would be left behind, for others to lose all
+    their mass to. Groups that no sample has seen to touch are held by what little is left.
+    """
+    low = 0 if d <= LOW_DIM else 1
+    total = _at_ends(edges, weights, added.shape[0])
+    alone = total == 0
+    tied = torch.where(alone, 0.0, TIED[low] * added / total)
+    return weights * (1 + tied[edges].sum(1)), torch.where(alone, 1.0, HELD[low]) * added
 
 
 def _per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:

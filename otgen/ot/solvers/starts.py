@@ -9,7 +9,6 @@ from otgen import ops
 from otgen.ot.certificate import total_variation
 from otgen.ot.problem import Problem
 from otgen.ot.solvers.base import Run
-from otgen.seeds import stream
 
 TRIAL = 2
 """Samples per target with which guesses are compared: the better one shows in the sum over all targets."""
@@ -26,6 +25,9 @@ the total variation smaller but the way longer."""
 
 MAX_GAUSSIAN_DIM = 2048
 """Above it the eigenvectors of the covariance cost more than the guess is worth."""
+
+EACH = 20
+"""Samples per target from which new ones take theirs."""
 
 MOST_TAKEN = 200
 """Samples that `taking` gives to a target at most: enough to know where its plane should lie."""
@@ -53,12 +55,9 @@ def best_guess(problem: Problem, run: Run) -> Tensor:
     return trials.best
 
 
-def plain_guess(problem: Problem, run: Run) -> tuple[Tensor, float]:
-    """The better of both guesses as they are, (m,), and its total variation on a small sample."""
-    trials = _Trials(problem, run)
-    for guess in (affine(problem), voronoi(problem, 1.0)):
-        trials.tv(guess, SHRINKS.index(1.0))
-    return trials.best, trials.least
+def tv_on_few(problem: Problem, run: Run, h: Tensor) -> float:
+    """Total variation of the caller's heights on a small sample."""
+    return total_variation(run.measure(h, max(TRIAL * problem.m, 1000), "given", 0).counts, problem.nu)
 
 
 class _Trials:
@@ -136,27 +135,36 @@ def affine(problem: Problem) -> Tensor:
     return heights
 
 
-def carried(problem: Problem, old: Problem, h: Tensor, seed: int) -> Tensor:
-    """Heights of a changed problem, (m,), from those of the one before, each in its own units.
+def carried(problem: Problem, old: Problem, h: Tensor, x: Tensor) -> Tensor:
+    """Heights of a changed problem, (m,), from those of the one before: as `touching`, but for targets that were there.
 
-    Targets that were there keep their heights; a new one starts where its plane touches the potential just enough to
-    take its share of a sample.
-
-    Args:
-        problem: The changed one, in the dimension of the old.
-        old: The one before.
-        h: Its heights, (old m,).
-        seed: Decides the sample.
+    These keep their heights.
     """
-    n = min(max(50 * problem.m, 10_000), 200_000)
-    x = problem.source.sample(n, problem.d, stream(seed, "refit")).double()
-    u = old.scale * ops.assign(x, old.y, h)[1] + x @ (old.centre - problem.centre)
-    start = taking(problem.y, x, u / problem.scale, problem.nu)
+    start = touching(problem, old, h, x)
     rows, kept = old.given[old.first_rows()].tolist(), (h * (old.scale / problem.scale)).tolist()
     known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
     for row, target in enumerate(problem.given[problem.first_rows()].tolist()):
         start[row] = known.get(tuple(target), float(start[row]))
     return start - start.mean()
+
+
+def touching(problem: Problem, old: Problem, h: Tensor, x: Tensor) -> Tensor:
+    """Heights with which each plane touches another problem's potential just enough to take its share of samples, (m,).
+
+    Args:
+        problem: Whose heights are wanted.
+        old: The other one, of the same dimension.
+        h: Its heights, (old m,), in its own units.
+        x: Samples, (n, d): as many as `samples_to_carry` says.
+    """
+    x = x.double()
+    u = old.scale * ops.assign(x, old.y, h)[1] + x @ (old.centre - problem.centre)
+    return taking(problem.y, x, u / problem.scale, problem.nu)
+
+
+def samples_to_carry(problem: Problem) -> int:
+    """How many samples heights are carried over with: for each target some that it takes."""
+    return min(max(EACH * problem.m, 10_000), 200_000)
 
 
 def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from draws import randn
@@ -9,10 +7,11 @@ from torch.testing import assert_close
 from otgen import data
 from otgen.ot import ConvergenceWarning, SemiDiscreteOT
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers import auto, exact
+from otgen.ot.solvers import exact
 from otgen.ot.solvers.auto import Auto
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.quantiles import sampled_on_a_line
+from otgen.ot.solvers.starts import best_guess
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -88,43 +87,27 @@ def started_at(targets, weights=None, **options):
     return problem, run, Auto().start(problem, run)
 
 
-@pytest.mark.parametrize("d", [2, 3])
-def test_in_low_dimension_it_anneals_unless_targets_lie_as_the_source_does(d):
-    generator = torch.Generator().manual_seed(d)
-    x = torch.rand(300, d, generator=generator)
-    for like in (x, 5 * x - 1, x * torch.arange(1, d + 1)):
-        _, run, state = started_at(like)
-        assert not state.annealed
-        assert run.used <= 2 * 1000
-    for unlike in (x.pow(6), torch.cat([x[:150], x[150:] + 5])):
-        assert started_at(unlike)[2].annealed
-    assert not started("sphere-200x4")[2].annealed
+@pytest.mark.parametrize("d", [2, 4])
+def test_heights_that_are_near_are_its_start(d):
+    """Others are no better than none."""
+    problem, run, own = started(f"mixture-200x{d}")
+    near = fit(problem.given, source="uniform").heights_ / problem.scale
+    _, run, state = started(f"mixture-200x{d}", start=near)
+    assert_close(state.h, near - near.mean())
+    assert run.used == 1000
+    _, run, state = started(f"mixture-200x{d}", start=0.1 * near)
+    assert torch.equal(state.h, own.h)
 
 
-def test_given_heights_are_its_start():
-    h = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for d in (2, 4):
-        _, run, state = started(f"mixture-200x{d}", start=h)
-        torch.testing.assert_close(state.h, h - h.mean())
-        assert not state.annealed
-        assert run.used == 0
-
-
-def test_without_progress_it_anneals_once():
-    """After so many measurements that were no better than the best, and never again."""
-    problem, run, state = started("mixture-200x4")
-    stuck = replace(state, idle=auto.PATIENCE, best_tv=0.0, looks=3, step=7)
-    before = run.used
-    after = Auto().step(problem, stuck, run)
-    assert after.annealed
-    assert (after.looks, after.step) == (3, 8)
-    assert run.used > before + stuck.n
-    assert not torch.equal(after.h, state.h)
-    again = Auto().step(problem, replace(after, idle=auto.PATIENCE, best_tv=0.0), run)
-    assert again.step == 9
-    assert again.idle > auto.PATIENCE
-    patient = Auto().step(problem, replace(state, idle=auto.PATIENCE - 2, best_tv=0.0), run)
-    assert not patient.annealed
+@pytest.mark.parametrize("name", ["swiss-roll-1000", "clusters-1000", "checkerboard-2000", "mixture-1000x3-zipf"])
+def test_in_low_dimension_it_begins_close(name):
+    """Even where targets lie quite otherwise than the source; groups show that for a few samples."""
+    problem, run, state = started(name)
+    assert run.used < 250 * problem.m
+    counts = run.measure(state.h, 100 * problem.m, "check", 0).counts
+    assert float((counts / counts.sum() - problem.nu).abs().sum()) / 2 < 0.35
+    guess = run.measure(best_guess(problem, run), 100 * problem.m, "check", 0).counts
+    assert float((guess / guess.sum() - problem.nu).abs().sum()) / 2 > 0.4
 
 
 def far(d, away):

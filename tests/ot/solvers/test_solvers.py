@@ -14,7 +14,6 @@ from scipy.stats import norm
 from otgen import ConvergenceWarning, data
 from otgen.ot.problem import make_problem
 from otgen.ot.solvers import base
-from otgen.ot.solvers.annealing import anneal
 from otgen.ot.solvers.base import Run, State
 from otgen.ot.solvers.newton_step import conjugate_gradients
 from otgen.ot.solvers.starts import affine, voronoi
@@ -128,16 +127,6 @@ def test_affine_start_is_exact_between_gaussians():
     }
     assert chi2["affine"] < 1.5
     assert chi2["affine"] < 0.5 * chi2["voronoi"]
-
-
-def test_annealing_finds_its_way_on_the_swiss_roll():
-    y, nu = data.problem("swiss-roll-256")
-    problem = make_problem(make_source("uniform"), y, nu)
-    run = Run(problem, tol=0.01, max_samples=10**9, seed=0)
-    counts = run.measure(anneal(problem, run, voronoi(problem, 0.5)), 100 * problem.m, "check", 0).counts
-    before = run.measure(voronoi(problem, 0.5), 100 * problem.m, "check", 0).counts
-    assert float((counts / counts.sum() - nu).abs().sum()) / 2 < 0.12
-    assert float((before / before.sum() - nu).abs().sum()) / 2 > 0.4
 
 
 def test_adam_is_the_lectures_algorithm():

@@ -8,11 +8,10 @@ from torch.testing import assert_close
 from otgen import data, ops
 from otgen.ot.certificate import chi2_estimate, total_variation
 from otgen.ot.problem import make_problem
-from otgen.ot.solvers import annealing, starts
-from otgen.ot.solvers.annealing import anneal
+from otgen.ot.solvers import starts
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.quantiles import by_coordinates, on_a_line
-from otgen.ot.solvers.starts import affine, best_guess, carried, voronoi
+from otgen.ot.solvers.starts import affine, best_guess, carried, samples_to_carry, voronoi
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -128,38 +127,8 @@ def test_on_a_line_the_start_is_the_solution(source):
     assert on_a_line(make_problem(Custom(lambda n, g: torch.rand(n, 1, generator=g)), randn(5, 1))) is None
 
 
-@pytest.mark.parametrize("name", ["swiss-roll-256", "eight-gaussians-256", "clusters-300", "sphere-300x3"])
-def test_annealing_reduces_chi2(name):
-    problem = make_problem(BuiltIn("uniform"), *data.problem(name))
-    run, start = running(problem), voronoi(problem, 0.5)
-    h = anneal(problem, run, start)
-    before, after = chi2_of(problem, start), chi2_of(problem, h)
-    assert after < 0.2 * before
-    assert after < 0.35
-    assert run.used > 0
-    assert_close(float(h.mean()), 0.0, rtol=0, atol=1e-9)
-    assert torch.equal(h, anneal(problem, running(problem), start))
-    assert not torch.equal(h, anneal(problem, running(problem, seed=1), start))
-
-
-def test_a_round_of_annealing_by_hand():
-    """h_j falls by 1.5 eps log(share_j / nu_j), with the shares of a softmax of scores over eps on fixed samples."""
-    problem = make_problem(BuiltIn("normal"), randn(10, 2))
-    run, start = running(problem, budget=1), 0.1 * randn(10, seed=3)
-    x = running(problem).sample(annealing.SAMPLES * 10, "anneal", 0).double()
-    eps = float((x[:256] @ problem.y.T).std(1).mean())
-    share = ((x @ problem.y.T + start) / eps).softmax(dim=1).mean(dim=0)
-    want = start - 1.5 * eps * (share / problem.nu).log()
-    assert_close(anneal(problem, run, start), want - want.mean(), rtol=0, atol=1e-5)
-
-
-def test_annealing_stops_when_the_budget_is_spent():
-    problem = make_problem(BuiltIn("uniform"), *data.problem("swiss-roll-256"))
-    for budget in (1, 50_000):
-        run = running(problem, budget)
-        h = anneal(problem, run, voronoi(problem, 0.5))
-        assert run.used <= budget + 2 * annealing.SAMPLES * 256
-        assert bool(torch.isfinite(h).all())
+def samples(problem):
+    return problem.source.sample(samples_to_carry(problem), problem.d, 0)
 
 
 def test_heights_are_carried_over_alike_however_far_targets_lie():
@@ -170,7 +139,7 @@ def test_heights_are_carried_over_alike_however_far_targets_lie():
     def start(shift):
         old = make_problem(source, (y + far) - far + shift)  # the same digits are left wherever they lie
         problem = make_problem(source, torch.cat([(y[50:] + far) - far, (new + far) - far]) + shift)
-        return carried(problem, old, h, seed=0)
+        return carried(problem, old, h, samples(problem))
 
     assert_close(start(far), start(0.0), rtol=0, atol=1e-5)
 
@@ -179,5 +148,5 @@ def test_targets_that_were_there_keep_their_heights_whatever_the_new_scale():
     y, h = randn(20, 4), randn(20, seed=1)
     old = make_problem(BuiltIn("uniform"), y)
     new = make_problem(BuiltIn("uniform"), torch.cat([y, 50 + randn(3, 4)]))
-    moved = new.scale * carried(new, old, h, 0)[:20] - old.scale * h
+    moved = new.scale * carried(new, old, h, samples(new))[:20] - old.scale * h
     assert_close(moved, moved[:1].expand(20))
