@@ -49,8 +49,8 @@ class SemiDiscreteOT(TransportMap):
         source: "uniform" for the unit cube [0, 1]^d, "normal" for N(0, I), or `(n, generator) -> (n, d)` samples, also
             (n,) for d = 1, random through the generator alone; these not farther from the origin than a million times
             their spread, as steps are computed in float32.
-        method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples, in
-            up to six from groups of targets), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture,
+        method: "auto" (exact cells in up to three dimensions under a named source, otherwise Newton on fresh samples,
+            in up to six from groups of targets), "exact", "newton", "log_ratio", or "adam" (Algorithm 1 of the lecture,
             for comparison).
         tol: Goal for `chi2 = sum_j (w_j - nu_j)^2 / nu_j`, certified on fresh samples with 95 % confidence. The default
             0.01 is a root-mean-square error of 10 % in the measure of a cell; halving the error takes four times the

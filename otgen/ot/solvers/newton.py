@@ -10,7 +10,9 @@ What makes it stable far from the solution:
 - a bandwidth for every cell, since gaps differ by orders of magnitude between cells;
 - secants instead of tangents: the measure of a cell grows like a power d of its height, so a cell that holds too much
   sinks further than its tangent says, and one that holds too little rises less;
-- a diagonal that is large where a cell has few samples, and vanishes at the solution;
+- slopes that are larger where a cell has few samples, by what vanishes at the solution. In part only they hold a cell
+  where it is: a group that goes far together would leave it behind, and lose its mass to it or win it all;
+- one sample more at each facet than was seen, lest a pair of cells close together leave its other neighbours;
 - a Courant number: a step moves so far that almost no cell exchanges much more than its own mass with its neighbours;
 - empty cells are raised at once to where they take their share of what the others leave (a c-transform; Algorithm 1 of
   Kitagawa, Mérigot and Thibert works from non-empty cells only);
@@ -121,7 +123,9 @@ class Newton:
 
         gain = gains(problem, seen, signal)
         move, courant = newton_step(problem, seen, gain, state.damping)
-        part = min(1.0, COURANT / max(courant, 1e-12))
+        # No height is farther from another than the source's reach; cells that seem to touch none would go anywhere.
+        reach = 2 * problem.source.radius(problem.d) * float(problem.y.norm(dim=1).max())
+        part = min(1.0, COURANT / max(courant, 1e-12), reach / max(float(move.abs().max()), 1e-300))
         move = part * move
         raised = raise_empty(problem, state.h, move, seen, state.step - 1, run)
         move[raised != 0] = 0.0

@@ -16,7 +16,8 @@ from otgen.ot.sources import CHUNK
 BANDWIDTH = 2.0  # of a cell, in mean gaps
 NOISE_TERM = 0.5  # of what is added to a cell's slope: times 1 / sqrt(samples near the facets of the cell)
 LOW_DIM = 3  # up to it a cell has few neighbours, and mass travels far through many
-TIED, HELD = (3.0, 1.0), (0.1, 0.5)  # times that: to its neighbours, and to where it is; in low dimension, and above it
+ONE_MORE = (1.0, 0.25)  # samples that each facet is taken to have beside those seen, in low dimension and above it
+HELD = (0.1, 0.5)  # part of what is added to slopes that holds a cell where it is
 SURE = 0.02  # damping with which steps are so short that slopes count, not what a band's width away would be
 COURANT_SHARE = 0.98  # of the cells have the Courant number at most
 MIN_GAP = 1e-30  # a source with atoms can have all gaps zero, and bandwidths are float32
@@ -46,14 +47,17 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
     width = BANDWIDTH * gap
     local = damping <= SURE
     edges, weights = ops.laplacian(counted.pairs, counted.gaps.float(), width.float(), seen.n, local=local)
-    near = _telling(edges, weights, width, seen.n) if local else _per_cell(winner, counted.gaps < width[winner], m)
+    one = _one_sample(edges, width, seen.n)
+    near = _telling(edges, weights, one, m) if local else _per_cell(winner, counted.gaps < width[winner], m)
 
     w = (counts + 0.5) / seen.n
     secant = _secant(w, (nu + 0.5 / seen.n) / w, gain, d)
     root = (secant / w).sqrt()
-    weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]]
+    low = 0 if d <= LOW_DIM else 1
+    weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]] + ONE_MORE[low] * one
     added = secant / gap * (damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
-    weights, diagonal = _regularised(edges, weights, added, d)
+    alone = _at_ends(edges, weights, m) == 0
+    diagonal = torch.where(alone, 1.0, HELD[low]) * added
 
     pull = gain * seen.residual
     move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
@@ -63,33 +67,27 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
     return move, float(exchange.kthvalue(max(1, round(COURANT_SHARE * m))).values)
 
 
-def _regularised(edges: Tensor, weights: Tensor, added: Tensor, d: int) -> tuple[Tensor, Tensor]:
-    """Weights and diagonal of the system, by which cells of doubtful slopes move like their neighbours.
-
-    Held where they are instead, cells of a group that goes far together would be left behind, for others to lose all
-    their mass to. Groups that no sample has seen to touch are held by what little is left.
-    """
-    low = 0 if d <= LOW_DIM else 1
-    total = _at_ends(edges, weights, added.shape[0])
-    alone = total == 0
-    tied = torch.where(alone, 0.0, TIED[low] * added / total)
-    return weights * (1 + tied[edges].sum(1)), torch.where(alone, 1.0, HELD[low]) * added
-
-
 def _per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:
     """Sums of values by cell, (m,), float64."""
     return torch.bincount(index, weights=values.double(), minlength=m)
 
 
-def _telling(edges: Tensor, weights: Tensor, width: Tensor, n: int) -> Tensor:
+def _one_sample(edges: Tensor, width: Tensor, n: int) -> Tensor:
+    """What a sample on the narrower side of a facet adds to its weight, (e,).
+
+    As if one more had been seen, a pair of cells close together keeps to its other neighbours: their facets with it may
+    be few samples' wide, or none's, and the pair would run away.
+    """
+    narrow, wide = width.double()[edges].sort(dim=1).values.unbind(1)
+    return 1 / (n * narrow * (1 + (narrow / wide).square()))
+
+
+def _telling(edges: Tensor, weights: Tensor, one: Tensor, m: int) -> Tensor:
     """How many samples the slopes of cells come from, (m,), where the narrower side of a facet counts almost alone.
 
     A cell with a wide band whose neighbours have narrow ones may have many samples near its own side of the facets and,
     by chance, none near theirs: its slope would seem to be nothing, and it would run away.
     """
-    m = width.shape[0]
-    narrow, wide = width[edges].sort(dim=1).values.unbind(1)
-    one = 1 / (n * narrow * (1 + (narrow / wide).square()))  # what a sample on the narrower side adds to a weight
     mean = _at_ends(edges, one, m) / torch.bincount(edges.flatten(), minlength=m)
     return (_at_ends(edges, weights, m) / mean).nan_to_num()  # none without a facet
 

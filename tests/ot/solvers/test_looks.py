@@ -140,7 +140,7 @@ def test_a_look_that_cannot_hold_does_not_take_the_samples_of_the_steps(seed):
     with pytest.warns(ConvergenceWarning, match="make the least weights zero: 1e-10 of the whole wants"):
         ot = fit(y, weights, source="normal", seed=seed)
     steps = sum(record["n"] for record in ot.history_)
-    assert 0.4 < steps / ot.samples_ < 0.6
+    assert steps > 0.4 * ot.samples_
     assert ot.certificate(200_000, seed=1).tv < 0.025  # 0.009 of it are sampling; 0.014 to 0.053 where looks came first
 
 
