@@ -37,7 +37,7 @@ def defaults():
     ("dtype", "device"), [(torch.float64, "cpu"), (torch.float16, "cpu"), (torch.float32, "meta")], ids=str
 )
 def test_torchs_defaults_change_nothing(defaults, dtype, device, d):
-    y = randn(60, d)
+    y = randn(120, d)  # enough to be grouped
     plain, answers = everything(y)
     defaults(dtype, device)
     other, others = everything(y)

@@ -22,7 +22,7 @@ STEPS = 60  # in which that is tried
 def multiscale(problem: Problem, run: Run, level: int = 0) -> Tensor:
     """Heights in which each target takes its share of the cell of its group, and groups have theirs.
 
-    What is left to do is local. (Merigot, A multiscale approach to optimal transport, 2011; there groups give the
+    What is left to do is local. (Mérigot, A multiscale approach to optimal transport, 2011; there groups give the
     heights of their targets as they are.)
 
     Args:
@@ -50,7 +50,7 @@ def multiscale(problem: Problem, run: Run, level: int = 0) -> Tensor:
 def grouped(problem: Problem, seed: int) -> Problem:
     """Means of neighbouring targets, about a quarter as many, with the weights of all."""
     generator = torch.Generator().manual_seed(seed)
-    y = problem.y[torch.randperm(problem.m, generator=generator)[: math.ceil(problem.m / GROUP)]]
+    y = problem.y[torch.randperm(problem.m, generator=generator, device="cpu")[: math.ceil(problem.m / GROUP)]]
     for _ in range(LLOYD):
         group = ops.assign(problem.y, y, -0.5 * y.square().sum(1))[0].long()
         nu = torch.bincount(group, weights=problem.nu, minlength=len(y))

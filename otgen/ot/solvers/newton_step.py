@@ -56,8 +56,7 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
     low = 0 if d <= LOW_DIM else 1
     weights = weights / band_mean(d) * root[edges[:, 0]] * root[edges[:, 1]] + ONE_MORE[low] * one
     added = secant / gap * (damping * NOISE_TERM / (near + 1).sqrt() + 1 / (near + 1) ** 2)
-    alone = _at_ends(edges, weights, m) == 0
-    diagonal = torch.where(alone, 1.0, HELD[low]) * added
+    diagonal = added.where(_at_ends(edges, weights, m) == 0, HELD[low] * added)
 
     pull = gain * seen.residual
     move = conjugate_gradients(edges, weights, diagonal, nu * pull.sum() - pull)
