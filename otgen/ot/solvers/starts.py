@@ -32,6 +32,9 @@ EACH = 20
 MOST_TAKEN = 200
 """Samples that `taking` gives to a target at most: enough to know where its plane should lie."""
 
+POINTING = 8
+"""Samples, at least, that tell where the next one would lie."""
+
 FEW = 1 << 21
 """So many scores are made at once; it is not worth packing all the samples as targets for them."""
 
@@ -171,17 +174,23 @@ def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     """Heights with which each of some targets alone takes its share of samples from a potential, (m,), float64.
 
     Target j wins the k samples of largest `<x, y_j> - u(x)` when its height is minus the k-th of these numbers: an
-    assignment of targets to samples, so the same kernel finds it.
+    assignment of targets to samples, so the same kernel finds it. For less than a sample it is lower, twice as much as
+    the largest numbers show if a cell's measure is a power d of its height: a cell that is empty lacks its weight, one
+    that holds a sample may hold many times as much.
 
     Args:
         y: Targets, (m, d).
         x: Samples, (n, d), like `y`.
         u: The potential at the samples, (n,), like `y`.
-        nu: Shares, (m,); of at least one sample and at most `MOST_TAKEN`.
+        nu: Shares, (m,); counted are at most `MOST_TAKEN` samples.
     """
-    n = x.shape[0]
-    k = (n * nu).long().clamp(1, min(MOST_TAKEN, n))
-    most = int(k.max())
+    n, d = x.shape
+    share = n * nu
+    k = share.long().clamp(1, min(MOST_TAKEN, n))
+    most = min(max(int(k.max()), POINTING), n)
     few = y.shape[0] * n <= FEW
     lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
-    return -lead.double().gather(1, k[:, None] - 1)[:, 0]
+    lead = lead.double()
+    to_none = (lead[:, 0] - lead[:, -1]) / max(most ** (1 / d) - 1, 1e-300)  # from the height that takes one sample
+    beyond = 2 * to_none * (1 - share.clamp_max(1.0) ** (1 / d))
+    return -lead.gather(1, k[:, None] - 1)[:, 0] - beyond

@@ -11,7 +11,7 @@ from otgen.ot.problem import make_problem
 from otgen.ot.solvers import starts
 from otgen.ot.solvers.base import Run
 from otgen.ot.solvers.quantiles import by_coordinates, on_a_line
-from otgen.ot.solvers.starts import affine, best_guess, carried, samples_to_carry, voronoi
+from otgen.ot.solvers.starts import affine, best_guess, carried, samples_to_carry, taking, voronoi
 from otgen.ot.sources import BuiltIn, Custom
 
 
@@ -150,3 +150,29 @@ def test_targets_that_were_there_keep_their_heights_whatever_the_new_scale():
     new = make_problem(BuiltIn("uniform"), torch.cat([y, 50 + randn(3, 4)]))
     moved = new.scale * carried(new, old, h, samples(new))[:20] - old.scale * h
     assert_close(moved, moved[:1].expand(20))
+
+
+@pytest.mark.parametrize("d", [2, 6])
+@pytest.mark.parametrize("few", [0, starts.FEW])
+def test_shares_of_less_than_a_sample_are_not_taken(d, few, monkeypatch):
+    """A sample is the least that can be counted; lighter targets stay just below the potential."""
+    monkeypatch.setattr(starts, "FEW", few)
+    problem, y, n = make_problem(BuiltIn("uniform"), randn(40, d)), 0.5 * randn(50, d, seed=1), 2000
+    h = best_guess(problem, running(problem))
+
+    def seen(seed, n):
+        x = problem.source.sample(n, d, seed).double()
+        return x, (x @ problem.y.T + h).max(dim=1).values
+
+    x, u = seen(0, n)
+    fresh, above = seen(1, 500_000)
+    lead = fresh @ y.T - above[:, None]
+    before = torch.full((50,), math.inf)
+    for share in (3.0, 1.0, 0.5, 1e-6):
+        start = taking(y, x, u, torch.full((50,), share / n))
+        assert bool((start < before).all())
+        taken = float((lead > -start).double().mean()) * n
+        assert taken < 0.25 if share == 1e-6 else 0.3 * min(share, share**2) < taken < 2 * share
+        before = start
+    spread = lead.topk(2000, dim=0).values
+    assert bool((-start < spread[0] + 12 * (spread[0] - spread[-1])).all())
