@@ -191,6 +191,6 @@ def taking(y: Tensor, x: Tensor, u: Tensor, nu: Tensor) -> Tensor:
     few = y.shape[0] * n <= FEW
     lead = torch.addmm(-u, y, x.T).topk(most, dim=1).values if few else ops.topk(y, x, -u, most)[1]
     lead = lead.double()
-    to_none = (lead[:, 0] - lead[:, -1]) / max(most ** (1 / d) - 1, 1e-300)  # from the height that takes one sample
-    beyond = 2 * to_none * (1 - share.clamp_max(1.0) ** (1 / d))
+    to_none = (lead[:, 0] - lead[:, -1]) / max(math.pow(most, 1 / d) - 1, 1e-300)  # from where it takes one
+    beyond = 2 * to_none * (1 - share.clamp_max(1.0).pow(1 / d))
     return -lead.gather(1, k[:, None] - 1)[:, 0] - beyond
