@@ -57,8 +57,8 @@ class SemiDiscreteOT(TransportMap):
             samples.
         max_samples: Budget of source samples; `None` for 100 m / tol, at least a million (a fit usually takes 2 to 4
             m / tol). The start, the step at hand when it is spent, and the last certificate with its centroids are made
-            all the same, and come on top: 8 to 55 m (27 000 at most where m is small), the step, and a twentieth of
-            the budget.
+            all the same, and come on top: 8 to 55 m (27 000 at most where m is small), the step, and one or two
+            twentieths of the budget.
         device: Where the kernels count and assign samples: "cpu", or "cuda" where this build and machine have it.
             The same seed gives the same solution on both; what is returned is on the CPU.
         seed: Decides every sample, so a fit is reproducible.

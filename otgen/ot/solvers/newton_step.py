@@ -33,7 +33,7 @@ def newton_step(problem: Problem, seen: Seen, gain: Tensor, damping: float) -> t
         problem: What is solved.
         seen: The measurement at the present heights.
         gain: Part of each cell's error, (m,).
-        damping: Factor on the noise term of the diagonal.
+        damping: Factor on the noise term of what is added to slopes.
 
     Returns:
         Move, (m,), of mean 0, and how many times its own mass a cell exchanges, few cells left out.
@@ -74,8 +74,8 @@ def _per_cell(index: Tensor, values: Tensor, m: int) -> Tensor:
 def _one_sample(edges: Tensor, width: Tensor, n: int) -> Tensor:
     """What a sample on the narrower side of a facet adds to its weight, (e,).
 
-    As if one more had been seen, a pair of cells close together keeps to its other neighbours: their facets with it may
-    be few samples' wide, or none's, and the pair would run away.
+    As if one more had been seen, a pair of cells close together keeps to its other neighbours: few samples or none may
+    have shown its facets with them, and the pair would run away.
     """
     narrow, wide = width.double()[edges].sort(dim=1).values.unbind(1)
     return 1 / (n * narrow * (1 + (narrow / wide).square()))

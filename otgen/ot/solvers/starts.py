@@ -139,10 +139,7 @@ def affine(problem: Problem) -> Tensor:
 
 
 def carried(problem: Problem, old: Problem, h: Tensor, x: Tensor) -> Tensor:
-    """Heights of a changed problem, (m,), from those of the one before: as `touching`, but for targets that were there.
-
-    These keep their heights.
-    """
+    """Heights of a changed problem, (m,): targets that were there keep theirs, new ones are `touching`."""
     start = touching(problem, old, h, x)
     rows, kept = old.given[old.first_rows()].tolist(), (h * (old.scale / problem.scale)).tolist()
     known = {tuple(row): height for row, height in zip(rows, kept, strict=True)}
