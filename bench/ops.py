@@ -7,7 +7,7 @@ python bench/ops.py --quick    small sample counts; exits with 1 if assign is sl
 Gflop/s are effective ones, 2 n m d over time, whatever a contender leaves out; slow ones get fewer samples. FAISS has
 one of two speeds for as long as a process lives: its best of all processes with the same kernels counts. The peak
 beside them is that of a loop of products in registers in the same run, of the kind that the filter makes: bfloat16 on
-the matrix unit, bytes with VNNI, float32 elsewhere.
+the matrix unit, bytes with VNNI, shorts on AVX2, float32 elsewhere.
 """
 
 import argparse

@@ -60,6 +60,8 @@ constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 12;
 
+#include "filter.inl"
+#include "images.inl"
 #include "peak.inl"
 #include "whole.inl"
 

@@ -12,20 +12,7 @@ namespace otgen {
 namespace avx_vnni {
 
 #include "vec256.inl"
-
-template <Whole whole>
-struct Words {
-  using Lane = int32_t;
-  static constexpr Whole kWhole = whole;
-  static constexpr int kProducts = int(whole);
-  static constexpr int32_t kZero = zero_of(whole);
-  __m256i v;
-  static Words load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
-  static Words broadcast(const int32_t* p) { return {_mm256_set1_epi32(*p)}; }
-  void store(int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-};
-using Bytes = Words<Whole::kBytes>;
-using Shorts = Words<Whole::kShorts>;
+#include "words256.inl"
 
 // In assembler because GCC 12 copies the sums of its own intrinsics to and fro: half the speed.
 static inline Bytes mul_add(Bytes x, Bytes y, Bytes sum) {
@@ -36,23 +23,6 @@ static inline Shorts mul_add(Shorts x, Shorts y, Shorts sum) {
   asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(y.v));
   return sum;
 }
-template <Whole whole>
-static inline Words<whole> add(Words<whole> a, Words<whole> b) {
-  return {_mm256_add_epi32(a.v, b.v)};
-}
-template <Whole whole>
-static inline Words<whole> sub(Words<whole> a, Words<whole> b) {
-  return {_mm256_sub_epi32(a.v, b.v)};
-}
-template <Whole whole>
-static inline Words<whole> max(Words<whole> a, Words<whole> b) {
-  return {_mm256_max_epi32(a.v, b.v)};
-}
-template <Whole whole>
-static inline Vec to_float(Words<whole> a) {
-  return {_mm256_cvtepi32_ps(a.v)};
-}
-
 // Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): out of
 // these shorts, and floats, are faster.
 constexpr Meant kBytesMeant{{16, 512}, {40, 256}, kNone};
@@ -62,6 +32,8 @@ constexpr int kGroup = 12;  // as its base has it
 constexpr int kVectors = 2;
 constexpr int kTargets = 6;
 
+#include "filter.inl"
+#include "images.inl"
 #include "peak.inl"
 #include "whole.inl"
 

@@ -17,7 +17,7 @@ std::vector<const Isa*> runnable() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx2) all.push_back(&kAvx2);
+  if (avx2) all.push_back(&avx2_isa());
   if (avx512) all.push_back(&kAvx512);
 #if defined(OTGEN_VNNI)
   const bool avx512_vnni = avx512 && __builtin_cpu_supports("avx512vnni");

@@ -40,7 +40,7 @@ struct Isa {
   void (*filter)(const void* prepared, int64_t bytes, int tiles, const Panels& panels, int64_t first, int64_t last,
                  TileState* states, float* maxima);
   // The same of one prepared tile and its images, whose states follow its own. `maxima` is room for
-  // (images, kTile, kApart). Null where `meant` says never.
+  // (images, kTile, kApart). May be null where `meant` says never.
   void (*filter_images)(const void* prepared, int images, const Panels& panels, int64_t first, int64_t last,
                         TileState* states, float* maxima) = nullptr;
   // Rewrites a tile, (d, kTile) at x, about the point `middle`, (d,), as `filter` reads it, prepared_bytes at out, in
@@ -92,8 +92,9 @@ extern const Isa kBaseline;
 #if defined(__x86_64__)
 extern const Isa kAvx2;
 extern const Isa kAvx512;
-#if defined(OTGEN_VNNI)
 // Made when they are first asked for: an initialiser in a file of newer instructions would run at import, anywhere.
+const Isa& avx2_isa();
+#if defined(OTGEN_VNNI)
 const Isa& avx_vnni_isa();
 const Isa& avx512_vnni_isa();
 bool avx_vnni_present();  // asks the processor, as compilers cannot name it

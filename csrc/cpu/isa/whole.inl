@@ -1,12 +1,9 @@
-// The filter on whole numbers (VNNI): an instruction multiplies the four unsigned bytes of each lane by four signed
-// ones, or two signed shorts by two, and adds them to an integer, so that nothing is rounded but the numbers
-// themselves. A file includes it after it has defined what filter.inl wants, and
+// The filter on whole numbers: four unsigned bytes of each lane are multiplied by four signed ones, or two signed
+// shorts by two, and added to an integer, so that nothing is rounded but the numbers themselves. VNNI does it in one
+// instruction. A file includes it after filter.inl, images.inl and peak.inl, and after it has defined
 //   Bytes, Shorts   vectors of int32 whose lanes hold these: Lane, what words.inl wants, load, broadcast, store,
 //                   mul_add (samples, targets, sum), max, to_float; of shorts add, sub
-// beside peak.inl.
 
-#include "filter.inl"
-#include "images.inl"
 #include "words.inl"
 
 // Samples become numbers q + zero, with x^ = step q; targets numbers r, with y^ = unit / step r, by group. The heights
