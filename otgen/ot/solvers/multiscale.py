@@ -15,15 +15,18 @@ from otgen.seeds import stream
 GROUP = 4  # targets, on average
 FEW = 100  # targets for which guesses are good enough
 LLOYD = 2  # rounds that make groups
-CLOSE = 0.05  # chi2 to which groups are solved
+CLOSE = 0.05  # chi2 to which groups are solved, at most
+PART = 0.7  # of the tolerance, likewise, at each level of that of the one before: what must cross a gap shows little
+SEEN = 2  # goals that a measurement has shown at most when they are solved: over a gap more may go than was foreseen
 STEPS = 60  # in which that is tried
 
 
 def multiscale(problem: Problem, run: Run, level: int = 0) -> Tensor:
     """Heights in which each target takes its share of the cell of its group, and groups have theirs.
 
-    What is left to do is local. (Mérigot, A multiscale approach to optimal transport, 2011; there groups give the
-    heights of their targets as they are.)
+    What is left to do is local. So it is in a source of several pieces, which seldom hold just what the targets on them
+    weigh: what is missing must come over a gap, one target after the other, and groups are fewer. (Mérigot, A
+    multiscale approach to optimal transport, 2011; there groups give the heights of their targets as they are.)
 
     Args:
         problem: What is solved.
@@ -37,10 +40,13 @@ def multiscale(problem: Problem, run: Run, level: int = 0) -> Tensor:
         return best_guess(problem, run)
     seed = stream(run.seed, "groups", level)
     groups = grouped(problem, seed)
-    coarse = Run(groups, tol=CLOSE, max_samples=run.max_samples - run.used, seed=seed)
+    goal = min(CLOSE, PART * run.tol)
+    coarse = Run(groups, tol=goal, max_samples=(run.max_samples - run.used) // GROUP, seed=seed)
     h = multiscale(groups, coarse, level + 1)
     state = NewtonState(h, n=first_samples(groups, coarse))
-    while state.expected > CLOSE and state.step < STEPS and coarse.used < coarse.max_samples:
+    while max(state.expected, state.signal / SEEN) > goal:
+        if state.step == STEPS or coarse.used >= coarse.max_samples:
+            break
         state = Newton().step(groups, state, coarse)
     run.spend(coarse.used)
     h = touching(problem, groups, state.h, run.sample(samples_to_carry(problem), "carry", level))
