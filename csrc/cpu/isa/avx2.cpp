@@ -1,5 +1,5 @@
 // AVX2 with FMA: 16 registers of eight floats, so 2 x 6 accumulators, two vectors of samples and a target, and one for
-// the products of shorts, sixteen in an instruction, which another one adds: half as many again as of floats.
+// the products of shorts, sixteen in an instruction, which another one adds.
 #if defined(__x86_64__)
 #include <immintrin.h>
 

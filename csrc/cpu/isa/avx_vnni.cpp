@@ -23,6 +23,7 @@ static inline Shorts mul_add(Shorts x, Shorts y, Shorts sum) {
   asm("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(y.v));
   return sum;
 }
+
 // Measured, for the best two at solutions, for the best one there and far from them (bench/results/README.md): out of
 // these shorts, and floats, are faster.
 constexpr Meant kBytesMeant{{16, 512}, {40, 256}, kNone};

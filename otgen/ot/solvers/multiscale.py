@@ -15,9 +15,9 @@ from otgen.seeds import stream
 GROUP = 4  # targets, on average
 FEW = 100  # targets for which guesses are good enough
 LLOYD = 2  # rounds that make groups
-CLOSE = 0.05  # chi2 to which groups are solved, at most
-PART = 0.7  # of the tolerance, likewise, at each level of that of the one before: what must cross a gap shows little
-SEEN = 2  # goals that a measurement has shown at most when they are solved: over a gap more may go than was foreseen
+CLOSE = 0.05  # largest chi2 to which groups are solved
+PART = 0.7  # of the tolerance, or of the chi2 of the groups before, to which they are solved where that is less
+SEEN = 2  # most times that chi2 that was measured last: where a cell crosses a gap, more moves than was foreseen
 STEPS = 60  # in which that is tried
 
 
