@@ -61,9 +61,10 @@ OTGEN_DEVICE void add_products(const A* a, int a_count, const B* b, int b_count,
   });
 }
 
-// Likewise in float32, every chunk by itself first, so that the rounding grows with the square root of d / 32 + 32, as
-// it does in a library's matrix product.
+// Likewise in float32, every chunk by itself first, and what adding it to s lost with the next one (Kahan), or in many
+// dimensions that would be most of the error.
 OTGEN_DEVICE void add_products(const float* a, int a_count, const float* b, int b_count, int64_t d, float* s) {
+  float lost[kColumns] = {};
   for_chunks<float>(a, a_count, b, b_count, d, [&](const RowsMemory<float>& memory, int depth) {
     float part[kColumns] = {};
     for (int c = 0; c < depth; ++c) {
@@ -77,7 +78,11 @@ OTGEN_DEVICE void add_products(const float* a, int a_count, const float* b, int 
       }
     }
 #pragma unroll
-    for (int t = 0; t < kColumns; ++t) s[t] += part[t];
+    for (int t = 0; t < kColumns; ++t) {
+      const float more = part[t] + lost[t], before = s[t];
+      s[t] = before + more;
+      lost[t] = more - (s[t] - before);
+    }
   });
 }
 

@@ -2,10 +2,12 @@
 
 constexpr int64_t kChain = 32;  // coordinates summed before their sum joins the score: rounding errors stay short
 
+// What each addition to the score lost joins the next one (Kahan); in many dimensions it would be most of the error.
+
 template <class T>
 static void scores(const T* x, const T* y, const T* h, int64_t count, int64_t d, T* out) {
   for (int64_t t = 0; t < count; ++t) {
-    T score[kTile];
+    T score[kTile], lost[kTile] = {};
     for (int l = 0; l < kTile; ++l) score[l] = h[t];
     for (int64_t first = 0; first < d; first += kChain) {
       const int64_t last = first + kChain < d ? first + kChain : d;
@@ -14,7 +16,11 @@ static void scores(const T* x, const T* y, const T* h, int64_t count, int64_t d,
         const T yk = y[t * d + k];
         for (int l = 0; l < kTile; ++l) sum[l] += x[k * kTile + l] * yk;
       }
-      for (int l = 0; l < kTile; ++l) score[l] += sum[l];
+      for (int l = 0; l < kTile; ++l) {
+        const T more = sum[l] + lost[l], before = score[l];
+        score[l] = before + more;
+        lost[l] = more - (score[l] - before);
+      }
     }
     for (int l = 0; l < kTile; ++l) out[t * kTile + l] = score[l];
   }
